@@ -1,0 +1,58 @@
+/**
+ * Network namespaces: how a socket is opened in another one.
+ *
+ * A namespace belongs to a thread. {@link inNetns} moves this thread there, runs a synchronous function and
+ * always moves back; nothing asynchronous may run inside, because another task of the event loop would run there too.
+ */
+import { openSync } from 'node:fs';
+import { KernelError } from '#lib/errors.ts';
+import { CLONE_NEWNET, close, errno, setns } from './ffi/libc.ts';
+
+/** Where a namespace can be found: a path such as `/run/netns/x` or `/proc/1/ns/net`. */
+export type NetnsPath = string;
+
+/** An open namespace; keeps it alive until disposed. */
+export class Netns implements Disposable {
+  readonly path: NetnsPath;
+  readonly fd: number;
+  /** @throws KernelError (ENOENT) if there is no such file */
+  constructor(path: NetnsPath) {
+    this.path = path;
+    try {
+      this.fd = openSync(path, 'r');
+    } catch (cause) {
+      const number = Math.abs((cause as NodeJS.ErrnoException).errno ?? 2);
+      throw new KernelError(`open network namespace "${path}"`, number, { cause });
+    }
+  }
+  [Symbol.dispose](): void {
+    close(this.fd);
+  }
+}
+
+let own: number | undefined;
+
+/**
+ * Runs `action` with this thread inside the namespace.
+ * @param action must be synchronous
+ * @throws KernelError if the namespace cannot be entered; whatever `action` throws
+ */
+export function inNetns<T>(netns: Netns | NetnsPath | undefined, action: () => T): T {
+  if (netns === undefined) return action();
+  if (typeof netns === 'string') {
+    using opened = new Netns(netns);
+    return inNetns(opened, action);
+  }
+  own ??= openSync('/proc/thread-self/ns/net', 'r');
+  if (setns(netns.fd, CLONE_NEWNET) !== 0)
+    throw new KernelError(`enter network namespace "${netns.path}"`, errno());
+  try {
+    return action();
+  } finally {
+    if (setns(own, CLONE_NEWNET) !== 0) {
+      // Going on in the wrong namespace would program the wrong machine.
+      console.error('tulle: cannot return to the own network namespace, giving up');
+      process.abort();
+    }
+  }
+}
