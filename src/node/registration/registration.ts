@@ -1,0 +1,135 @@
+/**
+ * Keeps this machine's Node object and its heartbeat: a Lease renewed every ten seconds, which costs the server
+ * next to nothing, and the Node's status only when it changes.
+ */
+import { LEASE, type Lease } from '#api/coordination/v1/lease.ts';
+import { NODE, type Node } from '#api/core/v1/node.ts';
+import type { ApiClient } from '#client/port.ts';
+import type { Clock } from '#lib/clock.ts';
+import { systemClock } from '#lib/clock.ts';
+import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import {
+  type ComponentHealth,
+  type NodeFacts,
+  nodeLabels,
+  nodeStatus,
+  sameConditions,
+} from './plan.ts';
+
+const LEASE_NAMESPACE = 'kube-node-lease';
+/** Upstream's values: the node controller gives a node up after 40 s without renewal. */
+const LEASE_DURATION_SECONDS = 40;
+const RENEW_INTERVAL_MS = 10_000;
+/** How often the parts are asked how they are. */
+const HEALTH_INTERVAL_MS = 1_000;
+
+export class Registration implements AsyncDisposable {
+  readonly #client: ApiClient;
+  readonly #clock: Clock;
+  readonly #facts: NodeFacts;
+  readonly #health: () => readonly ComponentHealth[];
+  readonly #lease: SyncLoop;
+  readonly #status: SyncLoop;
+  #node: Node | undefined;
+
+  constructor(
+    components: { client: ApiClient; log: Logger; clock?: Clock },
+    init: { facts: NodeFacts; health: () => readonly ComponentHealth[] },
+  ) {
+    this.#client = components.client;
+    this.#clock = components.clock ?? systemClock;
+    this.#facts = init.facts;
+    this.#health = init.health;
+    const { log, clock = systemClock } = components;
+    this.#lease = new SyncLoop(() => this.#renew(), {
+      name: 'node lease',
+      log,
+      clock,
+      resyncMs: RENEW_INTERVAL_MS,
+    });
+    this.#status = new SyncLoop(() => this.#updateStatus(), {
+      name: 'node status',
+      log,
+      clock,
+      resyncMs: HEALTH_INTERVAL_MS,
+    });
+  }
+
+  /** Makes the Node if there is none, and begins to keep it. Rejects if the API refuses this node. */
+  async register(): Promise<void> {
+    const labels = nodeLabels(this.#facts);
+    const { name } = this.#facts;
+    try {
+      await this.#client.create(NODE, {
+        apiVersion: 'v1',
+        kind: 'Node',
+        metadata: { name, labels },
+        spec: {},
+      });
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      await this.#client.patch(
+        NODE,
+        { name },
+        { type: 'application/merge-patch+json', body: { metadata: { labels } } },
+      );
+    }
+    await Promise.all([this.#updateStatus(), this.#renew()]);
+    this.#status.trigger();
+    this.#lease.trigger();
+  }
+
+  /** Asks for a look at the parts now rather than at the next interval. */
+  healthChanged(): void {
+    this.#status.trigger();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#lease[Symbol.asyncDispose](), this.#status[Symbol.asyncDispose]()]);
+  }
+
+  async #updateStatus(): Promise<void> {
+    const { name } = this.#facts;
+    const node = this.#node ?? (await this.#client.get(NODE, name));
+    const previous = node.status?.conditions ?? [];
+    const now = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    const status = nodeStatus(this.#facts, this.#health(), previous, now);
+    // Conditions that others write (the node controller's Unknown) are answered by ours only when ours say otherwise.
+    if (this.#node !== undefined && sameConditions(previous, status.conditions ?? [])) return;
+    this.#node = undefined;
+    this.#node = await this.#client.patch(
+      NODE,
+      { name, subresource: 'status' },
+      { type: 'application/merge-patch+json', body: { status } },
+    );
+  }
+
+  async #renew(): Promise<void> {
+    const { name } = this.#facts;
+    const renewTime = new Date(this.#clock.now()).toISOString().replace('Z', '000Z');
+    const spec: Lease['spec'] = {
+      holderIdentity: name,
+      leaseDurationSeconds: LEASE_DURATION_SECONDS,
+      renewTime,
+    };
+    try {
+      await this.#client.patch(
+        LEASE,
+        { name, namespace: LEASE_NAMESPACE },
+        { type: 'application/merge-patch+json', body: { spec } },
+      );
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      await this.#client.create(LEASE, {
+        apiVersion: 'coordination.k8s.io/v1',
+        kind: 'Lease',
+        metadata: { name, namespace: LEASE_NAMESPACE },
+        spec,
+      });
+    }
+    // After a silence the node controller may have written that it knows nothing of us.
+    this.#node = undefined;
+  }
+}

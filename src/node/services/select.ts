@@ -1,0 +1,62 @@
+/**
+ * Which endpoints of a service port this node sends to. The algorithm is kube-proxy's
+ * (`k8s.io/kubernetes/pkg/proxy/topology.go`): users rely on every corner of it.
+ */
+import type { Endpoint } from '#api/discovery/v1/endpoint-slice.ts';
+
+export interface NodeTopology {
+  readonly nodeName: string;
+  readonly zone: string | undefined;
+}
+
+export interface SelectedEndpoints {
+  /** For traffic policy Cluster. */
+  readonly cluster: readonly Endpoint[];
+  /** For traffic policy Local. */
+  readonly local: readonly Endpoint[];
+  /** False: the service answers nowhere, so connections are refused; else a missing local endpoint means silence. */
+  readonly anyEndpoint: boolean;
+}
+
+export function selectEndpoints(
+  endpoints: readonly Endpoint[],
+  node: NodeTopology,
+): SelectedEndpoints {
+  const ready = endpoints.filter(isReady);
+  const serving = endpoints.filter(isServingTerminating);
+  const inTopology = ready.filter(topologyFilter(ready, node));
+  const isLocal = (endpoint: Endpoint) => endpoint.nodeName === node.nodeName;
+  const localReady = ready.filter(isLocal);
+  return {
+    cluster: inTopology.length > 0 ? inTopology : serving,
+    local: localReady.length > 0 ? localReady : serving.filter(isLocal),
+    anyEndpoint: ready.length > 0 || serving.length > 0,
+  };
+}
+
+/** `discovery/v1`: a missing condition `ready` means true. */
+function isReady(endpoint: Endpoint): boolean {
+  return endpoint.conditions?.ready ?? true;
+}
+
+function isServingTerminating(endpoint: Endpoint): boolean {
+  const { serving = true, terminating = false } = endpoint.conditions ?? {};
+  return serving && terminating;
+}
+
+/** Hints count only if every ready endpoint carries them and at least one points here; else they are ignored for all. */
+function topologyFilter(
+  ready: readonly Endpoint[],
+  node: NodeTopology,
+): (endpoint: Endpoint) => boolean {
+  const forThisNode = (e: Endpoint) =>
+    e.hints?.forNodes?.some((hint) => hint.name === node.nodeName) ?? false;
+  const forThisZone = (e: Endpoint) =>
+    e.hints?.forZones?.some((hint) => hint.name === node.zone) ?? false;
+  const all = (has: (e: Endpoint) => boolean) => ready.length > 0 && ready.every(has);
+  if (all((e) => (e.hints?.forNodes?.length ?? 0) > 0) && ready.some(forThisNode))
+    return forThisNode;
+  const zoned = all((e) => (e.hints?.forZones?.length ?? 0) > 0);
+  if (node.zone !== undefined && zoned && ready.some(forThisZone)) return forThisZone;
+  return () => true;
+}
