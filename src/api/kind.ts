@@ -34,43 +34,78 @@ export interface TableColumn<T> {
   readonly description: string;
   readonly priority: 0 | 1;
   /** @param nowMs for ages */
-  readonly value: (object: T, nowMs: number) => string | number;
+  value(object: T, nowMs: number): string | number;
 }
 
 /** The shape of a kind's fields: what unknown-field checks, strategic merge and OpenAPI are made of. */
-export type Schema =
-  | { readonly type: 'string' | 'integer' | 'number' | 'boolean' | 'int-or-string' | 'any' }
-  | { readonly type: 'map'; readonly values: Schema }
-  | {
-      readonly type: 'array';
-      readonly items: Schema;
-      /** Strategic merge: the key by which elements are matched (`port`, `name`…); without it the list is replaced. */
-      readonly mergeKey?: string;
-      /** Strategic merge of lists of scalars that are sets (finalizers). */
-      readonly mergeSet?: boolean;
-    }
-  | {
-      readonly type: 'object';
-      readonly fields: Readonly<Record<string, Schema>>;
-      readonly required?: readonly string[];
-      readonly description?: string;
-    };
+export type Schema = ScalarSchema | MapSchema | ArraySchema | ObjectSchema;
 
-/** Everything about a kind. Functions are pure and never change their arguments. */
+export interface ScalarSchema {
+  /** `any` is what Tulle stores and gives back without looking at it. */
+  readonly type: 'string' | 'integer' | 'number' | 'boolean' | 'int-or-string' | 'any';
+  /** `int32`, `int64`, `date-time`, `byte`: as OpenAPI names them. Integers without one are `int32`. */
+  readonly format?: string;
+  readonly enum?: readonly string[];
+  readonly description?: string;
+}
+
+export interface MapSchema {
+  readonly type: 'map';
+  readonly values: Schema;
+  readonly description?: string;
+}
+
+export interface ArraySchema {
+  readonly type: 'array';
+  readonly items: Schema;
+  /** Strategic merge: the key by which elements are matched (`port`, `name`…); without it the list is replaced. */
+  readonly mergeKey?: string;
+  /** Strategic merge of lists of scalars that are sets (finalizers). */
+  readonly mergeSet?: boolean;
+  readonly description?: string;
+}
+
+export interface ObjectSchema {
+  readonly type: 'object';
+  readonly fields: Readonly<Record<string, Schema>>;
+  readonly required?: readonly string[];
+  /** The Go type's name, for messages: `ServicePort`. */
+  readonly name?: string;
+  /** Fields beside those listed are kept as they are. */
+  readonly open?: boolean;
+  /** Strategic merge: `$retainKeys` is used for this object, as for unions. */
+  readonly retainKeys?: boolean;
+  readonly description?: string;
+}
+
+/** Reads the value of a field that field selectors may name. */
+export type FieldReader<T> = { read(object: T): string }['read'];
+
+/**
+ * Everything about a kind. Functions are pure and never change their arguments.
+ *
+ * The functions are methods, so that a list of kinds (`KindDefinition[]`) can hold definitions of more special
+ * types: whoever finds a kind by name hands its functions only objects that were decoded as that kind.
+ */
 export interface KindDefinition<T extends KubeObject = KubeObject> extends KindRef<T> {
   readonly singular: string;
   readonly shortNames: readonly string[];
   readonly categories: readonly string[];
   /** Which subresources there are. With `status`, writes to the main resource ignore `status` and the other way round. */
   readonly subresources: readonly ('status' | 'scale')[];
-  readonly schema: Schema;
+  readonly schema: ObjectSchema;
   /** Fills what a missing field means. Runs before validation, on create and update. */
-  readonly setDefaults: (object: T) => T;
+  setDefaults(object: T): T;
+  /**
+   * Carries over from the stored object what the server filled in and a client's manifest leaves out.
+   * Runs on update after the defaults and before admission.
+   */
+  prepareForUpdate?(object: T, old: T): T;
   /** @param old the stored object on update */
-  readonly validate: (object: T, old: T | undefined) => readonly FieldError[];
+  validate(object: T, old: T | undefined): readonly FieldError[];
   readonly columns: readonly TableColumn<T>[];
   /** Fields beside `metadata.name` and `metadata.namespace` that field selectors may name. */
-  readonly selectableFields: Readonly<Record<string, (object: T) => string>>;
+  readonly selectableFields: Readonly<Record<string, FieldReader<T>>>;
 }
 
 /** `v1` or `apps/v1`: how the group and version stand in `apiVersion`. */

@@ -17,8 +17,11 @@ export interface WatchOptions {
   fieldSelector?: string;
   /** Events after this one. */
   resourceVersion: string;
+  /** The server ends the stream after about this time; without it the server decides. */
   timeoutSeconds?: number;
   signal: AbortSignal;
+  /** Called when the server has accepted the watch: from here on it is up, even if nothing happens. */
+  onOpen?: () => void;
 }
 
 export type PatchType =
@@ -28,7 +31,7 @@ export type PatchType =
 
 /**
  * Every method rejects with `ApiError` for an answer that is no success, and with the network's error otherwise.
- * `signal` ends a call; without one a call ends after the client's own request time limit.
+ * `signal` ends a call; so does the client's own request time limit.
  */
 export interface ApiClient {
   get<T extends KubeObject>(
@@ -67,7 +70,11 @@ export interface ApiClient {
       signal?: AbortSignal;
     },
   ): Promise<void>;
-  /** Ends normally when the server closes the stream; the caller watches again from the last resourceVersion it saw. */
+  /**
+   * Asks for bookmarks. Ends normally when the server closes the stream; the caller watches again from the last
+   * resourceVersion it saw. An ERROR event in the stream is thrown as `ApiError` (`isExpired`: list again).
+   * Rejects with the signal's reason when aborted.
+   */
   watch<T extends KubeObject>(
     kind: KindRef<T>,
     options: WatchOptions,

@@ -14,7 +14,7 @@ for place in etc opt; do
   mount -t overlay overlay -o "lowerdir=/$place,upperdir=$dir/$place,workdir=$dir/$place.work" "/$place"
 done
 mount -t overlay overlay -o "lowerdir=/var/lib,upperdir=$dir/lib,workdir=$dir/lib.work" /var/lib
-for place in tulle containers cni; do
+for place in tulle containers cni rootfs; do
   mkdir -p "/var/lib/$place"
   mount --bind "$dir/$place" "/var/lib/$place"
 done

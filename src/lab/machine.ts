@@ -28,6 +28,7 @@ const OWN_FOLDERS = [
   'tulle',
   'containers',
   'cni',
+  'rootfs',
   'log',
   'run',
   'etc-cni',

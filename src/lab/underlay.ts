@@ -3,9 +3,7 @@ import { cidr, ip } from '#lib/ip.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 
-const openNftables = (_: unknown): never => {
-  throw new Error('x');
-};
+import { openNftables } from '#linux/nftables/kernel.ts';
 
 import { drop } from '#wire/nftables/expressions.ts';
 import { equals, meta } from '#wire/nftables/match.ts';

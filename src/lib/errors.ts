@@ -95,6 +95,7 @@ export const EPERM = 1;
 export const ENOENT = 2;
 export const EINTR = 4;
 export const EAGAIN = 11;
+export const EACCES = 13;
 export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
@@ -103,6 +104,7 @@ export const ENOSPC = 28;
 export const ERANGE = 34;
 export const ENOPROTOOPT = 92;
 export const EOPNOTSUPP = 95;
+export const EAFNOSUPPORT = 97;
 export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
@@ -117,6 +119,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   [ESRCH]: 'ESRCH (no such entry)',
   [EINTR]: 'EINTR (interrupted)',
   [EAGAIN]: 'EAGAIN (try again)',
+  [EACCES]: 'EACCES (prohibited)',
   [EBUSY]: 'EBUSY (in use)',
   [EEXIST]: 'EEXIST (exists already)',
   [ENODEV]: 'ENODEV (no such device)',
@@ -126,6 +129,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   [ERESTART]: 'ERESTART (the generation changed meanwhile)',
   [ENOPROTOOPT]: 'ENOPROTOOPT (not available)',
   [EOPNOTSUPP]: 'EOPNOTSUPP (not supported by this kernel)',
+  [EAFNOSUPPORT]: 'EAFNOSUPPORT (address of another family)',
   [EADDRNOTAVAIL]: 'EADDRNOTAVAIL (address not available)',
   [ENETDOWN]: 'ENETDOWN (network is down)',
   [ENETUNREACH]: 'ENETUNREACH (network unreachable)',

@@ -4,7 +4,7 @@
  * A namespace belongs to a thread. {@link inNetns} moves this thread there, runs a synchronous function and
  * always moves back; nothing asynchronous may run inside, because another task of the event loop would run there too.
  */
-import { openSync } from 'node:fs';
+import { openSync, statSync } from 'node:fs';
 import { KernelError } from '#lib/errors.ts';
 import { CLONE_NEWNET, close, errno, setns } from './ffi/libc.ts';
 
@@ -55,4 +55,10 @@ export function inNetns<T>(netns: Netns | NetnsPath | undefined, action: () => T
       process.abort();
     }
   }
+}
+
+/** Whether two paths lead to the same namespace. False if one of them is gone. */
+export function isSameNetns(a: NetnsPath, b: NetnsPath): boolean {
+  const [x, y] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false, bigint: true }));
+  return x !== undefined && y !== undefined && x.ino === y.ino && x.dev === y.dev;
 }

@@ -69,10 +69,14 @@ export class Poller implements Disposable {
         return;
       }
       if (set.readInt16LE(6) !== 0) drain(this.#wakeFd);
-      fds.forEach((fd, i) => {
-        if (i > 0 && set.readInt16LE(i * POLLFD_BYTES + 6) !== 0) this.#listeners.get(fd)?.();
-      });
-      this.#wait();
+      try {
+        fds.forEach((fd, i) => {
+          if (i > 0 && set.readInt16LE(i * POLLFD_BYTES + 6) !== 0) this.#listeners.get(fd)?.();
+        });
+      } finally {
+        // Also when a listener throws: the others must go on being told.
+        this.#wait();
+      }
     });
   }
 }

@@ -7,11 +7,20 @@
  * - reads are of the newest revision or of any that has not been compacted;
  * - a write that was acknowledged is durable.
  *
- * Keys are non-empty UTF-8 strings compared by code unit; values are bytes.
+ * Keys are non-empty, well-formed strings without NUL, compared by code unit; values are bytes. Prefer keys of ASCII: there
+ * the order is the same for every implementation (etcd compares UTF-8 bytes).
+ *
+ * The limits below are etcd's defaults, so that what works on one implementation works on all.
  */
+
+/** Compares, and operations, of one transaction. etcd: `--max-txn-ops`. */
+export const MAX_TRANSACTION_OPERATIONS = 128;
+/** Sum of the keys' and values' bytes of one transaction. etcd: `--max-request-bytes`. */
+export const MAX_TRANSACTION_BYTES = 1.5 * 1024 * 1024;
 
 export interface StoreEntry {
   readonly key: string;
+  /** Shared with the store and all readers: never change it. */
   readonly value: Uint8Array;
   /** Revision of the transaction that made the key. */
   readonly createRevision: number;
@@ -62,10 +71,16 @@ export interface WatchBatch {
 export interface Store extends AsyncDisposable {
   /** The newest revision; 0 is an empty, never written store. */
   revision(): Promise<number>;
-  /** @param atRevision @throws CompactedError */
+  /**
+   * The entry, as it is or as it was at a revision.
+   * @returns `undefined` if there is (or was) none
+   * @throws CompactedError if `atRevision` is compacted; FutureRevisionError if it has not happened yet
+   */
   get(key: string, atRevision?: number): Promise<StoreEntry | undefined>;
   /**
-   * Entries whose key starts with `prefix`, in key order.
+   * Entries whose key starts with `prefix` (all for an empty one), in key order.
+   * To page, ask for the first result's `revision` again with `startAfter` the last key seen.
+   * @param options.limit most entries returned; 0 or missing is no limit
    * @throws CompactedError if `revision` is compacted; FutureRevisionError if it has not happened yet
    */
   list(
@@ -73,24 +88,36 @@ export interface Store extends AsyncDisposable {
     options?: { revision?: number; limit?: number; startAfter?: string },
   ): Promise<ListResult>;
   /**
-   * If all compares hold, applies all operations as one revision. Resolves when the change is durable.
-   * A key may occur once among the operations. Deleting a missing key changes nothing.
+   * If all compares hold, applies all operations as one revision. Resolves when the change is durable; until then no
+   * read and no watch sees it. A key may occur once among the operations. Deleting a missing key changes nothing, and a
+   * transaction that changes nothing does not raise the revision. Values are copied.
+   * @throws StoreWriteError if it could not be made durable; it then has not happened for any reader (after a crash at
+   *   that very moment it may turn up, as with any database); TransactionTooLargeError;
+   *   TypeError for an empty or ill-formed key, or one that occurs twice
    */
   transact(
     compares: readonly Compare[],
     operations: readonly WriteOp[],
   ): Promise<TransactionResult>;
   /**
-   * Changes under `prefix` with a revision greater than `afterRevision`, for ever.
-   * The consumer pulls; an implementation bounds what it queues and ends a consumer that lags with `LaggedError`.
-   * @throws CompactedError if `afterRevision` + 1 is compacted already (also when it becomes so while lagging)
+   * Changes under `prefix` with a revision greater than `afterRevision`, until `signal` is aborted or the store closed;
+   * then it ends normally. Errors come out of the iteration.
+   * The consumer pulls; an implementation bounds what it keeps for it and ends a consumer that lags with `LaggedError`.
+   * @param options.progressMs after this time without a change, an empty batch says how far the watch has come;
+   *   missing is never
+   * @throws CompactedError if `afterRevision` + 1 is compacted when the watch starts; LaggedError if it becomes so later;
+   *   FutureRevisionError if `afterRevision` has not happened (the store was restored from a copy)
    */
   watch(
     prefix: string,
     afterRevision: number,
     options: { signal: AbortSignal; progressMs?: number },
   ): AsyncIterable<WatchBatch>;
-  /** Forgets history up to and including `revision`; the newest state stays. */
+  /**
+   * Forgets history before `revision`, and how the state came to be what it is at `revision`. That state and what came
+   * after stay readable, and a watch may start after `revision`. One that is compacted already changes nothing.
+   * @throws FutureRevisionError; StoreWriteError
+   */
   compact(revision: number): Promise<void>;
 }
 
@@ -116,12 +143,29 @@ export class FutureRevisionError extends Error {
   }
 }
 
-/** A watcher did not take its events in time and was cut off; it may start again from the last revision it saw. */
+/**
+ * A watcher did not take its events in time and was cut off. It may start again from the last revision it saw, and
+ * must list again if that is compacted (`CompactedError`).
+ */
 export class LaggedError extends Error {
   readonly code = 'LAGGED' as const;
-  constructor(queued: number) {
-    super(`The watcher lags: ${queued} events queued`);
+  /** How far the watcher had come. */
+  readonly seenRevision: number;
+  constructor(seenRevision: number, currentRevision: number) {
+    super(
+      `The watcher was too slow: it has come to revision ${seenRevision} of ${currentRevision}, and what follows is forgotten`,
+    );
     this.name = 'LaggedError';
+    this.seenRevision = seenRevision;
+  }
+}
+
+/** The transaction exceeds {@link MAX_TRANSACTION_OPERATIONS} or {@link MAX_TRANSACTION_BYTES}. */
+export class TransactionTooLargeError extends Error {
+  readonly code = 'TRANSACTION_TOO_LARGE' as const;
+  constructor(message: string) {
+    super(message);
+    this.name = 'TransactionTooLargeError';
   }
 }
 

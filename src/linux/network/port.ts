@@ -7,6 +7,7 @@
  */
 import type { Cidr, Family, Ip, Mac } from '#lib/ip.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
+import type { Poller } from '../poller.ts';
 
 /** Interface index; valid only in its own namespace. */
 export type IfIndex = number;
@@ -26,11 +27,20 @@ export interface Link {
   readonly promiscuous: boolean;
   /** Bridge or other master. */
   readonly master: IfIndex | undefined;
-  /** `IFLA_LINK`: for a veth the index of its peer, in the peer's namespace. */
+  /** `IFLA_LINK`: for a veth the index of its peer, in the peer's namespace; for a macvlan its parent. */
   readonly peerIndex: IfIndex | undefined;
   /** `IFLA_LINK_NETNSID`: set if the peer is in another namespace. */
   readonly peerNetnsId: number | undefined;
   readonly vxlan: VxlanConfig | undefined;
+  /** How its bridge treats it; absent if its master is no bridge. */
+  readonly bridgePort?: BridgePort;
+}
+
+export interface BridgePort {
+  readonly hairpin: boolean;
+  readonly isolated: boolean;
+  readonly learning: boolean;
+  readonly neighSuppress: boolean;
 }
 
 export interface VxlanConfig {
@@ -38,7 +48,7 @@ export interface VxlanConfig {
   readonly port: number;
   /** Source address of the encapsulation; undefined lets the kernel choose. */
   readonly local: Ip | undefined;
-  /** Underlay device, for the MTU and the choice of source. */
+  /** Underlay device, for the MTU and the choice of source. Needed where `local` is a link-local address. */
   readonly device: IfIndex | undefined;
   readonly learning: boolean;
 }
@@ -83,12 +93,7 @@ export interface LinkChange {
   readonly netns?: Netns | NetnsPath;
 }
 
-export interface BridgePortChange {
-  readonly hairpin?: boolean;
-  readonly isolated?: boolean;
-  readonly learning?: boolean;
-  readonly neighSuppress?: boolean;
-}
+export type BridgePortChange = Partial<BridgePort>;
 
 export interface Address {
   readonly link: IfIndex;
@@ -102,6 +107,11 @@ export interface Address {
 
 export type RouteType = 'unicast' | 'local' | 'blackhole' | 'unreachable' | 'prohibit' | 'throw';
 
+/**
+ * A route with one next hop. Read ones always have `table` and `type`; what else has its default is left out of them.
+ * Compare by `routeKey` and `sameRoute` of `compare.ts`, which fill the defaults in. A multipath route, which we never
+ * make, reads as one without link and gateway.
+ */
 export interface Route {
   readonly destination: Cidr;
   /** Default 254 (main). */
@@ -111,10 +121,11 @@ export interface Route {
   readonly gateway?: Ip;
   /** The gateway is taken to be on the link although no prefix says so (`RTNH_F_ONLINK`). */
   readonly onlink?: boolean;
-  /** `RT_SCOPE_…` */
+  /** `RT_SCOPE_…`; by default link without a gateway, universe with one, host for `local`. IPv6 has none. */
   readonly scope?: number;
   /** Preferred source address. */
   readonly source?: Ip;
+  /** By default 0, and for IPv6 1024. */
   readonly metric?: number;
   readonly mtuBytes?: number;
   /** `rtm_protocol`: who owns it. */
@@ -149,7 +160,12 @@ export interface Rule {
   readonly markMask?: number;
 }
 
-/** What the kernel says has changed. `overrun`: events were lost; read everything again. */
+/**
+ * What the kernel says has changed. `overrun`: events were lost; read everything again.
+ *
+ * IPv4 routes that go because their link went down or was deleted, or because their source address was, are not told
+ * one by one: the link's or address's event stands for them.
+ */
 export type NetworkEvent =
   | { readonly type: 'link'; readonly deleted: boolean; readonly link: Link }
   | { readonly type: 'address'; readonly deleted: boolean; readonly address: Address }
@@ -162,10 +178,11 @@ export type NetworkEvent =
 export interface NetworkStack extends Disposable {
   readonly links: {
     list(): Link[];
-    /** @returns undefined if there is none */
+    /** Also finds a link that is down. @returns undefined if there is none */
     get(nameOrIndex: string | IfIndex): Link | undefined;
-    /** @throws KernelError EEXIST if the name is taken */
+    /** All or nothing. @throws KernelError EEXIST if the name is taken, or its VNI and port by another VXLAN link */
     create(spec: LinkSpec): Link;
+    /** @throws KernelError ENODEV if there is no such link */
     set(index: IfIndex, change: LinkChange): void;
     setBridgePort(index: IfIndex, change: BridgePortChange): void;
     /** Deleting what is gone succeeds. */
@@ -175,40 +192,72 @@ export interface NetworkStack extends Disposable {
     list(filter?: { link?: IfIndex; family?: Family }): Address[];
     /** Adding what is there succeeds. */
     add(address: Address): void;
+    /** Deleting what is gone succeeds. */
     delete(address: Address): void;
   };
   readonly routes: {
-    /** All tables unless one is named. */
+    /** All tables unless one is named. Broadcast, multicast and anycast routes are not shown. */
     list(filter?: { family?: Family; protocol?: number; table?: number }): Route[];
-    /** Adds, or replaces the one with the same destination, table and metric. */
+    /**
+     * Adds, or replaces the one with the same destination, table and metric. Goes on past failures.
+     * @throws KernelError for the first that failed, `op` naming it and `index` being its place
+     */
     replace(routes: readonly Route[]): void;
-    /** Deleting what is gone succeeds. */
+    /**
+     * Finds each by destination, table, metric and protocol, wherever it leads. Deleting what is gone succeeds.
+     * A metric of 0 (the default of IPv4) matches any.
+     * @throws as `replace`
+     */
     delete(routes: readonly Route[]): void;
-    /** The route to an address as the kernel would choose it now. @throws KernelError ENETUNREACH */
+    /**
+     * The route to an address as the kernel would choose it now, with the source address it would use.
+     * @throws KernelError ENETUNREACH if there is none; EHOSTUNREACH, EINVAL or EACCES if an unreachable, blackhole or
+     * prohibit route matches
+     */
     lookup(destination: Ip): Route;
   };
   readonly neighbours: {
     list(filter?: { link?: IfIndex; family?: Family }): Neighbour[];
+    /** Goes on past failures. @throws KernelError for the first that failed */
     replace(entries: readonly Neighbour[]): void;
+    /** Finds each by link and address. Deleting what is gone succeeds. */
     delete(entries: readonly Neighbour[]): void;
   };
   readonly fdb: {
+    /** @returns nothing for a link that is gone */
     list(link: IfIndex): FdbEntry[];
+    /**
+     * Adds, or replaces the one with the same MAC. For group addresses and all zeros (where frames go whose MAC is not
+     * known) it adds a destination to those there are. Goes on past failures.
+     * @throws KernelError for the first that failed
+     */
     replace(entries: readonly FdbEntry[]): void;
+    /** Deletes exactly this MAC with this destination. Deleting what is gone succeeds. */
     delete(entries: readonly FdbEntry[]): void;
   };
   readonly rules: {
+    /** Only rules that look up a table. */
     list(family: Family): Rule[];
+    /** Adding what is there succeeds. */
     add(rule: Rule): void;
+    /** Deletes the first rule that has all that is given. Deleting what is gone succeeds. */
     delete(rule: Rule): void;
   };
   readonly sysctl: {
     /** @param name with slashes, below `/proc/sys`: `net/ipv4/ip_forward`. @returns undefined if the kernel has none */
     get(name: string): string | undefined;
+    /** @throws KernelError ENOENT if the kernel has none, EINVAL if it refuses the value */
     set(name: string, value: string): void;
   };
-  /** Tells of changes until the returned function is called. */
+  /** Tells of changes until the returned function is called. Events come between turns of the event loop, never from inside a call. */
   watch(listener: (event: NetworkEvent) => void): () => void;
 }
 
-export type OpenNetworkStack = (options?: { netns?: Netns | NetnsPath }) => NetworkStack;
+export interface NetworkStackOptions {
+  /** This process's own by default. A `Netns` must outlive the stack. */
+  readonly netns?: Netns | NetnsPath;
+  /** Wakes `watch`; by default one of the stack's own, made by the first `watch`. Each takes a thread of Node's pool. */
+  readonly poller?: Poller;
+}
+
+export type OpenNetworkStack = (options?: NetworkStackOptions) => NetworkStack;

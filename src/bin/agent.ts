@@ -1,0 +1,159 @@
+/** Composition of `tulle agent`. */
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { type AgentOptions, agentOptions, type RawOptions } from '#cli/options.ts';
+import type { ClientConfig } from '#client/config.ts';
+import { createApiClient } from '#client/http-client.ts';
+import { isServerAway, joinNode } from '#client/join.ts';
+import { loadKubeconfig } from '#client/kubeconfig.ts';
+import { Backoff } from '#lib/backoff.ts';
+import { sleep } from '#lib/clock.ts';
+import { explainError, UserError } from '#lib/errors.ts';
+import { type Ip, parseIp } from '#lib/ip.ts';
+import { createLogger, type Logger } from '#lib/log.ts';
+import { isSameNetns } from '#linux/netns.ts';
+import { openNetworkStack } from '#linux/network/kernel.ts';
+import type { NetworkStack } from '#linux/network/port.ts';
+import { openNftables } from '#linux/nftables/kernel.ts';
+import { Poller } from '#linux/poller.ts';
+import { watchProcessExit } from '#linux/process-watch.ts';
+import { startAgent } from '#node/agent.ts';
+import type { Upstream } from '#node/dns/dns.ts';
+import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
+import { probeKernel } from '#node/probe.ts';
+import { VERSION } from './version.ts';
+
+/** A node whose certificate is refused, or whose server is away, tries again for ever: it must come up by itself. */
+const MIN_RETRY_MS = 200;
+const MAX_RETRY_MS = 5_000;
+
+/** Runs until the signal is aborted. @throws UserError */
+export async function runAgent(
+  flags: RawOptions,
+  configFile: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const options = agentOptions(flags, configFile);
+  if (process.getuid?.() !== 0)
+    throw new UserError('The agent programs the kernel, which needs root', {
+      hint: 'Run it with sudo or as a system service.',
+    });
+  const log = createLogger({ level: options.logLevel });
+  await using stack = new AsyncDisposableStack();
+  const network = stack.use(openNetworkStack());
+  const nftables = stack.use(openNftables());
+  probeKernel(network, nftables);
+  const nodeName = options.nodeName ?? hostname().toLowerCase();
+  const config = await clientConfig(options, nodeName, log, signal);
+  const client = stack.use(createApiClient(config));
+  const poller = stack.use(new Poller());
+  stack.use(
+    await startAgent(
+      {
+        client,
+        stack: network,
+        openStack: openNetworkStack,
+        nftables,
+        runtimes: [createPodmanRuntime()],
+        watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
+        isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),
+        log,
+      },
+      {
+        nodeName,
+        nodeIp: options.nodeIp ?? underlayAddress(network, config.servers),
+        zone: options.zone,
+        version: VERSION,
+        clusterDomain: options.clusterDomain,
+        recordsDirectory: join(options.dataDirectory, 'cni'),
+        cniBinDirectory: options.cniBinDirectory,
+        cniConfDirectory: options.cniConfDirectory,
+        upstreams: options.upstreams.map(parseUpstream),
+        statusAddress: options.statusAddress,
+        signal,
+      },
+    ),
+  );
+  if (!signal.aborted) await once(signal, 'abort');
+  log.info({}, 'the agent stops; pods, routes and rules stay as they are');
+}
+
+/** Inside Kubernetes from a kubeconfig; else the certificate that joining gave, or gives now. */
+async function clientConfig(
+  options: AgentOptions,
+  nodeName: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<ClientConfig> {
+  const { kubeconfig, token, servers } = options;
+  if (kubeconfig !== undefined) return loadKubeconfig({ path: kubeconfig });
+  const directory = join(options.dataDirectory, 'pki');
+  const own = storedIdentity(directory);
+  if (token === undefined && own === undefined)
+    throw new UserError('This node has not joined a cluster yet', {
+      hint: "Give --token: 'tulle token create' on the server's machine prints one.",
+    });
+  if (token !== undefined)
+    await joinAnyServer({ servers, token, nodeName, directory }, log, signal);
+  const identity = storedIdentity(directory);
+  if (identity === undefined) throw new Error(`there is no certificate in ${directory}`);
+  return { ...identity, servers };
+}
+
+async function joinAnyServer(
+  options: { servers: readonly string[]; token: string; nodeName: string; directory: string },
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const backoff = new Backoff({ minMs: MIN_RETRY_MS, maxMs: MAX_RETRY_MS });
+  for (let i = 0; ; i++) {
+    const server = options.servers[i % options.servers.length] ?? '';
+    try {
+      const { joined } = await joinNode({ ...options, server, signal });
+      if (joined) log.info({ server, node: options.nodeName }, 'joined the cluster');
+      return;
+    } catch (error) {
+      if (signal.aborted || !isServerAway(error)) throw error;
+      log.warn({ server, reason: explainError(error) }, 'cannot join yet, will try again');
+      await sleep(backoff.next(), signal);
+    }
+  }
+}
+
+/** What an earlier join left. */
+function storedIdentity(directory: string): Omit<ClientConfig, 'servers'> | undefined {
+  const [caPem, certificatePem, keyPem] = ['ca.crt', 'node.crt', 'node.key'].map((name) => {
+    const path = join(directory, name);
+    return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+  });
+  if (caPem === undefined || certificatePem === undefined || keyPem === undefined) return undefined;
+  return { caPem, certificatePem, keyPem };
+}
+
+/** The address that this machine has towards the server: of the route that leads there. */
+function underlayAddress(network: NetworkStack, servers: readonly string[]): Ip {
+  const host = new URL(servers[0] ?? 'https://192.0.2.1').hostname.replace(/^\[|\]$/g, '');
+  const destination = parseIp(host);
+  const hint = 'Give --node-ip with the address that the other nodes reach this one at.';
+  if (destination === undefined)
+    throw new UserError(`Cannot tell this node's address from the server's name "${host}"`, {
+      hint,
+    });
+  const { source } = network.routes.lookup(destination);
+  if (source === undefined || source.startsWith('127.') || source === '::1')
+    throw new UserError(`The route to the server ${host} has no address that others can reach`, {
+      hint,
+    });
+  return source;
+}
+
+/** `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. */
+function parseUpstream(text: string): Upstream {
+  const match = /^\[(.+)\]:(\d+)$|^([^:]+):(\d+)$/.exec(text);
+  return {
+    address: match?.[1] ?? match?.[3] ?? text,
+    port: Number(match?.[2] ?? match?.[4] ?? 53),
+  };
+}

@@ -1,0 +1,158 @@
+/** Composition of `tulle server`: store, certificates, API server and controllers in one process. */
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { hostname, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { type RawOptions, type ServerOptions, serverOptions } from '#cli/options.ts';
+import type { ClientConfig } from '#client/config.ts';
+import { createApiClient } from '#client/http-client.ts';
+import { writeKubeconfig } from '#client/kubeconfig.ts';
+import { startControllers } from '#control/controllers.ts';
+import { writeFileAtomic } from '#lib/atomic-file.ts';
+import { UserError } from '#lib/errors.ts';
+import { cidrAddress, familyOf, type Ip, ip, parseIp } from '#lib/ip.ts';
+import { createLogger } from '#lib/log.ts';
+import { inheritedSockets } from '#proc/socket-activation.ts';
+import type { ClusterConfiguration } from '#server/configuration.ts';
+import { type Ca, openCa } from '#server/pki/ca.ts';
+import { issueClientCertificate, issueServerCertificate } from '#server/pki/issue.ts';
+import { createJoinHandler } from '#server/pki/join.ts';
+import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
+import { startApiServer } from '#server/server.ts';
+import { openEmbeddedStore } from '#store/embedded/embedded-store.ts';
+import type { Store } from '#store/port.ts';
+
+/** The tenth address of a service range is the DNS service's, as every Kubernetes installer chooses it. */
+const DNS_ORDINAL = 10;
+/** The first one is the API server's own service (`kubernetes.default`). */
+const API_ORDINAL = 1;
+const KUBECONFIG_FILE = 'admin.kubeconfig';
+const JOIN_TOKEN_FILE = 'join-token';
+
+/** Runs until the signal is aborted. @throws UserError */
+export async function runServer(
+  flags: RawOptions,
+  configFile: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const options = serverOptions(flags, configFile);
+  const log = createLogger({ level: options.logLevel });
+  const advertise = options.advertise ?? advertisedAddress(options.listen.host);
+  const { dataDirectory } = options;
+  await using stack = new AsyncDisposableStack();
+  // First, because it is the lock: whoever else uses this directory keeps us from touching anything in it.
+  const store = stack.use(await openEmbeddedStore({ directory: dataDirectory, log }));
+  const ca = await openCa({ directory: join(dataDirectory, 'pki') });
+  const configuration = clusterConfiguration(options);
+  const certificate = await serverCertificate(ca, configuration, [advertise, options.listen.host]);
+  const server = await startApiServer({
+    store,
+    pki: {
+      serverCertificatePem: certificate.certificatePem,
+      serverKeyPem: certificate.keyPem,
+      caCertificatesPem: [ca.certificatePem],
+    },
+    listen: options.listen,
+    inherited: inheritedSockets(),
+    advertise: { address: advertise, port: options.listen.port },
+    configuration,
+    joinHandler: createJoinHandler({ ca, store }),
+    tokenHandler: createTokenHandler({ ca, store }),
+    log,
+  });
+  stack.use(server);
+
+  const url = `https://${familyOf(advertise) === 6 ? `[${advertise}]` : advertise}:${server.address.port}`;
+  await keepJoinToken(store, ca, dataDirectory);
+  const admin = await adminConfig(ca, url);
+  writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
+  const local = `https://${localHost(options.listen.host)}:${server.address.port}`;
+  const client = stack.use(createApiClient({ ...admin, servers: [local] }));
+  stack.use(startControllers({ client, log }));
+  log.info(
+    {
+      url,
+      kubeconfig: join(dataDirectory, KUBECONFIG_FILE),
+      joinToken: join(dataDirectory, JOIN_TOKEN_FILE),
+    },
+    'the server is ready',
+  );
+  if (!signal.aborted) await once(signal, 'abort');
+  log.info({}, 'the server stops; agents and traffic go on without it');
+}
+
+function clusterConfiguration(options: ServerOptions): ClusterConfiguration {
+  return {
+    serviceCidrs: options.serviceCidrs,
+    dnsServiceIps: options.serviceCidrs.map((range) => cidrAddress(range, DNS_ORDINAL)),
+    pools: options.podCidrs.map((cidr) => ({ name: `default-ipv${familyOf(cidr)}`, cidr })),
+    clusterDomain: options.clusterDomain,
+  };
+}
+
+async function serverCertificate(
+  ca: Ca,
+  configuration: ClusterConfiguration,
+  addresses: readonly string[],
+): Promise<{ certificatePem: string; keyPem: string }> {
+  const service = 'kubernetes.default';
+  return issueServerCertificate(ca, {
+    commonName: 'tulle-server',
+    names: [
+      ...['localhost', hostname().toLowerCase(), 'kubernetes', service],
+      ...[`${service}.svc`, `${service}.svc.${configuration.clusterDomain}`],
+    ],
+    ips: [
+      ...[ip('127.0.0.1'), ip('::1')],
+      ...addresses
+        .flatMap((text) => parseIp(text) ?? [])
+        .filter((a) => a !== '0.0.0.0' && a !== '::'),
+      ...configuration.serviceCidrs.map((range) => cidrAddress(range, API_ORDINAL)),
+    ],
+  });
+}
+
+async function adminConfig(ca: Ca, server: string): Promise<ClientConfig> {
+  const issued = await issueClientCertificate(ca, {
+    commonName: 'tulle:admin',
+    organizations: ['system:masters'],
+  });
+  return {
+    servers: [server],
+    caPem: ca.certificatePem,
+    certificatePem: issued.certificatePem,
+    keyPem: issued.keyPem,
+  };
+}
+
+/** The first start leaves a token that does not expire, for whoever may read the data directory; it can be revoked. */
+async function keepJoinToken(store: Store, ca: Ca, directory: string): Promise<void> {
+  const path = join(directory, JOIN_TOKEN_FILE);
+  if (existsSync(path)) return;
+  const { text } = await createToken(store, {
+    caFingerprint: ca.fingerprint,
+    description: 'made by the server at its first start',
+    ttlMs: undefined,
+  });
+  writeFileAtomic(path, `${text}\n`, { mode: 0o600 });
+}
+
+/** Where others reach a server that listens everywhere. */
+function advertisedAddress(listenHost: string): Ip {
+  const listen = parseIp(listenHost);
+  if (listen !== undefined && listen !== '0.0.0.0' && listen !== '::') return listen;
+  for (const addresses of Object.values(networkInterfaces()))
+    for (const { address, internal } of addresses ?? []) {
+      const candidate = internal || address.startsWith('fe80:') ? undefined : parseIp(address);
+      if (candidate !== undefined) return candidate;
+    }
+  throw new UserError('This machine has no address that nodes could reach the server at', {
+    hint: 'Give it one, or say which with --advertise-address.',
+  });
+}
+
+function localHost(listenHost: string): string {
+  if (listenHost === '0.0.0.0') return '127.0.0.1';
+  if (listenHost === '::') return '[::1]';
+  return listenHost.includes(':') ? `[${listenHost}]` : listenHost;
+}

@@ -1,0 +1,248 @@
+/** The options of `tulle server` and `tulle agent`, from flags and from a configuration file, checked. */
+import { readFileSync } from 'node:fs';
+import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
+import { UserError } from '#lib/errors.ts';
+import { type Cidr, type Ip, parseCidr, parseIp, splitCidr } from '#lib/ip.ts';
+import { LOG_LEVELS, type LogLevel } from '#lib/log.ts';
+
+export interface ServerOptions {
+  dataDirectory: string;
+  listen: { host: string; port: number };
+  /** Address that agents and pods reach this server at; undefined: the listen address, or the default route's. */
+  advertise: Ip | undefined;
+  podCidrs: readonly Cidr[];
+  serviceCidrs: readonly Cidr[];
+  clusterDomain: string;
+  logLevel: LogLevel;
+}
+
+export interface AgentOptions {
+  dataDirectory: string;
+  /** URLs, tried in turn. Empty with `kubeconfig`. */
+  servers: readonly string[];
+  token: string | undefined;
+  kubeconfig: string | undefined;
+  nodeName: string | undefined;
+  nodeIp: Ip | undefined;
+  zone: string | undefined;
+  clusterDomain: string;
+  cniBinDirectory: string;
+  cniConfDirectory: string;
+  /** Where names outside the cluster are asked; empty: the host's resolv.conf. */
+  upstreams: readonly string[];
+  statusAddress: { host: string; port: number };
+  logLevel: LogLevel;
+}
+
+/** Raw values as commander or a file gives them: flags in camelCase. */
+export type RawOptions = Readonly<Record<string, unknown>>;
+
+const SERVER_KEYS = [
+  ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
+  'logLevel',
+];
+const AGENT_KEYS = [
+  ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp', 'zone'],
+  ...['clusterDomain', 'cniBinDir', 'cniConfDir', 'upstreamDns', 'statusAddress', 'logLevel'],
+];
+/** Kubernetes' own choices, so that what people have written down elsewhere holds here. */
+const DEFAULT_POD_CIDR = '10.244.0.0/16';
+const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
+const DNS_1123_SUBDOMAIN = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/**
+ * @param flags what was given on the command line; wins over the file
+ * @throws UserError that names the option, its value and where it came from
+ */
+export function serverOptions(flags: RawOptions, configFile?: string): ServerOptions {
+  const get = sources(flags, configFile, SERVER_KEYS);
+  const podCidrs = cidrs(get.list('podCidr', [DEFAULT_POD_CIDR]), '--pod-cidr');
+  const serviceCidrs = cidrs(get.list('serviceCidr', [DEFAULT_SERVICE_CIDR]), '--service-cidr');
+  return {
+    dataDirectory: get.text('dataDir') ?? '/var/lib/tulle/server',
+    listen: hostPort(get.text('listen') ?? '0.0.0.0:6443', '--listen'),
+    advertise: address(get.text('advertiseAddress'), '--advertise-address'),
+    podCidrs,
+    serviceCidrs,
+    clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
+    logLevel: logLevel(get.text('logLevel') ?? 'info'),
+  };
+}
+
+/** @throws UserError */
+export function agentOptions(flags: RawOptions, configFile?: string): AgentOptions {
+  const get = sources(flags, configFile, AGENT_KEYS);
+  const servers = get.list('server', []).map(serverUrl);
+  const kubeconfig = get.text('kubeconfig');
+  if (servers.length === 0 && kubeconfig === undefined)
+    throw new UserError('The agent does not know its server', {
+      hint: 'Give --server https://ADDRESS:6443 and --token TOKEN (the server writes it to /var/lib/tulle/server/join-token), or --kubeconfig FILE inside a Kubernetes cluster.',
+      exitCode: 2,
+    });
+  const nodeName = get.text('nodeName');
+  if (nodeName !== undefined && !DNS_1123_SUBDOMAIN.test(nodeName))
+    throw wrong('--node-name', nodeName, 'a host name in lower case (RFC 1123)');
+  return {
+    dataDirectory: get.text('dataDir') ?? '/var/lib/tulle/agent',
+    servers,
+    token: get.text('token') ?? readToken(get.text('tokenFile')),
+    kubeconfig,
+    nodeName,
+    nodeIp: address(get.text('nodeIp'), '--node-ip'),
+    zone: get.text('zone'),
+    clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
+    cniBinDirectory: get.text('cniBinDir') ?? '/opt/cni/bin',
+    cniConfDirectory: get.text('cniConfDir') ?? '/etc/cni/net.d',
+    upstreams: get.list('upstreamDns', []).map((text) => {
+      if (
+        parseIp(text.replace(/^\[|\](:\d+)?$|:\d+$/g, '')) === undefined &&
+        parseIp(text) === undefined
+      )
+        throw wrong('--upstream-dns', text, 'an address, or address:port');
+      return text;
+    }),
+    statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
+    logLevel: logLevel(get.text('logLevel') ?? 'info'),
+  };
+}
+
+interface Sources {
+  text(key: string): string | undefined;
+  list(key: string, fallback: readonly string[]): string[];
+}
+
+function sources(
+  flags: RawOptions,
+  configFile: string | undefined,
+  known: readonly string[],
+): Sources {
+  const file = configFile === undefined ? {} : readConfig(configFile, known);
+  const raw = (key: string) => flags[key] ?? file[key];
+  return {
+    text(key) {
+      const value = raw(key);
+      if (value === undefined || typeof value === 'string') return value;
+      if (typeof value === 'number') return String(value);
+      throw wrong(flagOf(key), JSON.stringify(value), 'one value');
+    },
+    list(key, fallback) {
+      const value = raw(key);
+      if (value === undefined) return [...fallback];
+      const items = Array.isArray(value) ? value : [value];
+      return items.flatMap((item) => String(item).split(',')).map((item) => item.trim());
+    },
+  };
+}
+
+/** Reads a YAML file whose keys are the flags' names (`podCidr` or `pod-cidr`). */
+function readConfig(path: string, known: readonly string[]): RawOptions {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new UserError(`Cannot read the configuration file "${path}"`, {
+      cause,
+      hint: 'Check the path and the permissions, or leave --config out.',
+    });
+  }
+  if (text.length > MAX_CONFIG_BYTES)
+    throw new UserError(
+      `The configuration file "${path}" is larger than ${MAX_CONFIG_BYTES} bytes`,
+    );
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const [error] = document.errors;
+  if (error !== undefined) {
+    const { line, col } = lines.linePos(error.pos[0]);
+    throw new UserError(`${path}:${line}:${col}: ${error.message.split('\n')[0]}`, {
+      hint: 'The configuration file is YAML: one "option: value" a line.',
+    });
+  }
+  if (document.contents === null) return {};
+  if (!isMap(document.contents))
+    throw new UserError(`${path}: expected "option: value" lines at the top level`);
+  const values: Record<string, unknown> = {};
+  for (const pair of document.contents.items) {
+    const written = isScalar(pair.key) ? String(pair.key.value) : '';
+    const key = written.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    if (!known.includes(key)) {
+      const at = isScalar(pair.key) ? lines.linePos(pair.key.range?.[0] ?? 0).line : 1;
+      throw new UserError(`${path}:${at}: unknown option "${written}"`, {
+        hint: `There are ${known.map((name) => flagOf(name).slice(2)).join(', ')}.`,
+      });
+    }
+    values[key] = document.get(pair.key, false);
+    const node: unknown = pair.value;
+    if (node !== null && typeof node === 'object' && 'toJSON' in node)
+      values[key] = (node as { toJSON(): unknown }).toJSON();
+  }
+  return values;
+}
+
+function cidrs(texts: readonly string[], flag: string): Cidr[] {
+  return texts.map((text) => {
+    const parsed = parseCidr(text);
+    if (parsed !== undefined) return parsed;
+    const loose = splitCidr(text);
+    throw wrong(
+      flag,
+      text,
+      loose === undefined ? 'a network prefix such as 10.244.0.0/16' : 'a prefix without host bits',
+    );
+  });
+}
+
+function address(text: string | undefined, flag: string): Ip | undefined {
+  if (text === undefined) return undefined;
+  const parsed = parseIp(text);
+  if (parsed === undefined) throw wrong(flag, text, 'an IP address');
+  return parsed;
+}
+
+/** `192.0.2.1:6443`, `[2001:db8::1]:6443`, `:6443`. */
+function hostPort(text: string, flag: string): { host: string; port: number } {
+  const match = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3]);
+  if (match === null || (host !== '' && parseIp(host) === undefined))
+    throw wrong(flag, text, 'address:port, for example 192.0.2.1:6443');
+  if (port < 1 || port > 65535) throw wrong(flag, text, 'a port between 1 and 65535');
+  return { host: host === '' ? '0.0.0.0' : host, port };
+}
+
+function serverUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol !== 'https:')
+    throw wrong('--server', text, 'a URL such as https://192.0.2.1:6443');
+  return url.origin;
+}
+
+function domain(text: string): string {
+  if (!DNS_1123_SUBDOMAIN.test(text))
+    throw wrong('--cluster-domain', text, 'a domain such as cluster.local');
+  return text;
+}
+
+function logLevel(text: string): LogLevel {
+  const level = LOG_LEVELS.find((candidate) => candidate === text);
+  if (level === undefined) throw wrong('--log-level', text, `one of ${LOG_LEVELS.join(', ')}`);
+  return level;
+}
+
+function readToken(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch (cause) {
+    throw new UserError(`Cannot read the token file "${path}"`, { cause });
+  }
+}
+
+function wrong(flag: string, value: string, expected: string): UserError {
+  return new UserError(`${flag} "${value}" is wrong: expected ${expected}`, { exitCode: 2 });
+}
+
+function flagOf(key: string): string {
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}

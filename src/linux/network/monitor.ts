@@ -1,0 +1,136 @@
+/**
+ * What the kernel tells of its own accord: a netlink socket that has joined the multicast groups, read when the
+ * poller says so. One per stack, there while somebody listens.
+ */
+import { DecodeError, ENOBUFS, isErrno } from '#lib/errors.ts';
+import { NETLINK_ROUTE } from '#wire/netlink/constants.ts';
+import type { NetlinkMessage } from '#wire/netlink/reader.ts';
+import { decodeAddress } from '#wire/rtnetlink/address.ts';
+import * as rt from '#wire/rtnetlink/constants.ts';
+import { decodeLink } from '#wire/rtnetlink/link.ts';
+import { decodeNeighbour } from '#wire/rtnetlink/neighbour.ts';
+import { decodeRoute } from '#wire/rtnetlink/route.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
+import type { Netns, NetnsPath } from '../netns.ts';
+import type { Poller } from '../poller.ts';
+import { addressFrom, fdbFrom, linkFrom, neighbourFrom, routeFrom } from './convert.ts';
+import type { IfIndex, Link, NetworkEvent } from './port.ts';
+
+const GROUPS = [
+  rt.RTNLGRP_LINK,
+  rt.RTNLGRP_NEIGH,
+  rt.RTNLGRP_IPV4_IFADDR,
+  rt.RTNLGRP_IPV4_ROUTE,
+  rt.RTNLGRP_IPV4_RULE,
+  rt.RTNLGRP_IPV6_IFADDR,
+  rt.RTNLGRP_IPV6_ROUTE,
+  rt.RTNLGRP_IPV6_RULE,
+];
+/** The kernel's queue towards us: some ten thousand events, the noise of one full resync of a large node. */
+const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
+/** Datagrams read in one turn of the event loop, so that a storm of events does not starve everything else. */
+const MAX_READS_PER_TURN = 256;
+
+export interface MonitorOptions {
+  readonly netns: Netns | NetnsPath | undefined;
+  readonly poller: Poller;
+  readonly getLink: (index: IfIndex) => Link | undefined;
+  readonly listener: (event: NetworkEvent) => void;
+}
+
+/**
+ * Listens from now on.
+ * @returns a function that stops
+ * @throws KernelError if the socket cannot be opened
+ */
+export function startMonitor(options: MonitorOptions): () => void {
+  const socket = new NetlinkSocket({
+    protocol: NETLINK_ROUTE,
+    netns: options.netns,
+    groups: GROUPS,
+    receiveQueueBytes: RECEIVE_QUEUE_BYTES,
+  });
+  let stopped = false;
+  const remove = options.poller.add(socket.fd, () => {
+    // The poller comes back while more is waiting.
+    for (let reads = 0; reads < MAX_READS_PER_TURN; reads++) {
+      if (stopped) return;
+      const events = readEvents(socket, options.getLink);
+      if (events === undefined) return;
+      for (const event of events) if (!stopped) options.listener(event);
+    }
+  });
+  return () => {
+    if (stopped) return;
+    stopped = true;
+    remove();
+    socket[Symbol.dispose]();
+  };
+}
+
+/** @returns undefined when nothing is waiting */
+function readEvents(
+  socket: NetlinkSocket,
+  getLink: MonitorOptions['getLink'],
+): NetworkEvent[] | undefined {
+  try {
+    const messages = socket.receive('read network events', false);
+    if (messages.length === 0) return undefined;
+    return messages.map((m) => eventFrom(m, getLink)).filter((event) => event !== undefined);
+  } catch (error) {
+    // An event that cannot be read is as good as lost.
+    if (isErrno(error, ENOBUFS) || error instanceof DecodeError) return [{ type: 'overrun' }];
+    throw error;
+  }
+}
+
+/** @returns undefined for messages that say nothing of interest */
+export function eventFrom(
+  { type, payload }: NetlinkMessage,
+  getLink: MonitorOptions['getLink'],
+): NetworkEvent | undefined {
+  switch (type) {
+    case rt.RTM_NEWLINK:
+    case rt.RTM_DELLINK:
+      return linkEvent(type === rt.RTM_DELLINK, payload, getLink);
+    case rt.RTM_NEWADDR:
+    case rt.RTM_DELADDR: {
+      const address = addressFrom(decodeAddress(payload));
+      return { type: 'address', deleted: type === rt.RTM_DELADDR, address };
+    }
+    case rt.RTM_NEWROUTE:
+    case rt.RTM_DELROUTE: {
+      const message = decodeRoute(payload);
+      const route = message === undefined ? undefined : routeFrom(message);
+      return route && { type: 'route', deleted: type === rt.RTM_DELROUTE, route };
+    }
+    case rt.RTM_NEWNEIGH:
+    case rt.RTM_DELNEIGH:
+      return neighbourEvent(type === rt.RTM_DELNEIGH, payload);
+    case rt.RTM_NEWRULE:
+    case rt.RTM_DELRULE:
+      return { type: 'rule', deleted: type === rt.RTM_DELRULE };
+    default:
+      return undefined;
+  }
+}
+
+function linkEvent(
+  deleted: boolean,
+  payload: Buffer,
+  getLink: MonitorOptions['getLink'],
+): NetworkEvent | undefined {
+  const message = decodeLink(payload);
+  if (message.family === rt.AF_UNSPEC) return { type: 'link', deleted, link: linkFrom(message) };
+  // A bridge tells of its ports with messages that hold half of a link, and its "deleted" means only "left the bridge".
+  const link = message.family === rt.AF_BRIDGE ? getLink(message.index) : undefined;
+  return link && { type: 'link', deleted: false, link };
+}
+
+function neighbourEvent(deleted: boolean, payload: Buffer): NetworkEvent | undefined {
+  const message = decodeNeighbour(payload);
+  const entry = fdbFrom(message);
+  if (entry !== undefined) return { type: 'fdb', deleted, entry };
+  const neighbour = neighbourFrom(message);
+  return neighbour && { type: 'neighbour', deleted, neighbour };
+}

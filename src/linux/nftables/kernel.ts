@@ -1,0 +1,397 @@
+/**
+ * The kernel's nftables over netlink.
+ *
+ * A commit is one `send`: the kernel checks and applies the whole batch before the call returns, so all its answers
+ * are waiting in the socket then. Every batch carries the generation it was made for; that makes our own commits
+ * known by number, which is how {@link Nftables.watch} tells them from others' even when events were lost.
+ */
+import { randomInt } from 'node:crypto';
+import {
+  EAGAIN,
+  EINTR,
+  EINVAL,
+  ENOBUFS,
+  ENOENT,
+  ERESTART,
+  isErrno,
+  KernelError,
+} from '#lib/errors.ts';
+import { NETLINK_NETFILTER } from '#wire/netlink/constants.ts';
+import type { NetlinkMessage } from '#wire/netlink/reader.ts';
+import type { NetlinkWriter } from '#wire/netlink/writer.ts';
+import { type BatchError, readBatchErrors } from '#wire/nftables/batch-errors.ts';
+import * as N from '#wire/nftables/constants.ts';
+import { encodeElement } from '#wire/nftables/element-codec.ts';
+import { describeOperation, formatElementAt } from '#wire/nftables/format.ts';
+import {
+  decodeChain,
+  decodeElements,
+  decodeGeneration,
+  decodeRule,
+  decodeSet,
+  decodeTable,
+} from '#wire/nftables/object-decoder.ts';
+import type {
+  NftFamily,
+  NftSet,
+  SetElement,
+  SetRef,
+  TableRef,
+  Transaction,
+} from '#wire/nftables/objects.ts';
+import type { EncodedTransaction } from '#wire/nftables/transaction-encoder.ts';
+import {
+  encodeHeader,
+  encodeTransaction,
+  messageOf,
+  operationOf,
+  setGeneration,
+} from '#wire/nftables/transaction-encoder.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
+import type { Netns, NetnsPath } from '../netns.ts';
+import { Poller } from '../poller.ts';
+import { replaceDestroys } from './destroy.ts';
+import type {
+  ChainState,
+  Nftables,
+  RuleState,
+  RulesetEvent,
+  SetState,
+  TableState,
+} from './port.ts';
+import { GenerationWatch } from './watch.ts';
+
+/** Largest batch: some five million elements. It is only a limit; memory is used as needed. */
+const MAX_BATCH_BYTES = 512 * 1024 * 1024;
+/** Answers are short; only a batch of many failing messages makes a lot of them. */
+const ANSWER_QUEUE_BYTES = 8 * 1024 * 1024;
+/** Other programs would have to commit between each of our tries. */
+const MAX_COMMIT_TRIES = 20;
+/** A dump that others' commits interrupt so often is a fault to be told of. */
+const MAX_DUMP_TRIES = 20;
+
+export interface NftablesOptions {
+  /** Default: this process's own. */
+  readonly netns?: Netns | NetnsPath;
+  /** Shared poller for {@link Nftables.watch}; without one each watch brings its own. */
+  readonly poller?: Poller;
+  /** Whether the kernel has the `destroy` messages (Linux 6.3). Default: asked. */
+  readonly destroy?: boolean;
+}
+
+/**
+ * Opens nftables of a network namespace.
+ * @throws KernelError if the namespace cannot be entered, or (EPERM) without CAP_NET_ADMIN
+ */
+export function openNftables(options: NftablesOptions = {}): Nftables {
+  return new KernelNftables(options);
+}
+
+class KernelNftables implements Nftables {
+  readonly #options: NftablesOptions;
+  readonly #batches: NetlinkSocket;
+  readonly #queries: NetlinkSocket;
+  /** Each with what ends it. */
+  readonly #watches = new Map<GenerationWatch, () => void>();
+  /** Starts anywhere, so that another program's sequence numbers are unlikely to be ours. */
+  #sequence = randomInt(1, 0x7fffffff);
+  /** The generation after our last commit; undefined until asked for. */
+  #lastGeneration: number | undefined;
+  #hasDestroy: boolean | undefined;
+
+  constructor(options: NftablesOptions) {
+    this.#options = options;
+    this.#hasDestroy = options.destroy;
+    this.#queries = new NetlinkSocket({ protocol: NETLINK_NETFILTER, netns: options.netns });
+    this.#batches = new NetlinkSocket({
+      protocol: NETLINK_NETFILTER,
+      netns: options.netns,
+      sendQueueBytes: MAX_BATCH_BYTES,
+      receiveQueueBytes: ANSWER_QUEUE_BYTES,
+    });
+  }
+
+  commit(transaction: Transaction, options: { readonly generation?: number } = {}): void {
+    const destroys = transaction.some((operation) => operation.verb === 'destroy');
+    const rewrite = destroys && !this.#canDestroy();
+    let encoded: EncodedTransaction | undefined;
+    for (let tries = 0; tries < MAX_COMMIT_TRIES; tries++) {
+      const generation = options.generation ?? this.#lastGeneration ?? this.generation();
+      // What exists is looked up after the generation is known, so a change in between is noticed.
+      const operations = rewrite ? replaceDestroys(transaction, this.#exists) : transaction;
+      if (encoded === undefined || rewrite) encoded = this.#encode(operations, generation);
+      else setGeneration(encoded, generation);
+      const failure = this.#send(operations, encoded);
+      if (failure === undefined) {
+        this.#committed(encoded, generation);
+        return;
+      }
+      this.#lastGeneration = undefined;
+      const outdated = failure.errno === ERESTART || failure.errno === EAGAIN;
+      if (!outdated || options.generation !== undefined) throw failure;
+    }
+    throw new KernelError('commit an nftables transaction', ERESTART, {
+      extack: `the ruleset changed during each of ${MAX_COMMIT_TRIES} tries`,
+    });
+  }
+
+  generation(): number {
+    const [answer] = this.#queries.request(
+      'get the nftables generation',
+      { type: N.NFT_MSG_GETGEN },
+      (writer) => encodeHeader(writer, undefined),
+    );
+    if (answer === undefined)
+      throw new KernelError('get the nftables generation', ENOENT, { extack: 'empty answer' });
+    return decodeGeneration(answer.payload).generation;
+  }
+
+  dumpTable(
+    family: NftFamily,
+    table: string,
+    options: { readonly elements?: boolean } = {},
+  ): TableState | undefined {
+    for (let tries = 0; tries < MAX_DUMP_TRIES; tries++) {
+      const before = this.generation();
+      const state = this.#readTable({ family, table }, options.elements ?? true);
+      if (state === 'changed' || this.generation() !== before) continue;
+      return state;
+    }
+    throw new KernelError(`dump table ${family} ${table}`, EINTR, {
+      extack: `the ruleset changed during each of ${MAX_DUMP_TRIES} dumps`,
+    });
+  }
+
+  listTables(family?: NftFamily): TableRef[] {
+    return this.#queries
+      .dump('list nftables tables', { type: N.NFT_MSG_GETTABLE }, (writer) =>
+        encodeHeader(writer, family),
+      )
+      .map((message) => decodeTable(message.payload))
+      .map((decoded) => ({ family: decoded.family, table: decoded.table }));
+  }
+
+  watch(listener: (event: RulesetEvent) => void): () => void {
+    const poller = this.#options.poller ?? new Poller();
+    const watch = new GenerationWatch({
+      netns: this.#options.netns,
+      poller,
+      listener,
+      generation: () => this.generation(),
+    });
+    const stop = () => {
+      if (!this.#watches.delete(watch)) return;
+      watch[Symbol.dispose]();
+      if (poller !== this.#options.poller) poller[Symbol.dispose]();
+    };
+    this.#watches.set(watch, stop);
+    return stop;
+  }
+
+  [Symbol.dispose](): void {
+    for (const stop of [...this.#watches.values()]) stop();
+    this.#batches[Symbol.dispose]();
+    this.#queries[Symbol.dispose]();
+  }
+
+  #encode(operations: Transaction, generation: number): EncodedTransaction {
+    const encoded = encodeTransaction(operations, { firstSequence: this.#sequence, generation });
+    this.#sequence = (this.#sequence + encoded.messageCount) >>> 0;
+    return encoded;
+  }
+
+  /** @returns undefined on success */
+  #send(operations: Transaction, encoded: EncodedTransaction): KernelError | undefined {
+    if (encoded.operationMessages === 0) return undefined;
+    const op = 'commit an nftables transaction';
+    this.#batches.send(op, encoded.bytes);
+    let acknowledged = false;
+    let failure: KernelError | undefined;
+    for (;;) {
+      const answers = this.#batches.receive(op, false);
+      if (answers.length === 0) break;
+      for (const error of readBatchErrors(answers)) {
+        if (error.errno !== 0) failure ??= failureOf(operations, encoded, error);
+        else if (error.sequence === encoded.lastSequence) acknowledged = true;
+      }
+    }
+    if (failure === undefined && !acknowledged)
+      return new KernelError(op, ENOBUFS, { extack: 'the kernel gave no answer' });
+    return failure;
+  }
+
+  #committed(encoded: EncodedTransaction, generation: number): void {
+    if (encoded.operationMessages === 0) return;
+    const next = (generation + 1) >>> 0 || 1;
+    this.#lastGeneration = next;
+    if (this.#watches.size === 0) return;
+    // A batch that changed nothing makes no generation.
+    this.#lastGeneration = this.generation();
+    if (this.#lastGeneration === generation) return;
+    for (const watch of this.#watches.keys())
+      watch.expect({
+        generation: next,
+        firstSequence: encoded.beginSequence,
+        messageCount: encoded.messageCount,
+      });
+  }
+
+  /** @returns `changed` if something vanished while it was read */
+  #readTable(ref: TableRef, withElements: boolean): TableState | undefined | 'changed' {
+    const { family, table } = ref;
+    const op = `dump table ${family} ${table}`;
+    const decoded = this.#get(op, N.NFT_MSG_GETTABLE, family, (writer) =>
+      writer.attributeString(N.NFTA_TABLE_NAME, table),
+    );
+    if (decoded === undefined) return undefined;
+    const dump = (type: number, write: (writer: NetlinkWriter) => void): NetlinkMessage[] =>
+      this.#queries.dump(op, { type }, (writer) => {
+        encodeHeader(writer, family);
+        write(writer);
+      });
+    try {
+      const rules = new Map<string, RuleState[]>();
+      const ruleMessages = dump(N.NFT_MSG_GETRULE, (writer) =>
+        writer.attributeString(N.NFTA_RULE_TABLE, table),
+      );
+      for (const message of ruleMessages) {
+        const { family: _f, table: inTable, chain, ...rule } = decodeRule(message.payload);
+        if (inTable === table) rules.set(chain, [...(rules.get(chain) ?? []), rule]);
+      }
+      const chains: ChainState[] = dump(N.NFT_MSG_GETCHAIN, () => {})
+        .map((message) => decodeChain(message.payload))
+        .filter((chain) => chain.table === table)
+        .map((chain) => ({ ...chain, rules: rules.get(chain.chain) ?? [] }));
+      const setMessages = dump(N.NFT_MSG_GETSET, (writer) =>
+        writer.attributeString(N.NFTA_SET_TABLE, table),
+      );
+      const sets: SetState[] = setMessages
+        .map((message) => decodeSet(message.payload))
+        .filter((set) => set.table === table)
+        .map((set) => ({
+          ...set,
+          elements: withElements ? readElements(dump, table, set.set) : [],
+        }));
+      return { ...decodeTable(decoded.payload), chains, sets };
+    } catch (error) {
+      if (isErrno(error, ENOENT)) return 'changed';
+      throw error;
+    }
+  }
+
+  #get(
+    op: string,
+    type: number,
+    family: NftFamily,
+    write: (writer: NetlinkWriter) => void,
+  ): NetlinkMessage | undefined {
+    try {
+      return this.#queries.request(op, { type }, (writer) => {
+        encodeHeader(writer, family);
+        write(writer);
+      })[0];
+    } catch (error) {
+      if (isErrno(error, ENOENT)) return undefined;
+      throw error;
+    }
+  }
+
+  /** A batch that destroys what cannot exist changes nothing; an older kernel does not know the message. */
+  #canDestroy(): boolean {
+    if (this.#hasDestroy !== undefined) return this.#hasDestroy;
+    const probe: Transaction = [
+      { verb: 'destroy', kind: 'table', ref: { family: 'ip', table: 'tulle-probe-destroy' } },
+    ];
+    const failure = this.#send(probe, this.#encode(probe, this.generation()));
+    if (failure !== undefined && failure.errno !== EINVAL && failure.errno !== ERESTART)
+      throw failure;
+    if (failure?.errno === ERESTART) return this.#canDestroy();
+    this.#hasDestroy = failure === undefined;
+    return this.#hasDestroy;
+  }
+
+  readonly #exists: Parameters<typeof replaceDestroys>[1] = {
+    table: ({ family, table }) =>
+      this.#get(`look up table ${family} ${table}`, N.NFT_MSG_GETTABLE, family, (writer) =>
+        writer.attributeString(N.NFTA_TABLE_NAME, table),
+      ) !== undefined,
+    chain: ({ family, table, chain }) =>
+      this.#get(`look up chain ${family} ${table} ${chain}`, N.NFT_MSG_GETCHAIN, family, (w) => {
+        w.attributeString(N.NFTA_CHAIN_TABLE, table);
+        w.attributeString(N.NFTA_CHAIN_NAME, chain);
+      }) !== undefined,
+    rule: ({ family, table, chain }, handle) =>
+      this.#get(`look up rule ${handle} of ${family} ${table}`, N.NFT_MSG_GETRULE, family, (w) => {
+        w.attributeString(N.NFTA_RULE_TABLE, table);
+        w.attributeString(N.NFTA_RULE_CHAIN, chain);
+        w.attributeU64Be(N.NFTA_RULE_HANDLE, BigInt(handle));
+      }) !== undefined,
+    set: ({ family, table, set }) =>
+      this.#get(`look up set ${family} ${table} ${set}`, N.NFT_MSG_GETSET, family, (writer) => {
+        writer.attributeString(N.NFTA_SET_TABLE, table);
+        writer.attributeString(N.NFTA_SET_NAME, set);
+      }) !== undefined,
+    element: ({ family, table, set }, element) =>
+      this.#get(
+        `look up an element of ${family} ${table} ${set}`,
+        N.NFT_MSG_GETSETELEM,
+        family,
+        (w) => {
+          w.attributeString(N.NFTA_SET_ELEM_LIST_TABLE, table);
+          w.attributeString(N.NFTA_SET_ELEM_LIST_SET, set);
+          const list = w.beginNested(N.NFTA_SET_ELEM_LIST_ELEMENTS);
+          encodeElement(w, element);
+          w.endAttribute(list);
+        },
+      ) !== undefined,
+  };
+}
+
+type Dump = (type: number, write: (writer: NetlinkWriter) => void) => NetlinkMessage[];
+
+function readElements(dump: Dump, table: string, set: string): SetElement[] {
+  const messages = dump(N.NFT_MSG_GETSETELEM, (writer) => {
+    writer.attributeString(N.NFTA_SET_ELEM_LIST_TABLE, table);
+    writer.attributeString(N.NFTA_SET_ELEM_LIST_SET, set);
+  });
+  return messages.flatMap((message) => decodeElements(message.payload).elements);
+}
+
+/** Names the operation that the kernel refused, and the element if it pointed at one. */
+function failureOf(
+  operations: Transaction,
+  encoded: EncodedTransaction,
+  error: BatchError,
+): KernelError {
+  const index = operationOf(encoded, error.sequence);
+  const operation = index === undefined ? undefined : operations[index];
+  if (operation === undefined)
+    return new KernelError('commit an nftables transaction', error.errno, {
+      extack: error.extack,
+    });
+  let op = describeOperation(operation);
+  if (operation.kind === 'elements' && error.offset !== undefined) {
+    const message = messageOf(encoded, error.sequence);
+    const element =
+      message && formatElementAt(message.subarray(error.offset), setIn(operations, operation.ref));
+    if (element !== undefined) op += ` { ${element} }`;
+  }
+  return new KernelError(`${op} (operation ${index} of ${operations.length})`, error.errno, {
+    extack: error.extack,
+    index,
+  });
+}
+
+/** The set as the transaction makes it, if it does: with its types an element reads better. */
+function setIn(operations: Transaction, ref: SetRef): NftSet | undefined {
+  for (const operation of operations)
+    if (
+      operation.kind === 'set' &&
+      'object' in operation &&
+      operation.object.set === ref.set &&
+      operation.object.table === ref.table &&
+      operation.object.family === ref.family
+    )
+      return operation.object;
+  return undefined;
+}

@@ -1,0 +1,152 @@
+/**
+ * Listens to the commits of a namespace.
+ *
+ * The kernel sends the changes of a commit, then one message with the new generation and who made it. A queue that
+ * overflows loses events; then the generations tell whether only our own were lost, which is of no interest.
+ */
+import { ENOBUFS, isErrno } from '#lib/errors.ts';
+import { NETLINK_NETFILTER } from '#wire/netlink/constants.ts';
+import type { NetlinkMessage } from '#wire/netlink/reader.ts';
+import { NFNLGRP_NFTABLES, NFT_MSG_NEWGEN } from '#wire/nftables/constants.ts';
+import { decodeGeneration, decodeObjectName } from '#wire/nftables/object-decoder.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
+import type { Netns, NetnsPath } from '../netns.ts';
+import type { Poller } from '../poller.ts';
+import type { RulesetChange, RulesetEvent } from './port.ts';
+
+/** A commit of some ten thousand elements fits; the kernel sends each element on its own. */
+const EVENT_QUEUE_BYTES = 16 * 1024 * 1024;
+/** Own commits whose event has not come yet; past this the oldest are taken for others', which is safe. */
+const MAX_EXPECTED = 4096;
+
+interface OwnCommit {
+  readonly generation: number;
+  readonly firstSequence: number;
+  readonly messageCount: number;
+}
+
+export interface GenerationWatchOptions {
+  readonly netns: Netns | NetnsPath | undefined;
+  readonly poller: Poller;
+  readonly listener: (event: RulesetEvent) => void;
+  readonly generation: () => number;
+}
+
+export class GenerationWatch implements Disposable {
+  readonly #socket: NetlinkSocket;
+  readonly #options: GenerationWatchOptions;
+  readonly #unwatch: () => void;
+  /** Own commits by generation. */
+  readonly #expected = new Map<number, OwnCommit>();
+  /** The last generation that was told or skipped. */
+  #seen: number;
+  /** Changes since the last generation, each once. */
+  #changes = new Map<string, RulesetChange>();
+  #closed = false;
+
+  constructor(options: GenerationWatchOptions) {
+    this.#options = options;
+    this.#socket = new NetlinkSocket({
+      protocol: NETLINK_NETFILTER,
+      netns: options.netns,
+      groups: [NFNLGRP_NFTABLES],
+      receiveQueueBytes: EVENT_QUEUE_BYTES,
+    });
+    this.#seen = options.generation();
+    this.#unwatch = options.poller.add(this.#socket.fd, () => this.#read());
+  }
+
+  /** To be called right after each own commit, before the event loop runs. */
+  expect(commit: OwnCommit): void {
+    this.#expected.set(commit.generation, commit);
+    if (this.#expected.size <= MAX_EXPECTED) return;
+    const [oldest] = this.#expected.keys();
+    if (oldest !== undefined) this.#expected.delete(oldest);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#unwatch();
+    this.#socket[Symbol.dispose]();
+  }
+
+  #read(): void {
+    while (!this.#closed) {
+      let messages: NetlinkMessage[];
+      try {
+        messages = this.#socket.receive('listen to nftables', false);
+      } catch (error) {
+        if (!isErrno(error, ENOBUFS)) throw error;
+        this.#overrun();
+        continue;
+      }
+      if (messages.length === 0) return;
+      for (const message of messages) this.#message(message);
+    }
+  }
+
+  #message(message: NetlinkMessage): void {
+    if (message.type === NFT_MSG_NEWGEN) {
+      this.#newGeneration(message);
+      return;
+    }
+    // Our own change: nothing that the owner does not know, and there may be very many.
+    if (this.#isOwn(message.sequence)) return;
+    const change = decodeObjectName(message.type, message.payload);
+    if (change === undefined) return;
+    const { verb, kind, family, table, name } = change;
+    this.#changes.set(`${verb} ${kind} ${family} ${table} ${name ?? ''}`, change);
+  }
+
+  #newGeneration(message: NetlinkMessage): void {
+    const { generation, pid, processName } = decodeGeneration(message.payload);
+    const changes = [...this.#changes.values()];
+    this.#changes = new Map();
+    if (!isAfter(generation, this.#seen)) return;
+    this.#seen = generation;
+    const own = this.#takeOwn(generation, message.sequence);
+    this.#options.listener({ kind: 'commit', generation, own, pid, processName, changes });
+  }
+
+  #isOwn(sequence: number): boolean {
+    for (const commit of this.#expected.values())
+      if ((sequence - commit.firstSequence) >>> 0 < commit.messageCount) return true;
+    return false;
+  }
+
+  #takeOwn(generation: number, sequence: number): boolean {
+    const commit = this.#expected.get(generation);
+    this.#expected.delete(generation);
+    return commit !== undefined && (sequence - commit.firstSequence) >>> 0 < commit.messageCount;
+  }
+
+  /** Forgets what is queued and looks at the generations instead. */
+  #overrun(): void {
+    this.#discard();
+    this.#changes = new Map();
+    const generation = this.#options.generation();
+    let foreign = false;
+    while (isAfter(generation, this.#seen)) {
+      this.#seen = (this.#seen + 1) >>> 0 || 1;
+      if (!this.#expected.delete(this.#seen)) foreign = true;
+    }
+    if (foreign) this.#options.listener({ kind: 'lost', generation });
+  }
+
+  #discard(): void {
+    for (;;) {
+      try {
+        if (this.#socket.receive('listen to nftables', false).length === 0) return;
+      } catch (error) {
+        // Lost again meanwhile: the generation is read after this.
+        if (!isErrno(error, ENOBUFS)) throw error;
+      }
+    }
+  }
+}
+
+/** Serial number arithmetic (RFC 1982): generations wrap. */
+function isAfter(a: number, b: number): boolean {
+  return ((a - b) | 0) > 0;
+}

@@ -1,0 +1,328 @@
+/**
+ * The agent of a node: puts the features together, in the order in which they need each other.
+ *
+ * Stopping it leaves everything in the kernel as it is: traffic goes on, and the next agent takes over.
+ */
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { NODE } from '#api/core/v1/node.ts';
+import { POD } from '#api/core/v1/pod.ts';
+import { SERVICE } from '#api/core/v1/service.ts';
+import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
+import type { KindRef } from '#api/kind.ts';
+import type { KubeObject } from '#api/meta.ts';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { type CacheOptions, startCache } from '#client/cache.ts';
+import type { ApiClient } from '#client/port.ts';
+import { Backoff } from '#lib/backoff.ts';
+import { sleep } from '#lib/clock.ts';
+import { explainError, isNotFound, UserError } from '#lib/errors.ts';
+import { type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
+import { DNS_LINK_LOCAL_V4, NFT_TABLE } from '#lib/kernel-objects.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { Nftables } from '#linux/nftables/port.ts';
+import { type Cni, startCni } from './cni/cni.ts';
+import { type Dns, startDns, type Upstream } from './dns/dns.ts';
+import { Fabric } from './fabric/fabric.ts';
+import { Allocator } from './ipam/allocator.ts';
+import { createIpamGc } from './ipam/gc.ts';
+import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
+import { LocalAddresses } from './local-addresses/local-addresses.ts';
+import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { Pods, type PodsComponents } from './pods/pods.ts';
+import { readNodeFacts } from './registration/facts.ts';
+import type { ComponentHealth } from './registration/plan.ts';
+import { Registration } from './registration/registration.ts';
+import { Ruleset } from './ruleset.ts';
+import { SERVICES_PART, Services } from './services/services.ts';
+import { startStatusServer } from './status-server.ts';
+
+export interface AgentComponents {
+  readonly client: ApiClient;
+  /** The node's own network. */
+  readonly stack: NetworkStack;
+  readonly openStack: OpenNetworkStack;
+  readonly nftables: Nftables;
+  readonly runtimes: PodsComponents['runtimes'];
+  readonly watchExit: PodsComponents['watchExit'];
+  readonly isInNetns: PodsComponents['isInNetns'];
+  readonly log: Logger;
+}
+
+export interface AgentInit {
+  readonly nodeName: string;
+  /** Address on the underlay. */
+  readonly nodeIp: Ip;
+  readonly zone: string | undefined;
+  readonly version: string;
+  readonly clusterDomain: string;
+  readonly recordsDirectory: string;
+  readonly cniBinDirectory: string;
+  readonly cniConfDirectory: string;
+  /** Empty: the host's resolv.conf. */
+  readonly upstreams: readonly Upstream[];
+  readonly statusAddress: { readonly host: string; readonly port: number };
+  readonly signal: AbortSignal;
+}
+
+/** The service whose cluster IPs the pods' resolv.conf names, in every Kubernetes. */
+const DNS_SERVICE = { namespace: 'kube-system', name: 'kube-dns' } as const;
+const GC_INTERVAL_MS = 30_000;
+const MIN_RETRY_MS = 200;
+const MAX_RETRY_MS = 5_000;
+
+/** Resolves when the node is ready for pods. @throws UserError for what a person must put right */
+export async function startAgent(
+  components: AgentComponents,
+  init: AgentInit,
+): Promise<AsyncDisposable> {
+  const { client, stack, log } = components;
+  await using started = new AsyncDisposableStack();
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const health = new Health();
+  started.use(
+    await startStatusServer({ listen: init.statusAddress, registry, health: health.now }),
+  );
+
+  const cacheOf = <T extends KubeObject>(kind: KindRef<T>, options: Partial<CacheOptions> = {}) =>
+    started.use(startCache(client, kind, { log, ...options }));
+  const registration = started.use(
+    new Registration(
+      { client, log },
+      {
+        facts: await readNodeFacts({
+          name: init.nodeName,
+          addresses: [init.nodeIp],
+          zone: init.zone,
+          version: init.version,
+        }),
+        health: health.now,
+      },
+    ),
+  );
+  await retry('register the node', init, log, () => registration.register());
+  const nodes = cacheOf(NODE);
+  const pools = cacheOf(IP_POOL);
+  const blocks = cacheOf(IP_BLOCK);
+  const services = cacheOf(SERVICE);
+  const slices = cacheOf(ENDPOINT_SLICE);
+  const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
+
+  const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
+  await pools.synced();
+  refuseOverlap(stack, [...pools.values()]);
+
+  const allocator = new Allocator({
+    client,
+    node: init.nodeName,
+    pools: () => [...pools.values()],
+    log,
+  });
+  const tunnelAddresses = await retry('get the tunnel addresses', init, log, () =>
+    allocateTunnelAddresses(allocator, [...pools.values()]),
+  );
+  const fabric = started.use(
+    new Fabric(
+      { stack, client, nodes, blocks, pools, log },
+      { nodeName: init.nodeName, underlay: init.nodeIp, tunnelAddresses },
+    ),
+  );
+  await fabric.start();
+  health.add('FabricReady', () => {
+    const { ready, peers, podMtuBytes, problems } = fabric.status();
+    return { ready, message: problems.join('; ') || `${peers} peers, mtu ${podMtuBytes}` };
+  });
+
+  const rulesets = (['ip', 'ip6'] as const).map((family) =>
+    started.use(
+      new Ruleset(
+        { nftables: components.nftables, log },
+        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART] },
+      ),
+    ),
+  );
+  const localAddresses = [...dnsServiceIps, DNS_LINK_LOCAL_V4];
+  started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses })).start();
+  const dns = started.use(
+    startDns({
+      services,
+      slices,
+      listen: localAddresses,
+      clusterDomain: init.clusterDomain,
+      log,
+      registry,
+      ...(init.upstreams.length > 0 ? { upstreams: init.upstreams } : {}),
+    }),
+  );
+  health.add('DNSReady', () => dnsHealth(dns));
+
+  const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
+  const balancer = started.use(
+    new Services(
+      { rulesets, services, slices, log },
+      { node: { nodeName: init.nodeName, zone: init.zone }, skipAddresses: dnsServiceIps },
+    ),
+  );
+  await Promise.all([masquerade.start(), balancer.start()]);
+  health.add('ServicesReady', () => {
+    const { ready, frontends, endpoints, problems } = balancer.status();
+    const wrong = [...problems, ...(masquerade.problem === undefined ? [] : [masquerade.problem])];
+    const message = wrong.join('; ') || `${frontends} frontends, ${endpoints} endpoints`;
+    return { ready: ready && masquerade.problem === undefined, message };
+  });
+
+  const cni = started.use(
+    await startCni({
+      host: stack,
+      openStack: components.openStack,
+      addresses: allocator,
+      families: [4, 6],
+      mtuBytes: () => fabric.podMtuBytes,
+      dns: { nameservers: dnsServiceIps, clusterDomain: init.clusterDomain },
+      hostSource: (family) => tunnelAddresses.find((address) => familyOf(address) === family),
+      recordsDir: init.recordsDirectory,
+      install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
+      log,
+    }),
+  );
+  const podSync = started.use(
+    new Pods(
+      { ...components, pods, attachments: cni },
+      { node: { name: init.nodeName, hostIps: [init.nodeIp] } },
+    ),
+  );
+  podSync.start();
+  health.add('CNIReady', () => cniHealth(cni, allocator, podSync));
+  startIpamGc(started, { allocator, cni, init, log });
+  registration.healthChanged();
+  log.info({ node: init.nodeName, address: init.nodeIp }, 'the node is ready for pods');
+  return started.move();
+}
+
+/** How each part is, by asking it. A part that is not there yet is not ready. */
+class Health {
+  readonly #parts = new Map<string, () => { ready: boolean; message: string }>(
+    ['FabricReady', 'ServicesReady', 'DNSReady', 'CNIReady'].map((type) => [
+      type,
+      () => ({ ready: false, message: 'is starting' }),
+    ]),
+  );
+  add(type: string, ask: () => { ready: boolean; message: string }): void {
+    this.#parts.set(type, ask);
+  }
+  readonly now = (): ComponentHealth[] =>
+    [...this.#parts].map(([type, ask]) => ({ type, ...ask() }));
+}
+
+function dnsHealth(dns: Dns): { ready: boolean; message: string } {
+  const { listening, failing, synced, names } = dns.status();
+  if (failing.length > 0)
+    return {
+      ready: false,
+      message: failing.map(({ socket, reason }) => `${socket}: ${reason}`).join('; '),
+    };
+  const ready = listening.length > 0 && synced;
+  return { ready, message: ready ? `${names} names` : 'the services are not known yet' };
+}
+
+function cniHealth(
+  cni: Cni,
+  allocator: Allocator,
+  pods: Pods,
+): { ready: boolean; message: string } {
+  const problem = allocator.notReady() ?? pods.problem;
+  return {
+    ready: problem === undefined,
+    message: problem ?? `${cni.list().length} pods attached`,
+  };
+}
+
+async function dnsAddresses(client: ApiClient): Promise<Ip[]> {
+  const { name, namespace } = DNS_SERVICE;
+  const service = await client.get(SERVICE, name, namespace).catch((error: unknown) => {
+    if (isNotFound(error))
+      throw new Error(`the cluster has no service ${namespace}/${name} to name in resolv.conf`);
+    throw error;
+  });
+  return (service.spec.clusterIPs ?? []).flatMap((text) => parseIp(text) ?? []);
+}
+
+/** A pool that covers addresses the machine uses otherwise would cut it off from them. */
+function refuseOverlap(stack: NetworkStack, pools: readonly IPPool[]): void {
+  const overlaps = findOverlap(
+    pools.flatMap((pool) => {
+      const prefix = parseCidr(pool.spec.cidr);
+      return prefix === undefined ? [] : [{ name: pool.metadata.name, cidr: prefix }];
+    }),
+    hostPrefixes({
+      links: stack.links.list(),
+      addresses: stack.addresses.list(),
+      routes: stack.routes.list(),
+    }),
+  );
+  if (overlaps.length > 0)
+    throw new UserError(
+      `The pod network collides with this machine's: ${overlaps.map((o) => o.message).join('; ')}`,
+    );
+}
+
+async function allocateTunnelAddresses(
+  allocator: Allocator,
+  pools: readonly IPPool[],
+): Promise<Ip[]> {
+  const prefixes = pools
+    .filter((pool) => pool.spec.disabled !== true)
+    .flatMap((pool) => parseCidr(pool.spec.cidr) ?? []);
+  const families = [...new Set<Family>(prefixes.map(familyOf))].sort();
+  const addresses: Ip[] = [];
+  for (const family of families) {
+    const result = await allocator.tunnelAddress(family);
+    if (result.kind !== 'allocated') throw new Error(result.message);
+    addresses.push(...result.addresses.map((it) => it.address));
+  }
+  return addresses;
+}
+
+function startIpamGc(
+  started: AsyncDisposableStack,
+  parts: { allocator: Allocator; cni: Cni; init: AgentInit; log: Logger },
+): void {
+  const { allocator, cni, init, log } = parts;
+  const collect = createIpamGc({
+    node: init.nodeName,
+    allocator,
+    liveHandles: () => cni.handles(),
+    log,
+  });
+  const loop = started.use(
+    new SyncLoop(async () => void (await collect()), {
+      name: 'address garbage collection',
+      log,
+      resyncMs: GC_INTERVAL_MS,
+    }),
+  );
+  loop.trigger();
+}
+
+/** Until it works: the API may be away. Mistakes that a person must correct end it. */
+async function retry<T>(
+  what: string,
+  { signal }: Pick<AgentInit, 'signal'>,
+  log: Logger,
+  action: () => Promise<T>,
+): Promise<T> {
+  const backoff = new Backoff({ minMs: MIN_RETRY_MS, maxMs: MAX_RETRY_MS });
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      return await action();
+    } catch (error) {
+      if (error instanceof UserError) throw error;
+      log.warn({ reason: explainError(error) }, `cannot ${what} yet, will try again`);
+      await sleep(backoff.next(), signal);
+    }
+  }
+}

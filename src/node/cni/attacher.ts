@@ -1,0 +1,389 @@
+/**
+ * Attaches containers to the pod network and detaches them: addresses, interface and durable record, in an order that
+ * can be finished or undone after a crash at any point.
+ *
+ * ```
+ *  ADD   record "adding" ─► address ─► veth ─► record "attached" ─► answer
+ *  DEL   record "deleting" ─► veth away ─► address back ─► record away ─► answer
+ * ```
+ *
+ * At start, what is "adding" or "deleting" is undone; the runtime never got an answer, so it asks again. What is
+ * "attached" stays; if its answer was lost, the runtime's repeated ADD gets the same one.
+ */
+import type { Clock } from '#lib/clock.ts';
+import { systemClock } from '#lib/clock.ts';
+import { explainError } from '#lib/errors.ts';
+import type { Family, Ip } from '#lib/ip.ts';
+import { KeyedLock } from '#lib/keyed-lock.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import type { CniRequest } from '#wire/cni/request.ts';
+import type { CniResult } from '#wire/cni/result.ts';
+import type { AddressSource } from '../addresses.ts';
+import type { Attachment, Attachments } from '../attachment.ts';
+import { checkLink, createLink, netnsIdentity, removeLink, repairHostEnd } from './link.ts';
+import {
+  type AttachPlan,
+  comparePrevResult,
+  type DnsSettings,
+  handleOf,
+  planAttach,
+  planResult,
+} from './plan.ts';
+import type { AttachmentRecords, RecordPhase } from './records.ts';
+import { type AddRequest, wantedOf } from './target.ts';
+
+/** Where a test may let the agent die. Named for what has just been done. */
+export const ATTACH_POINTS = [
+  'add:recorded',
+  'add:allocated',
+  'add:linked',
+  'add:attached',
+  'del:recorded',
+  'del:unlinked',
+  'del:released',
+  'del:forgotten',
+] as const;
+export type AttachPoint = (typeof ATTACH_POINTS)[number];
+
+export interface AttacherOptions {
+  /** The host's own namespace. */
+  readonly host: NetworkStack;
+  readonly openStack: OpenNetworkStack;
+  readonly records: AttachmentRecords;
+  readonly addresses: AddressSource;
+  /** The MTU for new pods, as the fabric has it now. */
+  readonly mtuBytes: () => number;
+  readonly dns: DnsSettings;
+  readonly log: Logger;
+  /** The address from which the host talks to its pods. */
+  readonly hostSource?: (family: Family) => Ip | undefined;
+  readonly clock?: Clock;
+  /** Names the namespace at a path; undefined if there is none. */
+  readonly netnsIdentity?: (path: string) => string | undefined;
+  /** Whether the runtime still knows the container; undefined if it cannot be asked. */
+  readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
+  /** Called at each {@link AttachPoint}; for tests. */
+  readonly failpoint?: (point: AttachPoint) => Promise<void>;
+}
+
+const OWN_NETNS = '/proc/thread-self/ns/net';
+
+export class Attacher implements Attachments, AsyncDisposable {
+  readonly #options: AttacherOptions;
+  readonly #records: AttachmentRecords;
+  readonly #clock: Clock;
+  readonly #lock = new KeyedLock();
+  readonly #listeners = new Set<() => void>();
+  readonly #identity: (path: string) => string | undefined;
+  /** Undoes what could not be undone at once, because the API was away. */
+  readonly #undoLoop: SyncLoop;
+  /** Attachments that looked dead at the last {@link sweep}. */
+  #suspects = new Set<string>();
+
+  constructor(options: AttacherOptions) {
+    this.#options = options;
+    this.#records = options.records;
+    this.#clock = options.clock ?? systemClock;
+    this.#identity = options.netnsIdentity ?? netnsIdentity;
+    this.#undoLoop = new SyncLoop(() => this.#undoPending(), {
+      name: 'cni: undo',
+      log: options.log,
+      clock: this.#clock,
+    });
+  }
+
+  /**
+   * Brings records and kernel together after a start: undoes what was not finished, repairs what was.
+   * Call before the first request. Addresses are given back in the background.
+   */
+  recover(): void {
+    for (const { phase, attachment } of this.#records.values())
+      if (phase === 'attached') this.#repair(attachment);
+      else removeLink(this.#options.host, attachment);
+    // Addresses need the API, which may be away for long; no reason to wait for it.
+    this.#undoLoop.trigger();
+  }
+
+  /** Resolves when everything that was begun and not finished is undone. */
+  undone(): Promise<void> {
+    return this.#undoLoop.settled();
+  }
+
+  /** Complete attachments. */
+  list(): readonly Attachment[] {
+    return this.#records
+      .values()
+      .filter((record) => record.phase === 'attached')
+      .map((record) => record.attachment);
+  }
+
+  /** Handles of everything that may have an address: for the garbage collection of addresses. */
+  handles(): readonly string[] {
+    return this.#records.values().map((record) => record.attachment.handle);
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** @throws CniError */
+  add(request: AddRequest): Promise<CniResult> {
+    const { attachment, requested } = wantedOf(request, {
+      mtuBytes: this.#options.mtuBytes(),
+      nowMs: this.#clock.now(),
+    });
+    return this.#lock.run(attachment.handle, async () => {
+      this.#requireNetns(request);
+      const old = this.#records.get(attachment.handle);
+      if (old !== undefined) {
+        const same = old.phase === 'attached' && old.attachment.netns === attachment.netns;
+        // The agent died between attaching and answering, and the shim asks once more.
+        if (same && this.#faults(old.attachment).length === 0)
+          return planResult(old.attachment, this.#options.dns);
+        await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
+      }
+      try {
+        const complete = await this.#attach(attachment, requested);
+        this.#notify();
+        return planResult(complete, this.#options.dns);
+      } catch (error) {
+        await this.#removeOrLater(attachment);
+        throw error;
+      }
+    });
+  }
+
+  /** Removes the attachment. Succeeds if there is none, and without namespace. */
+  async delete(request: Extract<CniRequest, { command: 'DEL' }>): Promise<void> {
+    const { config, containerId, ifName } = request;
+    const handle = handleOf(config.name, containerId, ifName);
+    await this.#lock.run(handle, async () => {
+      const record = this.#records.get(handle);
+      if (record !== undefined) return this.#removeOrLater(record.attachment);
+      // The record was lost, but the names say what there may be.
+      const { attachment } = wantedOf(
+        { ...request, command: 'ADD', netns: request.netns ?? '', netnsOverride: true },
+        { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
+      );
+      removeLink(this.#options.host, attachment);
+      await this.#options.addresses.release(handle).catch((error: unknown) => {
+        this.#options.log.warn(
+          { handle, reason: explainError(error) },
+          'could not look for addresses of an unknown attachment; the garbage collection will',
+        );
+      });
+    });
+  }
+
+  /** @throws CniError 3 if the container is unknown, 101 with the differences if something is not as ADD made it */
+  async check(request: AddRequest): Promise<void> {
+    const handle = handleOf(request.config.name, request.containerId, request.ifName);
+    await this.#lock.run(handle, async () => {
+      const record = this.#records.get(handle);
+      if (record?.phase !== 'attached')
+        throw new CniError(CNI_ERROR.unknownContainer, 'the container is not attached', {
+          details: `there is no attachment "${handle}" on this node`,
+        });
+      const { attachment } = record;
+      const prev = request.config.prevResult;
+      const faults = [
+        ...(prev === undefined ? [] : comparePrevResult(prev, attachment)),
+        ...this.#faults({ ...attachment, netns: request.netns }),
+      ];
+      if (faults.length > 0)
+        throw new CniError(CNI_ERROR.checkFailed, 'the attachment is not as it was made', {
+          details: faults.join('; '),
+        });
+    });
+  }
+
+  /** Removes every attachment of the network that the runtime does not list. @throws CniError 7 without a list */
+  async collect(request: Extract<CniRequest, { command: 'STATUS' | 'GC' }>): Promise<void> {
+    const { name, validAttachments } = request.config;
+    if (validAttachments === undefined)
+      throw new CniError(CNI_ERROR.invalidConfig, 'GC needs "cni.dev/valid-attachments"');
+    const valid = new Set(validAttachments.map((it) => handleOf(name, it.containerID, it.ifname)));
+    for (const { attachment } of this.#records.values())
+      if (attachment.network === name && !valid.has(attachment.handle))
+        await this.#removeLocked(attachment, 'the runtime does not know it any more');
+  }
+
+  /** @throws CniError 50 if ADD would fail now */
+  status(): void {
+    const reason = this.#options.addresses.notReady();
+    if (reason !== undefined)
+      throw new CniError(CNI_ERROR.notAvailable, 'the pod network is not ready', {
+        details: reason,
+      });
+  }
+
+  /**
+   * Removes attachments whose container is gone without DEL: the namespace does not exist any more, or the runtime
+   * has forgotten the container. An attachment has to look dead in two sweeps in a row.
+   */
+  async sweep(): Promise<void> {
+    const suspects = new Set<string>();
+    for (const attachment of this.list()) {
+      if (!(await this.#looksDead(attachment))) continue;
+      if (this.#suspects.has(attachment.handle))
+        await this.#removeLocked(attachment, 'its container is gone');
+      else suspects.add(attachment.handle);
+    }
+    this.#suspects = suspects;
+  }
+
+  /** Sets the host's side right of those attachments that are chosen. Safe at any time. */
+  repair(isChosen: (attachment: Attachment) => boolean = () => true): void {
+    for (const attachment of this.list()) if (isChosen(attachment)) this.#repair(attachment);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#undoLoop[Symbol.asyncDispose]();
+  }
+
+  async #attach(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+    await this.#record('adding', attachment);
+    await this.#reached('add:recorded');
+    const complete = { ...attachment, addresses: await this.#allocate(attachment, requested) };
+    await this.#reached('add:allocated');
+    createLink(this.#options.host, this.#options.openStack, complete, this.#plan(complete));
+    await this.#reached('add:linked');
+    await this.#record('attached', complete);
+    await this.#reached('add:attached');
+    return complete;
+  }
+
+  async #allocate(
+    attachment: Attachment,
+    requested: readonly Ip[],
+  ): Promise<Attachment['addresses']> {
+    const { handle, containerId, ifName, pod } = attachment;
+    const owner = {
+      handle,
+      purpose: 'Pod',
+      containerId,
+      ifName,
+      namespace: pod.namespace,
+      pod: pod.name,
+    } as const;
+    const result = await this.#options.addresses
+      .allocate({ owner, requested })
+      .catch(tryLater('cannot allocate an address now'));
+    if (result.kind === 'allocated') return result.addresses;
+    throw new CniError(
+      result.kind === 'exhausted' ? CNI_ERROR.exhausted : CNI_ERROR.invalidConfig,
+      result.message,
+    );
+  }
+
+  /** Takes everything away. If it fails half way, the record says so and {@link #undoLoop} goes on. */
+  async #remove(attachment: Attachment): Promise<void> {
+    const { handle } = attachment;
+    if (this.#records.get(handle) === undefined) return;
+    await this.#record('deleting', attachment);
+    this.#notify();
+    await this.#reached('del:recorded');
+    removeLink(this.#options.host, attachment);
+    await this.#reached('del:unlinked');
+    await this.#options.addresses.release(handle);
+    await this.#reached('del:released');
+    await this.#records.delete(handle);
+    await this.#reached('del:forgotten');
+  }
+
+  /** What a runtime has asked to remove is removed for it, even if we still have to give back the address. */
+  async #removeOrLater(attachment: Attachment): Promise<void> {
+    try {
+      await this.#remove(attachment);
+    } catch (error) {
+      this.#options.log.warn(
+        { handle: attachment.handle, reason: explainError(error) },
+        'could not remove an attachment completely, will go on in the background',
+      );
+      this.#undoLoop.trigger();
+    }
+  }
+
+  async #removeLocked(attachment: Attachment, reason: string): Promise<void> {
+    await this.#lock.run(attachment.handle, async () => {
+      const now = this.#records.get(attachment.handle)?.attachment;
+      // It may have been replaced by a new life of the same name while we waited.
+      if (now?.createdAt !== attachment.createdAt) return;
+      this.#options.log.warn({ handle: attachment.handle, reason }, 'removing an attachment');
+      await this.#removeOrLater(now);
+    });
+  }
+
+  async #undoPending(): Promise<void> {
+    const unfinished = this.#records.values().filter((record) => record.phase !== 'attached');
+    // Under the lock nobody is at work on it any more, so what is still unfinished was given up.
+    for (const { attachment } of unfinished)
+      await this.#lock.run(attachment.handle, async () => {
+        const record = this.#records.get(attachment.handle);
+        if (record !== undefined && record.phase !== 'attached')
+          await this.#remove(record.attachment);
+      });
+  }
+
+  #repair(attachment: Attachment): void {
+    const { host, log } = this.#options;
+    try {
+      if (!repairHostEnd(host, attachment, this.#plan(attachment)))
+        log.warn({ handle: attachment.handle, link: attachment.hostLink }, "a pod's link is gone");
+    } catch (err) {
+      log.error({ err, handle: attachment.handle }, "could not repair a pod's link");
+    }
+  }
+
+  /** The link dies with the namespace, so a link that is there is a sign of life unless the runtime knows better. */
+  async #looksDead(attachment: Attachment): Promise<boolean> {
+    const { host, containerExists } = this.#options;
+    if (host.links.get(attachment.hostLink) === undefined)
+      return this.#identity(attachment.netns) === undefined;
+    return (await containerExists?.(attachment.containerId)) === false;
+  }
+
+  #faults(attachment: Attachment): string[] {
+    const { host, openStack } = this.#options;
+    return checkLink(host, openStack, attachment, this.#plan(attachment));
+  }
+
+  #requireNetns(request: AddRequest): void {
+    const there = this.#identity(request.netns);
+    if (there === undefined)
+      throw new CniError(CNI_ERROR.invalidNetns, `"${request.netns}" is no network namespace`);
+    if (there === this.#identity(OWN_NETNS) && !request.netnsOverride)
+      throw new CniError(
+        CNI_ERROR.invalidNetns,
+        "the container's network namespace is the host's own",
+        { details: `"${request.netns}" and "${OWN_NETNS}" are the same` },
+      );
+  }
+
+  #plan(attachment: Attachment): AttachPlan {
+    return planAttach(attachment, this.#options.hostSource ?? (() => undefined));
+  }
+
+  #record(phase: RecordPhase, attachment: Attachment): Promise<void> {
+    return this.#records.put({ version: 1, phase, attachment });
+  }
+
+  #reached(point: AttachPoint): Promise<void> | undefined {
+    return this.#options.failpoint?.(point);
+  }
+
+  #notify(): void {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+function tryLater(message: string): (cause: unknown) => never {
+  return (cause) => {
+    if (cause instanceof CniError) throw cause;
+    throw new CniError(CNI_ERROR.tryAgainLater, message, { details: explainError(cause), cause });
+  };
+}

@@ -1,0 +1,153 @@
+/** Makes, checks, repairs and removes an attachment's veth, by its plan. Synchronous, as netlink is. */
+import { statfsSync, statSync } from 'node:fs';
+import { ENOENT, isErrno } from '#lib/errors.ts';
+import type { Family, Ip } from '#lib/ip.ts';
+import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
+import type { IfIndex, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { Attachment } from '../attachment.ts';
+import type { AttachPlan, EndPlan } from './plan.ts';
+
+/** `include/uapi/linux/magic.h` */
+const NSFS_MAGIC = 0x6e736673;
+
+/**
+ * Makes the whole of it. What was there under the host link's name is removed first: it is ours by its name, and of
+ * an earlier life of the container.
+ * @throws KernelError; then the caller calls {@link removeLink}
+ */
+export function createLink(
+  host: NetworkStack,
+  openStack: OpenNetworkStack,
+  attachment: Attachment,
+  plan: AttachPlan,
+): void {
+  removeLink(host, attachment);
+  const hostEnd = host.links.create(plan.link);
+  using pod = openStack({ netns: attachment.netns });
+  const loopback = pod.links.get('lo');
+  if (loopback !== undefined && !loopback.up) pod.links.set(loopback.index, { up: true });
+  const podEnd = pod.links.get(attachment.ifName);
+  if (podEnd === undefined)
+    throw new Error(
+      `Cannot find "${attachment.ifName}" in "${attachment.netns}" right after it was made`,
+    );
+  // The host's end is complete before the pod can send its first packet.
+  setSysctls(host, plan.host);
+  host.links.set(hostEnd.index, { up: true });
+  fillEnd(host, hostEnd.index, plan.host);
+  setSysctls(pod, plan.pod);
+  pod.links.set(podEnd.index, { up: true });
+  fillEnd(pod, podEnd.index, plan.pod);
+}
+
+/** Removes it, from the host's side: with one end of a veth goes the other. Removing what is gone succeeds. */
+export function removeLink(host: NetworkStack, attachment: Attachment): void {
+  const link = host.links.get(attachment.hostLink);
+  if (link !== undefined) host.links.delete(link.index);
+}
+
+/**
+ * Sets the host's side right again; the pod's side is the pod's own.
+ * @returns false if the link is gone
+ */
+export function repairHostEnd(
+  host: NetworkStack,
+  attachment: Attachment,
+  plan: AttachPlan,
+): boolean {
+  const link = host.links.get(attachment.hostLink);
+  if (link === undefined) return false;
+  setSysctls(host, plan.host);
+  if (!link.up) host.links.set(link.index, { up: true });
+  fillEnd(host, link.index, plan.host);
+  return true;
+}
+
+/** @returns one sentence for each thing that is not as it was made; empty if all is well */
+export function checkLink(
+  host: NetworkStack,
+  openStack: OpenNetworkStack,
+  attachment: Attachment,
+  plan: AttachPlan,
+): string[] {
+  const link = host.links.get(attachment.hostLink);
+  if (link === undefined) return [`host link "${attachment.hostLink}" does not exist`];
+  const faults: string[] = [];
+  if (!link.up) faults.push(`host link "${attachment.hostLink}" is down`);
+  faults.push(...missingOf(host, link.index, plan.host, `"${attachment.hostLink}"`));
+  try {
+    using pod = openStack({ netns: attachment.netns });
+    faults.push(...checkPodEnd(pod, attachment, plan));
+  } catch (error) {
+    if (!isErrno(error, ENOENT)) throw error;
+    faults.push(`network namespace "${attachment.netns}" does not exist`);
+  }
+  return faults;
+}
+
+/**
+ * Names a namespace: equal for two paths of the same one.
+ * @returns undefined if there is no namespace at the path: a path whose mount is gone is an ordinary file
+ */
+export function netnsIdentity(path: string): string | undefined {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined || statfsSync(path).type !== NSFS_MAGIC) return undefined;
+  return `${stat.dev}:${stat.ino}`;
+}
+
+function checkPodEnd(pod: NetworkStack, attachment: Attachment, plan: AttachPlan): string[] {
+  const where = `"${attachment.ifName}" in the container`;
+  const link = pod.links.get(attachment.ifName);
+  if (link === undefined) return [`interface ${where} does not exist`];
+  const faults: string[] = [];
+  if (!link.up) faults.push(`interface ${where} is down`);
+  if (link.mac !== attachment.mac)
+    faults.push(`interface ${where} has MAC ${link.mac ?? 'none'}, not ${attachment.mac}`);
+  return [...faults, ...missingOf(pod, link.index, plan.pod, where)];
+}
+
+function setSysctls(stack: NetworkStack, end: EndPlan): void {
+  for (const [name, value] of end.sysctls)
+    if (stack.sysctl.get(name) !== value) stack.sysctl.set(name, value);
+}
+
+function fillEnd(stack: NetworkStack, link: IfIndex, end: EndPlan): void {
+  for (const address of end.addresses) stack.addresses.add({ link, ...address });
+  stack.neighbours.replace(end.neighbours.map((entry) => ({ link, ...entry })));
+  stack.routes.replace(end.routes.map((route) => ({ link, ...route })));
+}
+
+function missingOf(stack: NetworkStack, link: IfIndex, end: EndPlan, where: string): string[] {
+  const addresses = new Set<Ip>(stack.addresses.list({ link }).map((it) => it.address));
+  const routes = stack.routes.list({ protocol: ROUTE_PROTOCOL }).filter((it) => it.link === link);
+  return [
+    ...end.addresses
+      .filter((it) => !addresses.has(it.address))
+      .map((it) => `address ${it.address} is missing on ${where}`),
+    ...end.routes
+      .filter(
+        (it) => !routes.some((r) => r.destination === it.destination && r.gateway === it.gateway),
+      )
+      .map((it) => `route ${it.destination} is missing on ${where}`),
+  ];
+}
+
+/**
+ * Lets the host forward between pods and the world. Once, at the agent's start.
+ *
+ * With IPv6 forwarding on, an interface stops taking router advertisements unless it says 2, and a host that has its
+ * default route from one would lose it; so interfaces that take them are told to go on.
+ */
+export function enableForwarding(host: NetworkStack, families: readonly Family[]): void {
+  const set = (name: string, value: string) => {
+    const now = host.sysctl.get(name);
+    if (now !== undefined && now !== value) host.sysctl.set(name, value);
+  };
+  if (families.includes(4)) set('net/ipv4/ip_forward', '1');
+  if (!families.includes(6)) return;
+  for (const link of host.links.list()) {
+    const name = `net/ipv6/conf/${link.name}/accept_ra`;
+    if (host.sysctl.get(name) === '1') host.sysctl.set(name, '2');
+  }
+  set('net/ipv6/conf/all/forwarding', '1');
+}

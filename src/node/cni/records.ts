@@ -1,0 +1,110 @@
+/**
+ * The durable list of this node's attachments: one small file each.
+ *
+ * A record is on disk before the first thing is done that it speaks of, and is removed after the last is undone, so
+ * that whatever was begun when the process died is found at the next start.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { open, rename, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { explainError, UserError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Attachment } from '../attachment.ts';
+
+/**
+ * - `adding`: may have an address and half an interface; is undone at start;
+ * - `attached`: complete;
+ * - `deleting`: may still have them; is undone at start, and again until it succeeds.
+ */
+export type RecordPhase = 'adding' | 'attached' | 'deleting';
+
+export interface AttachmentRecord {
+  readonly version: 1;
+  readonly phase: RecordPhase;
+  readonly attachment: Attachment;
+}
+
+export const DEFAULT_RECORDS_DIR = '/var/lib/tulle/cni';
+
+export class AttachmentRecords {
+  readonly #directory: string;
+  readonly #records = new Map<string, AttachmentRecord>();
+
+  /**
+   * Reads all records.
+   * @param directory is made if it is missing, readable by its owner only
+   * @throws UserError if it cannot be read
+   */
+  constructor(directory: string, log: Logger) {
+    this.#directory = directory;
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      for (const name of readdirSync(directory)) if (name.endsWith('.json')) this.#load(name, log);
+    } catch (cause) {
+      throw new UserError(`Cannot read the attachments in "${directory}": ${explainError(cause)}`, {
+        hint: 'The agent needs to own this folder; run it as root.',
+        cause,
+      });
+    }
+  }
+
+  get(handle: string): AttachmentRecord | undefined {
+    return this.#records.get(handle);
+  }
+
+  values(): readonly AttachmentRecord[] {
+    return [...this.#records.values()];
+  }
+
+  /** Resolves when the record is on disk. */
+  async put(record: AttachmentRecord): Promise<void> {
+    const path = this.#path(record.attachment.handle);
+    const file = await open(`${path}.tmp`, 'w', 0o600);
+    try {
+      await file.writeFile(JSON.stringify(record));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(`${path}.tmp`, path);
+    await this.#syncDirectory();
+    this.#records.set(record.attachment.handle, record);
+  }
+
+  /** Removing what is gone succeeds. */
+  async delete(handle: string): Promise<void> {
+    if (!this.#records.has(handle)) return;
+    // Not synced: if the removal is lost in a crash, what comes back is undone once more, which does nothing.
+    await unlink(this.#path(handle)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+    });
+    this.#records.delete(handle);
+  }
+
+  #load(name: string, log: Logger): void {
+    const path = join(this.#directory, name);
+    try {
+      const record = JSON.parse(readFileSync(path, 'utf8')) as AttachmentRecord;
+      if (record.version !== 1 || typeof record.attachment?.handle !== 'string')
+        throw new Error('it is no record of version 1');
+      this.#records.set(record.attachment.handle, record);
+    } catch (error) {
+      // Kept for a person to look at. Its interface and address are found by the garbage collection.
+      log.error({ path, reason: explainError(error) }, 'set aside an unreadable attachment record');
+      renameSync(path, `${path}.unreadable`);
+    }
+  }
+
+  async #syncDirectory(): Promise<void> {
+    const directory = await open(this.#directory, 'r');
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  }
+
+  #path(handle: string): string {
+    return join(this.#directory, `${handle}.json`);
+  }
+}

@@ -1,0 +1,109 @@
+#!/usr/bin/perl
+# Tulle's CNI plugin. It hands the call over to the agent on this machine and prints the agent's answer.
+#
+# It is Perl because that is on every Debian (perl-base) and starts in a few milliseconds. It knows nothing of
+# networks; only VERSION is answered here, so that it works without an agent.
+#
+# A frame, both ways: length of the rest (32 bits, big endian), then fields, each a length (32 bits) and bytes.
+# Request: names and values of the CNI_* variables, then "stdin" and the standard input. Answer: exit status, output.
+use strict;
+use warnings;
+use Socket qw(AF_UNIX SOCK_STREAM pack_sockaddr_un);
+
+my $SOCKET       = '@SOCKET_PATH@';
+my $VERSIONS     = '@VERSIONS@';      # JSON list
+my $WAIT_S       = '@WAIT_SECONDS@';  # for an agent that is being restarted
+my $ANSWER_S     = 60;                # for an answer
+my $MAX_SENDS    = 5;                 # times a call is sent when agents die while at it
+my $MAX_STDIN    = 1 << 20;           # the agent takes no more
+my $MAX_ANSWER   = 1 << 20;
+my $RETRY_EACH_S = 0.02;
+
+my $stdin = '';
+my $version = '0.1.0';
+
+my $command = $ENV{CNI_COMMAND} // '';
+if ($command eq '') {
+    print STDERR "Tulle CNI plugin\nCNI protocol versions supported: $VERSIONS\n";
+    exit 0;
+}
+
+binmode STDIN;
+binmode STDOUT;
+until (-t STDIN) {
+    my $got = sysread STDIN, $stdin, 65536, length $stdin;
+    next if !defined $got && $!{EINTR};
+    last if !$got;
+    fail(6, 'the network configuration is too long', "more than $MAX_STDIN bytes")
+        if length $stdin > $MAX_STDIN;
+}
+$version = $1 if $stdin =~ /"cniVersion"\s*:\s*"([0-9]+(?:\.[0-9]+)*)"/;
+
+if ($command eq 'VERSION') {
+    print qq({"cniVersion":"$version","supportedVersions":$VERSIONS}\n);
+    exit 0;
+}
+
+my @fields = map { ($_, $ENV{$_}) } grep { /^CNI_/ } sort keys %ENV;
+my $request = pack 'N/a*', join '', map { pack 'N/a*', $_ } @fields, 'stdin', $stdin;
+
+$SIG{PIPE} = 'IGNORE';
+$SIG{ALRM} = sub { fail(11, "the Tulle agent did not answer within $ANSWER_S seconds", $SOCKET) };
+
+for my $send (1 .. $MAX_SENDS) {
+    my $agent = connect_in_time();
+    alarm $ANSWER_S;
+    my $answer = ask($agent);
+    alarm 0;
+    close $agent;
+    next if !defined $answer;    # the agent was stopped while at it: the next one finishes or undoes it
+    my ($status, $output) = unpack 'N/a* N/a*', $answer;
+    print $output;
+    exit $status;
+}
+fail(11, 'the Tulle agent closed the connection without an answer', "tried $MAX_SENDS times at $SOCKET");
+
+# Connects, waiting a while for an agent that is being restarted.
+sub connect_in_time {
+    my $deadline = time + $WAIT_S;
+    while (1) {
+        socket my $socket, AF_UNIX, SOCK_STREAM, 0
+            or fail(5, 'cannot make a unix socket', "$!");
+        return $socket if connect $socket, pack_sockaddr_un($SOCKET);
+        my $reason = "$!";
+        fail(11, 'the Tulle agent is not running', "cannot connect to $SOCKET: $reason")
+            if time >= $deadline;
+        select undef, undef, undef, $RETRY_EACH_S;
+    }
+}
+
+# Sends the request and reads the answer's fields; undef if the connection ended before it was complete.
+sub ask {
+    my ($socket) = @_;
+    my $sent = 0;
+    while ($sent < length $request) {
+        my $n = syswrite $socket, $request, length($request) - $sent, $sent;
+        next if !defined $n && $!{EINTR};
+        return undef if !defined $n;
+        $sent += $n;
+    }
+    my $answer = '';
+    while (1) {
+        if (length $answer >= 4) {
+            my $size = unpack 'N', $answer;
+            fail(5, 'the answer of the Tulle agent is too long', "$size bytes") if $size > $MAX_ANSWER;
+            return substr $answer, 4, $size if length $answer >= 4 + $size;
+        }
+        my $n = sysread $socket, $answer, 65536, length $answer;
+        next if !defined $n && $!{EINTR};
+        return undef if !$n;
+    }
+}
+
+# Prints a CNI error and ends.
+sub fail {
+    my ($code, $message, $details) = @_;
+    s/(["\\])/\\$1/g, s/[^\x20-\x7e]/?/g for $message, $details;
+    print qq({"cniVersion":"$version","code":$code,"msg":"$message","details":"$details"}\n);
+    exit 1;
+}

@@ -1,0 +1,99 @@
+/** From a CNI call to what is wanted: which attachment, for which pod, with which addresses and MAC. Pure. */
+import { familyOf, type Ip, type Mac, parseIp, parseMac } from '#lib/ip.ts';
+import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import type { CniRequest } from '#wire/cni/request.ts';
+import type { Attachment, AttachmentPod } from '../attachment.ts';
+import { handleOf, hostLinkName, podMac } from './plan.ts';
+
+export type AddRequest = Extract<CniRequest, { command: 'ADD' | 'CHECK' }>;
+
+/** The record's file is named by the handle, and a file name has 255 bytes. */
+const MAX_HANDLE_LENGTH = 240;
+
+export interface Wanted {
+  readonly attachment: Attachment;
+  /** Empty: any address of each family. */
+  readonly requested: readonly Ip[];
+}
+
+/**
+ * @param facts what the call does not say
+ * @throws CniError 4 or 7 for an address or a MAC that is none
+ */
+export function wantedOf(
+  request: AddRequest,
+  facts: { readonly mtuBytes: number; readonly nowMs: number },
+): Wanted {
+  const { config, containerId, ifName, args } = request;
+  const handle = handleOf(config.name, containerId, ifName);
+  if (handle.length > MAX_HANDLE_LENGTH)
+    throw new CniError(CNI_ERROR.invalidEnvironment, 'CNI_CONTAINERID is too long', {
+      details: `network name, container id and interface name together have ${handle.length} characters, at most ${MAX_HANDLE_LENGTH} are possible`,
+    });
+  return {
+    requested: requestedIps(request),
+    attachment: {
+      handle,
+      network: config.name,
+      containerId,
+      ifName,
+      netns: request.netns,
+      hostLink: hostLinkName(containerId, ifName),
+      mac: requestedMac(request) ?? podMac(handle),
+      mtuBytes: facts.mtuBytes,
+      addresses: [],
+      pod: podOf(args, containerId),
+      createdAt: new Date(facts.nowMs).toISOString(),
+    },
+  };
+}
+
+/** The pod that the runtime names: Kubernetes runtimes by several arguments, podman by `K8S_POD_NAME` alone. */
+function podOf(args: ReadonlyMap<string, string>, containerId: string): AttachmentPod {
+  const uid = args.get('K8S_POD_UID') ?? '';
+  const nonEmpty = (name: string, otherwise: string) => {
+    const value = args.get(name) ?? '';
+    return value === '' ? otherwise : value;
+  };
+  return {
+    namespace: nonEmpty('K8S_POD_NAMESPACE', 'default'),
+    name: nonEmpty('K8S_POD_NAME', containerId),
+    ...(uid === '' ? {} : { uid }),
+    kubelet: (args.get('K8S_POD_INFRA_CONTAINER_ID') ?? '') !== '',
+  };
+}
+
+/** The precedence of the conventions: CNI_ARGS, then `args.cni`, then the capability, which wins. */
+function requestedIps({ args, config }: AddRequest): readonly Ip[] {
+  const fromArgs = args.get('IP') ?? '';
+  const sources: readonly (readonly string[])[] = [
+    config.runtime.ips,
+    config.argIps,
+    fromArgs === '' ? [] : fromArgs.split(','),
+  ];
+  const texts = sources.find((it) => it.length > 0) ?? [];
+  const ips = texts.map((text) => {
+    const parsed = parseIp(text.split('/')[0] ?? '');
+    if (parsed !== undefined) return parsed;
+    throw new CniError(CNI_ERROR.invalidConfig, `requested address "${text}" is no IP address`);
+  });
+  for (const family of [4, 6])
+    if (ips.filter((it) => familyOf(it) === family).length > 1)
+      throw new CniError(
+        CNI_ERROR.invalidConfig,
+        `more than one IPv${family} address is requested: ${ips.join(', ')}`,
+        { details: 'an interface has one address of each family' },
+      );
+  return ips;
+}
+
+function requestedMac({ args, config }: AddRequest): Mac | undefined {
+  const text = config.runtime.mac ?? args.get('MAC') ?? '';
+  if (text === '') return undefined;
+  const parsed = parseMac(text);
+  if (parsed !== undefined && (Number.parseInt(parsed.slice(0, 2), 16) & 1) === 0) return parsed;
+  throw new CniError(
+    CNI_ERROR.invalidConfig,
+    `requested MAC "${text}" is ${parsed === undefined ? 'no MAC address' : 'a multicast address'}`,
+  );
+}

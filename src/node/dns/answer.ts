@@ -1,0 +1,301 @@
+/**
+ * Answers queries from the table. Pure: the same table, query and random numbers give the same bytes.
+ *
+ * ```text
+ *   not a query                        dropped
+ *   another opcode, class, AXFR, IXFR  REFUSED (NOTIMP for opcodes nobody uses)
+ *   broken                             FORMERR
+ *   name in the table                  its records; NOERROR without records and with SOA if it has none of the type
+ *   name in the zone, not in the table NXDOMAIN with SOA; SERVFAIL until the first sync, because it may exist
+ *   any other name                     to be forwarded
+ * ```
+ */
+import { cidr, cidrContains, type Ip } from '#lib/ip.ts';
+import {
+  CLASS_IN,
+  FLAG_AA,
+  FLAG_RD,
+  FLAG_TC,
+  RCODE_NOERROR,
+  RCODE_NXDOMAIN,
+  RCODE_REFUSED,
+  RCODE_SERVFAIL,
+  TYPE_A,
+  TYPE_AAAA,
+  TYPE_ANY,
+  TYPE_AXFR,
+  TYPE_CNAME,
+  TYPE_IXFR,
+  TYPE_SOA,
+} from '#wire/dns/constants.ts';
+import type { ResourceRecord } from '#wire/dns/message.ts';
+import { decodeName, isWithin, type Name } from '#wire/dns/name.ts';
+import { NOT_A_QUERY, newQuery, type Query, readQuery, replyLimit } from './query.ts';
+import { addressOfReverseName, RECORD_TTL_S, soaOf } from './records.ts';
+import {
+  optBytes,
+  writeBadVersion,
+  writeCounts,
+  writeError,
+  writeHead,
+  writeMessage,
+  writeNegative,
+  writeOpt,
+} from './reply.ts';
+import {
+  type NameTable,
+  type PreparedAnswer,
+  preparedAnswer,
+  QUESTION_AT,
+  recordsOfSet,
+  type TableEntry,
+} from './table.ts';
+
+/** Results of {@link answerQuery} that are no length. */
+export const DROP = 0;
+export const FORWARD = -1;
+
+/** ExternalNames that lead to each other; more than a few are a mistake, and it may be a circle. */
+const MAX_ALIASES = 8;
+
+/** Whose reverse names the cluster may own; nobody outside can know them. RFC 1918, 6598, 3927, 4193. */
+const PRIVATE_PREFIXES = [
+  '10.0.0.0/8',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  '100.64.0.0/10',
+  '169.254.0.0/16',
+  'fc00::/7',
+].map(cidr);
+
+export interface Answerer {
+  readonly table: NameTable;
+  /** In [0, 1); for the order of addresses. */
+  readonly random: () => number;
+  /** What was read of the last query; overwritten by the next. */
+  readonly query: Query;
+}
+
+export function newAnswerer(table: NameTable, random: () => number): Answerer {
+  return { table, random, query: newQuery() };
+}
+
+/**
+ * Answers one query.
+ * @param bytes holds the query in its first `length` bytes
+ * @param reply gets the response; room for 1,232 bytes over UDP, for 65,535 over TCP
+ * @returns the response's length, {@link DROP}, or {@link FORWARD}, after which `answerer.query` tells the question
+ */
+export function answerQuery(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: { length: number; reply: Uint8Array; transport: 'udp' | 'tcp' },
+): number {
+  const { table, query } = answerer;
+  const { reply } = options;
+  const problem = readQuery(bytes, options.length, table.seed, query);
+  if (problem === NOT_A_QUERY) return DROP;
+  if (problem !== RCODE_NOERROR) return writeError(reply, bytes, query, problem);
+  if (query.hasEdns && query.ednsVersion !== 0) return writeBadVersion(reply, bytes, query);
+  if (query.class !== CLASS_IN || query.type === TYPE_AXFR || query.type === TYPE_IXFR)
+    return writeError(reply, bytes, query, RCODE_REFUSED);
+  const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
+  if (entry === undefined) return answerUnknown(answerer, bytes, reply);
+  const answer = preparedAnswer(entry, effectiveType(entry, query.type));
+  if (answer === undefined) return answerWithoutRecords(answerer, bytes, options, entry);
+  return writePrepared(answerer, bytes, { reply, answer, transport: options.transport });
+}
+
+/** What has to be asked elsewhere. */
+export interface ForwardPlan {
+  readonly name: Name;
+  readonly type: number;
+  /** CNAME records of ours that led to the name; they stand first in the answer. */
+  readonly aliases: readonly ResourceRecord[];
+}
+
+/** After {@link FORWARD}: the question to forward, which for an ExternalName is not the client's. */
+export function planForward(answerer: Answerer, bytes: Uint8Array): ForwardPlan {
+  const { table, query } = answerer;
+  const { name } = decodeName(bytes, QUESTION_AT);
+  const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
+  if (entry === undefined) return { name, type: query.type, aliases: [] };
+  const { aliases, target } = followAliases(table, entry);
+  return { name: target, type: query.type, aliases };
+}
+
+/** ANY gets one of the sets that there are (RFC 8482 section 4.1). */
+function effectiveType(entry: TableEntry, type: number): number {
+  return type === TYPE_ANY ? (entry.sets[0]?.type ?? type) : type;
+}
+
+function answerUnknown(answerer: Answerer, bytes: Uint8Array, reply: Uint8Array): number {
+  const { table, query } = answerer;
+  const zoneAt = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
+  if (zoneAt >= 0) {
+    if (!table.synced) return writeError(reply, bytes, query, RCODE_SERVFAIL);
+    const { serial } = table;
+    return writeNegative(reply, bytes, query, { zoneAt, flags: RCODE_NXDOMAIN, serial });
+  }
+  // Without "recursion desired" the client asks for what we know ourselves, and that is nothing.
+  if ((query.flags & FLAG_RD) === 0) return writeError(reply, bytes, query, RCODE_REFUSED);
+  if (!table.synced && isPrivateReverse(decodeName(bytes, QUESTION_AT).name))
+    return writeError(reply, bytes, query, RCODE_SERVFAIL);
+  return FORWARD;
+}
+
+function isPrivateReverse(name: Name): boolean {
+  const address: Ip | undefined = addressOfReverseName(name);
+  return address !== undefined && PRIVATE_PREFIXES.some((prefix) => cidrContains(prefix, address));
+}
+
+/** The name exists and has no records of the type: an alias to follow, or nothing. */
+function answerWithoutRecords(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: { reply: Uint8Array; transport: 'udp' | 'tcp' },
+  entry: TableEntry,
+): number {
+  const { table, query } = answerer;
+  if (entry.sets.some((set) => set.type === TYPE_CNAME))
+    return answerAlias(answerer, bytes, options, entry);
+  const zoneOffset = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
+  // A reverse name of ours is a zone of its own: we know nothing of the names beside it.
+  const zoneAt = zoneOffset < 0 ? QUESTION_AT : zoneOffset;
+  const { serial } = table;
+  return writeNegative(options.reply, bytes, query, { zoneAt, flags: RCODE_NOERROR, serial });
+}
+
+/** Aliases inside the zone are rare, so this path may allocate. */
+function answerAlias(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: { reply: Uint8Array; transport: 'udp' | 'tcp' },
+  entry: TableEntry,
+): number {
+  const { table, query } = answerer;
+  const { aliases, target } = followAliases(table, entry);
+  const found = table.findName(target);
+  const outside = found === undefined && !isWithin(target, table.zone);
+  const wantsAddress = query.type === TYPE_A || query.type === TYPE_AAAA;
+  if (outside && wantsAddress && (query.flags & FLAG_RD) !== 0) return FORWARD;
+  const isCircle = found?.sets.some((set) => set.type === TYPE_CNAME) === true;
+  if (isCircle || (found === undefined && !outside && !table.synced))
+    return writeError(options.reply, bytes, query, RCODE_SERVFAIL);
+  const set = found?.sets.find((candidate) => candidate.type === query.type);
+  return writeMessage(options.reply, bytes, query, {
+    limitBytes: replyLimit(query, options.transport),
+    authoritative: true,
+    rcode: found === undefined && !outside ? RCODE_NXDOMAIN : RCODE_NOERROR,
+    answers: [...aliases, ...(set === undefined ? [] : recordsOfSet(target, set))],
+    authorities: set === undefined && !outside ? [soaRecord(table)] : [],
+  });
+}
+
+function soaRecord(table: NameTable): ResourceRecord {
+  return {
+    name: table.zone,
+    type: TYPE_SOA,
+    class: CLASS_IN,
+    ttlS: RECORD_TTL_S,
+    data: { kind: 'SOA', ...soaOf(table.zone, table.serial) },
+  };
+}
+
+/** @returns the CNAME records from the entry on, and the first name that is no alias of ours */
+function followAliases(
+  table: NameTable,
+  entry: TableEntry,
+): { aliases: ResourceRecord[]; target: Name } {
+  const aliases: ResourceRecord[] = [];
+  let target = entry.name;
+  for (let at: TableEntry | undefined = entry; at !== undefined && aliases.length < MAX_ALIASES; ) {
+    const set = at.sets.find((candidate) => candidate.type === TYPE_CNAME);
+    const data = set?.data[0];
+    if (set === undefined || data?.kind !== 'CNAME') break;
+    aliases.push(...recordsOfSet(at.name, set));
+    target = data.target;
+    at = table.findName(target);
+  }
+  return { aliases, target };
+}
+
+/** Copies a prepared answer behind the question, its addresses in random order, cut to what the client takes. */
+function writePrepared(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: { reply: Uint8Array; answer: PreparedAnswer; transport: 'udp' | 'tcp' },
+): number {
+  const { query, random } = answerer;
+  const { reply, answer } = options;
+  const head = writeHead(reply, bytes, query, FLAG_AA);
+  const room = replyLimit(query, options.transport) - optBytes(query) - head;
+  const { tail, answerEnds } = answer;
+  const answersBytes = answerEnds[answer.answers - 1] ?? 0;
+  let { answers, additionals } = answer;
+  let at: number;
+  if (answersBytes > room) {
+    answers = answerEnds.findIndex((end) => end > room);
+    additionals = 0;
+    reply[2] = (reply[2] ?? 0) | (FLAG_TC >> 8);
+    at = head + copyRotated(reply, head, answer, answers, random);
+  } else if (answer.strideBytes > 0 && answers > 1) {
+    copyShuffled(reply, head, answer, random);
+    at = head + answersBytes;
+  } else {
+    copy(reply, head, tail, 0, answersBytes);
+    at = head + answersBytes;
+  }
+  // Additional records are a courtesy: where they do not fit they are left out, and nothing is truncated by that.
+  if (tail.length > room) additionals = 0;
+  if (additionals > 0) {
+    copy(reply, at, tail, answersBytes, tail.length);
+    at += tail.length - answersBytes;
+  }
+  writeCounts(reply, { answers, authorities: 0, additionals });
+  return writeOpt(reply, at, query);
+}
+
+/** Every order is equally likely: the inside-out shuffle, which needs no room beside the target. */
+function copyShuffled(
+  reply: Uint8Array,
+  head: number,
+  answer: PreparedAnswer,
+  random: () => number,
+): void {
+  const stride = answer.strideBytes;
+  for (let i = 0; i < answer.answers; i++) {
+    const j = Math.floor(random() * (i + 1));
+    const from = head + j * stride;
+    if (j !== i) copy(reply, head + i * stride, reply, from, from + stride);
+    copy(reply, from, answer.tail, i * stride, (i + 1) * stride);
+  }
+}
+
+/** The first `count` answers, or for addresses `count` from a random place on. @returns bytes written */
+function copyRotated(
+  reply: Uint8Array,
+  head: number,
+  answer: PreparedAnswer,
+  count: number,
+  random: () => number,
+): number {
+  const stride = answer.strideBytes;
+  if (stride === 0) {
+    const end = answer.answerEnds[count - 1] ?? 0;
+    copy(reply, head, answer.tail, 0, end);
+    return end;
+  }
+  const start = Math.floor(random() * answer.answers);
+  for (let i = 0; i < count; i++) {
+    const from = ((start + i) % answer.answers) * stride;
+    copy(reply, head + i * stride, answer.tail, from, from + stride);
+  }
+  return count * stride;
+}
+
+/** For the few bytes of an answer a loop is faster than making the view that `set` needs. */
+function copy(to: Uint8Array, at: number, from: Uint8Array, start: number, end: number): void {
+  if (end - start > 256) to.set(from.subarray(start, end), at);
+  else for (let i = start; i < end; i++) to[at + i - start] = from[i] ?? 0;
+}

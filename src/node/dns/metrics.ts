@@ -1,0 +1,189 @@
+/** DNS metrics, under CoreDNS's names, so that dashboards and alerts made for it keep working. */
+import { Counter, Gauge, Histogram, type Metric, type Registry } from 'prom-client';
+import { RCODE_NAMES } from '#wire/dns/constants.ts';
+import type { ForwardObserver } from './forward.ts';
+import type { StatsDelta } from './server/messages.ts';
+import { DURATION_BUCKETS_S, requestLabels } from './stats.ts';
+
+/** CoreDNS has a label for the server block and its zone; we have one of each. */
+const SERVER = { server: 'dns://:53', zone: '.', view: '' } as const;
+const DURATION_NAME = 'coredns_dns_request_duration_seconds';
+
+export interface DnsMetrics extends ForwardObserver {
+  /** Adds the worker's counts. */
+  add(stats: StatsDelta): void;
+  /** A headless service's endpoints changed so long ago and are in the table now. */
+  programmed(durationS: number): void;
+  readonly queries: number;
+}
+
+/** Creates the metrics in the registry. @throws Error if it has some of these names already */
+export function createDnsMetrics(registry: Registry): DnsMetrics {
+  const registers = [registry];
+  const requests = new Counter({
+    name: 'coredns_dns_requests_total',
+    help: 'Counter of DNS requests made per zone, protocol and family.',
+    labelNames: ['server', 'zone', 'view', 'proto', 'family', 'type'],
+    registers,
+  });
+  const responses = new Counter({
+    name: 'coredns_dns_responses_total',
+    help: 'Counter of response status codes.',
+    labelNames: ['server', 'zone', 'view', 'rcode', 'plugin'],
+    registers,
+  });
+  const durations = new CountedHistogram(
+    DURATION_NAME,
+    'Histogram of the time (in seconds) each request took per zone.',
+  );
+  // The registry needs of a metric only its name and `get()`; its types ask for one of its own classes.
+  registry.registerMetric(durations as unknown as Metric);
+  const forward = forwardMetrics(registers);
+  const cache = cacheMetrics(registers);
+  const programming = new Histogram({
+    name: 'coredns_kubernetes_dns_programming_duration_seconds',
+    help: 'Time it took to program a DNS instance since the change of endpoints.',
+    labelNames: ['service_kind'],
+    buckets: Array.from({ length: 20 }, (_, i) => 0.001 * 2 ** i),
+    registers,
+  });
+  let queries = 0;
+  return {
+    get queries() {
+      return queries;
+    },
+    add(stats) {
+      for (const [key, count] of stats.requests) {
+        queries += count;
+        const { rcode, type, family, transport, source } = requestLabels(key);
+        requests.inc(
+          { ...SERVER, proto: transport, family: family === 4 ? '1' : '2', type },
+          count,
+        );
+        const plugin = source === 'cluster' ? 'kubernetes' : 'forward';
+        responses.inc({ ...SERVER, rcode: RCODE_NAMES[rcode] ?? String(rcode), plugin }, count);
+      }
+      durations.add(stats.durationBuckets, stats.durationSumS);
+      cache.add(stats);
+    },
+    programmed: (durationS) =>
+      programming.observe({ service_kind: 'headless_with_selector' }, durationS),
+    ...forward,
+  };
+}
+
+function forwardMetrics(registers: Registry[]): ForwardObserver {
+  const requests = new Counter({
+    name: 'coredns_forward_requests_total',
+    help: 'Counter of requests made per upstream.',
+    labelNames: ['to'],
+    registers,
+  });
+  const responses = new Counter({
+    name: 'coredns_forward_responses_total',
+    help: 'Counter of responses received per upstream.',
+    labelNames: ['to', 'rcode'],
+    registers,
+  });
+  const durations = new Histogram({
+    name: 'coredns_forward_request_duration_seconds',
+    help: 'Histogram of the time each request took.',
+    labelNames: ['to', 'rcode'],
+    buckets: [...DURATION_BUCKETS_S],
+    registers,
+  });
+  const rejects = new Counter({
+    name: 'coredns_forward_max_concurrent_rejects_total',
+    help: 'Counter of the number of queries rejected because the concurrent queries were at maximum.',
+    registers,
+  });
+  return {
+    tried(to, rcode, durationMs) {
+      requests.inc({ to });
+      if (rcode === undefined) return;
+      const labels = { to, rcode: RCODE_NAMES[rcode] ?? String(rcode) };
+      responses.inc(labels);
+      durations.observe(labels, durationMs / 1000);
+    },
+    rejected: () => rejects.inc(),
+  };
+}
+
+function cacheMetrics(registers: Registry[]): { add(stats: StatsDelta): void } {
+  const labels = { server: SERVER.server, zones: SERVER.zone, view: SERVER.view };
+  const labelNames = ['server', 'zones', 'view'];
+  const counter = (name: string, help: string) =>
+    new Counter({ name, help, labelNames, registers });
+  const requests = counter('coredns_cache_requests_total', 'The count of cache requests.');
+  const misses = counter('coredns_cache_misses_total', 'The count of cache misses.');
+  const stale = counter('coredns_cache_served_stale_total', 'The count of stale answers served.');
+  // CoreDNS tells denials apart here by a label "type"; we count what was found as "success".
+  const hits = new Counter({
+    name: 'coredns_cache_hits_total',
+    help: 'The count of cache hits.',
+    labelNames: [...labelNames, 'type'],
+    registers,
+  });
+  const entries = new Gauge({
+    name: 'coredns_cache_entries',
+    help: 'The number of elements in the cache.',
+    labelNames: [...labelNames, 'type'],
+    registers,
+  });
+  return {
+    add(stats) {
+      requests.inc(labels, stats.cacheHits + stats.cacheMisses);
+      misses.inc(labels, stats.cacheMisses);
+      stale.inc(labels, stats.staleServed);
+      hits.inc({ ...labels, type: 'success' }, stats.cacheHits);
+      entries.set({ ...labels, type: 'success' }, stats.cacheSuccess);
+      entries.set({ ...labels, type: 'denial' }, stats.cacheDenial);
+    },
+  };
+}
+
+/** A histogram that is given whole counts: prom-client's own takes one observation at a time. */
+class CountedHistogram {
+  readonly name: string;
+  readonly help: string;
+  readonly type = 'histogram';
+  readonly aggregator = 'sum';
+  readonly #counts = new Array<number>(DURATION_BUCKETS_S.length + 1).fill(0);
+  #sum = 0;
+
+  constructor(name: string, help: string) {
+    this.name = name;
+    this.help = help;
+  }
+
+  add(counts: readonly number[], sum: number): void {
+    for (const [i, count] of counts.entries()) this.#counts[i] = (this.#counts[i] ?? 0) + count;
+    this.#sum += sum;
+  }
+
+  reset(): void {
+    this.#counts.fill(0);
+    this.#sum = 0;
+  }
+
+  async get(): Promise<object> {
+    const labels = { server: SERVER.server, zone: SERVER.zone, view: SERVER.view };
+    const bounds: (number | string)[] = [...DURATION_BUCKETS_S, '+Inf'];
+    let total = 0;
+    const values = bounds.map((le, i) => {
+      total += this.#counts[i] ?? 0;
+      return { metricName: `${this.name}_bucket`, labels: { ...labels, le }, value: total };
+    });
+    return {
+      name: this.name,
+      help: this.help,
+      type: this.type,
+      aggregator: this.aggregator,
+      values: [
+        ...values,
+        { metricName: `${this.name}_sum`, labels, value: this.#sum },
+        { metricName: `${this.name}_count`, labels, value: total },
+      ],
+    };
+  }
+}

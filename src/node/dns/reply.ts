@@ -1,0 +1,198 @@
+/** Writes the parts of a response over a query, in place and without allocation. */
+import {
+  CLASS_IN,
+  FLAG_AA,
+  FLAG_CD,
+  FLAG_QR,
+  FLAG_RA,
+  FLAG_RD,
+  HEADER_BYTES,
+  OPCODE_MASK,
+  OPT_BYTES,
+  RCODE_BADVERS,
+  TYPE_OPT,
+  TYPE_SOA,
+  UDP_PAYLOAD_BYTES,
+} from '#wire/dns/constants.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  type Message,
+  type ResourceRecord,
+} from '#wire/dns/message.ts';
+import { name } from '#wire/dns/name.ts';
+import type { Query } from './query.ts';
+import { RECORD_TTL_S, soaOf } from './records.ts';
+
+export interface Counts {
+  readonly answers: number;
+  readonly authorities: number;
+  readonly additionals: number;
+}
+
+export const NO_RECORDS: Counts = { answers: 0, authorities: 0, additionals: 0 };
+
+/**
+ * Writes header and question as the client sent them, so that its id and the case of its name come back.
+ * @param reply may be the buffer of the query itself
+ * @param flags beside QR, RA, the opcode, RD and CD, which follow from the query
+ * @returns the length so far
+ */
+export function writeHead(
+  reply: Uint8Array,
+  bytes: Uint8Array,
+  query: Query,
+  flags: number,
+): number {
+  const end = query.nameEnd === 0 ? HEADER_BYTES : query.nameEnd + 4;
+  if (reply !== bytes) for (let i = 0; i < end; i++) reply[i] = bytes[i] ?? 0;
+  put16(reply, 2, FLAG_QR | FLAG_RA | (query.flags & (OPCODE_MASK | FLAG_RD | FLAG_CD)) | flags);
+  put16(reply, 4, query.nameEnd === 0 ? 0 : 1);
+  writeCounts(reply, NO_RECORDS);
+  return end;
+}
+
+export function writeCounts(reply: Uint8Array, counts: Counts): void {
+  put16(reply, 6, counts.answers);
+  put16(reply, 8, counts.authorities);
+  put16(reply, 10, counts.additionals);
+}
+
+/** A response without records. @returns its length */
+export function writeError(
+  reply: Uint8Array,
+  bytes: Uint8Array,
+  query: Query,
+  rcode: number,
+): number {
+  const at = writeHead(reply, bytes, query, rcode & 0xf);
+  return writeOpt(reply, at, query, rcode);
+}
+
+/** Ends a response with our OPT record if the query has one (RFC 6891 section 6.1.1). @returns the length */
+export function writeOpt(reply: Uint8Array, at: number, query: Query, rcode = 0): number {
+  if (!query.hasEdns) return at;
+  reply[at] = 0;
+  put16(reply, at + 1, TYPE_OPT);
+  put16(reply, at + 3, UDP_PAYLOAD_BYTES);
+  reply[at + 5] = rcode >> 4;
+  reply[at + 6] = 0;
+  put16(reply, at + 7, query.dnssecOk ? 0x8000 : 0);
+  put16(reply, at + 9, 0);
+  put16(reply, 10, (((reply[10] ?? 0) << 8) | (reply[11] ?? 0)) + 1);
+  return at + OPT_BYTES;
+}
+
+/** Bytes that {@link writeOpt} will need. */
+export function optBytes(query: Query): number {
+  return query.hasEdns ? OPT_BYTES : 0;
+}
+
+/** The rcode of a finished response without EDNS's upper bits. */
+export function rcodeOf(reply: Uint8Array): number {
+  return (reply[3] ?? 0) & 0xf;
+}
+
+/**
+ * "There is no such name", or no such type at it: the zone's SOA says how long that may be remembered (RFC 2308).
+ * @param zoneAt where in the message the zone's name stands: at or inside the question's name
+ * @param flags the rcode
+ */
+export function writeNegative(
+  reply: Uint8Array,
+  bytes: Uint8Array,
+  query: Query,
+  options: { zoneAt: number; flags: number; serial: number },
+): number {
+  const at = writeHead(reply, bytes, query, FLAG_AA | options.flags);
+  reply.set(SOA_TEMPLATE, at);
+  for (const pointerAt of SOA_POINTERS) put16(reply, at + pointerAt, 0xc000 | options.zoneAt);
+  put32(reply, at + SOA_SERIAL_AT, options.serial);
+  writeCounts(reply, { answers: 0, authorities: 1, additionals: 0 });
+  return writeOpt(reply, at + SOA_TEMPLATE.length, query);
+}
+
+/** {@link RCODE_BADVERS}: an EDNS version we do not know (RFC 6891 section 6.1.3). */
+export function writeBadVersion(reply: Uint8Array, bytes: Uint8Array, query: Query): number {
+  return writeError(reply, bytes, query, RCODE_BADVERS);
+}
+
+/**
+ * Writes a response made of records, with the client's id and question; answers that do not fit are cut.
+ * @returns its length
+ */
+export function writeMessage(
+  reply: Uint8Array,
+  bytes: Uint8Array,
+  query: Query,
+  content: {
+    limitBytes: number;
+    authoritative: boolean;
+    rcode: number;
+    answers: readonly ResourceRecord[];
+    authorities: readonly ResourceRecord[];
+  },
+): number {
+  const asked = decodeMessage(questionOnly(bytes, query));
+  const message: Message = {
+    ...asked,
+    response: true,
+    recursionAvailable: true,
+    authenticData: false,
+    authoritative: content.authoritative,
+    rcode: content.rcode,
+    answers: content.answers,
+    authorities: content.authorities,
+  };
+  const room = content.limitBytes - optBytes(query);
+  let encoded = encodeMessage(message);
+  for (let kept = content.answers.length; encoded.length > room; ) {
+    kept = Math.max(0, kept - 1);
+    const answers = content.answers.slice(0, kept);
+    encoded = encodeMessage({ ...message, truncated: true, answers, authorities: [] });
+  }
+  reply.set(encoded);
+  return writeOpt(reply, encoded.length, query, content.rcode);
+}
+
+function questionOnly(bytes: Uint8Array, query: Query): Uint8Array {
+  const copied = bytes.slice(0, query.nameEnd + 4);
+  writeCounts(copied, { answers: 0, authorities: 0, additionals: 0 });
+  return copied;
+}
+
+export function put16(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >> 8;
+  bytes[at + 1] = value;
+}
+
+export function put32(bytes: Uint8Array, at: number, value: number): void {
+  put16(bytes, at, value >>> 16);
+  put16(bytes, at + 2, value & 0xffff);
+}
+
+// An SOA record whose three names end in a pointer to the zone's name, which is set when it is used:
+//   *zone | SOA | IN | TTL | length | ns.dns.*zone | hostmaster.*zone | serial refresh retry expire minimum
+const { template: SOA_TEMPLATE, pointers: SOA_POINTERS, serialAt: SOA_SERIAL_AT } = soaTemplate();
+
+function soaTemplate(): { template: Uint8Array; pointers: number[]; serialAt: number } {
+  const primary = Buffer.from('\x02ns\x03dns\0\0', 'latin1');
+  const mailbox = Buffer.from('\x0ahostmaster\0\0', 'latin1');
+  const fixed = Buffer.alloc(20);
+  const soa = soaOf(name('any.'), 0);
+  [soa.serial, soa.refreshS, soa.retryS, soa.expireS, soa.minimumS].forEach((value, i) => {
+    fixed.writeUInt32BE(value, i * 4);
+  });
+  const head = Buffer.alloc(12);
+  put16(head, 2, TYPE_SOA);
+  put16(head, 4, CLASS_IN);
+  put32(head, 6, RECORD_TTL_S);
+  put16(head, 10, primary.length + mailbox.length + fixed.length);
+  const mailboxAt = head.length + primary.length;
+  const serialAt = mailboxAt + mailbox.length;
+  return {
+    template: Buffer.concat([head, primary, mailbox, fixed]),
+    pointers: [0, mailboxAt - 2, serialAt - 2],
+    serialAt,
+  };
+}

@@ -1,0 +1,165 @@
+/**
+ * The names of the cluster, kept current service by service: setting one service costs that service's names.
+ *
+ * Several services may give records to one name (the PTR of an endpoint of two services), so a name keeps what each
+ * owner gives. A name also exists, without records, while anything exists below it (RFC 8020, "empty non-terminal").
+ */
+import type { Service } from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { Ip } from '#lib/ip.ts';
+import { isWithin, type Name, parentOf } from '#wire/dns/name.ts';
+import { type RecordSet, type Records, recordsOfService, recordsOfZone } from './records.ts';
+
+/** What a name has become. */
+export interface NameChange {
+  readonly name: Name;
+  /** `undefined`: the name does not exist. Empty: it exists and has no records. */
+  readonly sets: readonly RecordSet[] | undefined;
+}
+
+/** The owner of the zone's own names; no service's key is empty. */
+const ZONE_OWNER = '';
+
+export class Zone {
+  readonly domain: Name;
+  /** What each owner gives, by the owner's key. */
+  readonly #given = new Map<string, Records>();
+  /** The owners that give something to a name. */
+  readonly #owners = new Map<Name, Set<string>>();
+  /** How many names with an owner are below a name. */
+  readonly #below = new Map<Name, number>();
+
+  /**
+   * @param domain the cluster domain, canonical
+   * @param serverAddresses where this zone is served: the addresses of `ns.dns.<domain>`
+   */
+  constructor(domain: Name, serverAddresses: readonly Ip[]) {
+    this.domain = domain;
+    this.#give(ZONE_OWNER, recordsOfZone(domain, serverAddresses));
+  }
+
+  /** Count of names that exist. */
+  get size(): number {
+    let size = this.#owners.size;
+    for (const name of this.#below.keys()) if (!this.#owners.has(name)) size++;
+    return size;
+  }
+
+  /** Every name, as changes from nothing. */
+  *all(): IterableIterator<NameChange> {
+    for (const name of this.#owners.keys()) yield this.#view(name);
+    for (const name of this.#below.keys()) if (!this.#owners.has(name)) yield this.#view(name);
+  }
+
+  /** The keys of the services that are set. */
+  *services(): IterableIterator<string> {
+    for (const key of this.#given.keys()) if (key !== ZONE_OWNER) yield key;
+  }
+
+  /**
+   * Sets what is known of a service.
+   * @param key `namespace/name`
+   * @param service `undefined` when it is gone; its slices then count for nothing
+   * @param slices all of its slices
+   * @returns the names that changed; none for an update that changes no answer
+   */
+  setService(
+    key: string,
+    service: Service | undefined,
+    slices: readonly EndpointSlice[],
+  ): NameChange[] {
+    return this.#give(
+      key,
+      service === undefined ? new Map() : recordsOfService(this.domain, service, slices),
+    );
+  }
+
+  #give(owner: string, records: Records): NameChange[] {
+    const old = this.#given.get(owner);
+    if (records.size > 0) this.#given.set(owner, records);
+    else this.#given.delete(owner);
+    const touched = new Set<Name>();
+    for (const [name, sets] of records) {
+      const before = old?.get(name);
+      if (before === undefined) this.#own(name, owner, touched);
+      if (before === undefined || !sameSets(before, sets)) touched.add(name);
+    }
+    for (const name of old?.keys() ?? []) {
+      if (records.has(name)) continue;
+      this.#disown(name, owner, touched);
+      touched.add(name);
+    }
+    return [...touched].map((name) => this.#view(name));
+  }
+
+  /** @param touched gets the ancestors that came into being */
+  #own(name: Name, owner: string, touched: Set<Name>): void {
+    const owners = this.#owners.get(name);
+    if (owners !== undefined) {
+      owners.add(owner);
+      return;
+    }
+    this.#owners.set(name, new Set([owner]));
+    for (const ancestor of this.#ancestors(name)) {
+      const count = this.#below.get(ancestor) ?? 0;
+      this.#below.set(ancestor, count + 1);
+      if (count === 0) touched.add(ancestor);
+    }
+  }
+
+  /** @param touched gets the ancestors that may have ceased to be */
+  #disown(name: Name, owner: string, touched: Set<Name>): void {
+    const owners = this.#owners.get(name);
+    owners?.delete(owner);
+    if (owners === undefined || owners.size > 0) return;
+    this.#owners.delete(name);
+    for (const ancestor of this.#ancestors(name)) {
+      const count = (this.#below.get(ancestor) ?? 1) - 1;
+      if (count > 0) this.#below.set(ancestor, count);
+      else {
+        this.#below.delete(ancestor);
+        touched.add(ancestor);
+      }
+    }
+  }
+
+  /** The names above `name`, inside the cluster domain; the reverse zones are not ours as a whole. */
+  *#ancestors(name: Name): IterableIterator<Name> {
+    if (!isWithin(name, this.domain)) return;
+    for (let at = name; at !== this.domain; ) {
+      at = parentOf(at);
+      yield at;
+    }
+  }
+
+  #view(name: Name): NameChange {
+    const owners = this.#owners.get(name);
+    if (owners === undefined) return { name, sets: this.#below.has(name) ? [] : undefined };
+    if (owners.size === 1) {
+      const [only = ''] = owners;
+      return { name, sets: this.#given.get(only)?.get(name) ?? [] };
+    }
+    const byType = new Map<number, RecordSet>();
+    for (const owner of [...owners].sort())
+      for (const set of this.#given.get(owner)?.get(name) ?? [])
+        byType.set(set.type, mergeSets(byType.get(set.type), set));
+    return { name, sets: [...byType.values()] };
+  }
+}
+
+function mergeSets(first: RecordSet | undefined, second: RecordSet): RecordSet {
+  if (first === undefined) return second;
+  const data = new Map([...first.data, ...second.data].map((item) => [JSON.stringify(item), item]));
+  const additionals = [...(first.additionals ?? []), ...(second.additionals ?? [])];
+  return {
+    type: first.type,
+    ttlS: Math.min(first.ttlS, second.ttlS),
+    data: [...data.values()],
+    ...(additionals.length === 0 ? {} : { additionals }),
+  };
+}
+
+/** Both were made by the same code from sorted input, so their text is equal when they are. */
+function sameSets(a: readonly RecordSet[], b: readonly RecordSet[]): boolean {
+  return a.length === b.length && JSON.stringify(a) === JSON.stringify(b);
+}

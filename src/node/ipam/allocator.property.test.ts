@@ -1,0 +1,253 @@
+/**
+ * Random interleavings of several nodes that attach and detach pods, die between any two API writes (before the write
+ * took effect, or after, with the answer lost) and start again with nothing but their durable list of handles.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { FakeApi } from '#client/fake.ts';
+import type { ApiClient } from '#client/port.ts';
+import { FakeClock } from '#lib/clock.ts';
+import { silentLogger } from '#lib/log.ts';
+import { Allocator } from './allocator.ts';
+import { createIpamGc } from './gc.ts';
+
+const COOL_DOWN_MS = 30_000;
+const GRACE_MS = 60_000;
+const NODES = ['n1', 'n2', 'n3'];
+const pool = (name: string, cidr: string, blockSize: number): IPPool => ({
+  apiVersion: 'tulle.dev/v1alpha1',
+  kind: 'IPPool',
+  metadata: { name },
+  spec: { cidr, blockSize },
+});
+// Small enough that nodes run out of blocks and addresses are reused.
+const POOLS = [pool('v4', '192.0.2.0/29', 31), pool('v6', '2001:db8::/125', 127)];
+
+interface Step {
+  readonly node: number;
+  readonly action: 'add' | 'delete' | 'crash' | 'gc' | 'pass-time';
+  readonly pod: number;
+  /** The how-manieth API call from here on is the node's last one. */
+  readonly dieAt: number;
+  readonly afterEffect: boolean;
+  /** Whether the next step begins before this one has ended. */
+  readonly overlap: boolean;
+}
+
+const step: fc.Arbitrary<Step> = fc.record({
+  node: fc.nat({ max: NODES.length - 1 }),
+  action: fc.constantFrom('add', 'add', 'add', 'delete', 'delete', 'crash', 'gc', 'pass-time'),
+  pod: fc.nat({ max: 2 }),
+  dieAt: fc.nat({ max: 4 }),
+  afterEffect: fc.boolean(),
+  overlap: fc.boolean(),
+});
+
+class Died extends Error {}
+
+/** A node: its process may die, its list of handles stays. */
+class Node {
+  readonly name: string;
+  readonly #world: World;
+  /** Handles written before an address is asked for, and removed after it is given back. */
+  readonly durable = new Set<string>();
+  readonly addresses = new Map<string, readonly string[]>();
+  #life = 0;
+  #budget = Number.POSITIVE_INFINITY;
+  #dieAfterEffect = false;
+  /** What dies with the process. */
+  #process: { readonly allocator: Allocator; readonly gc: () => Promise<unknown> };
+
+  constructor(name: string, world: World) {
+    this.name = name;
+    this.#world = world;
+    this.#process = this.#begin();
+  }
+
+  get gc(): () => Promise<unknown> {
+    return this.#process.gc;
+  }
+
+  /** A new process: whatever the old one still does fails from now on. */
+  #begin(): { allocator: Allocator; gc: () => Promise<unknown> } {
+    const life = ++this.#life;
+    this.#budget = Number.POSITIVE_INFINITY;
+    const client = this.#mortal(life);
+    const { clock } = this.#world;
+    const options = { client, node: this.name, pools: () => POOLS, log: silentLogger, clock };
+    const allocator = new Allocator({ ...options, coolDownMs: COOL_DOWN_MS });
+    const gc = createIpamGc({
+      ...options,
+      allocator,
+      liveHandles: () => this.durable,
+      graceMs: GRACE_MS,
+    });
+    return { allocator, gc };
+  }
+
+  dieAt(call: number, afterEffect: boolean): void {
+    this.#budget = call;
+    this.#dieAfterEffect = afterEffect;
+  }
+
+  async add(pod: string): Promise<void> {
+    const handle = `${this.name}.${pod}`;
+    const life = this.#life;
+    if (this.durable.has(handle)) return;
+    this.durable.add(handle);
+    const result = await this.#process.allocator.allocate({ owner: { handle, purpose: 'Pod' } });
+    if (life !== this.#life) return;
+    if (result.kind !== 'allocated') return void this.durable.delete(handle);
+    const got = result.addresses.map((it) => it.address);
+    this.#world.take(handle, got);
+    this.addresses.set(handle, got);
+  }
+
+  async delete(pod: string): Promise<void> {
+    const handle = `${this.name}.${pod}`;
+    if (!this.addresses.has(handle)) return;
+    this.forget(handle);
+    await this.#process.allocator.release(handle);
+    this.durable.delete(handle);
+  }
+
+  /** From here on nobody uses the addresses. */
+  forget(handle: string): void {
+    this.#world.leave(this.addresses.get(handle) ?? []);
+    this.addresses.delete(handle);
+  }
+
+  /** What a start does with what was not finished: gives it back, or leaves it to the garbage collection. */
+  async restart(cleanly: boolean): Promise<void> {
+    this.#process = this.#begin();
+    for (const handle of [...this.durable]) {
+      if (this.addresses.has(handle)) continue;
+      if (cleanly) await this.#process.allocator.release(handle);
+      this.durable.delete(handle);
+    }
+  }
+
+  #mortal(life: number): ApiClient {
+    const { api } = this.#world;
+    const guard = <A extends unknown[], R>(call: (...args: A) => Promise<R>) => {
+      return async (...args: A): Promise<R> => {
+        await Promise.resolve();
+        if (life !== this.#life || this.#budget < 0) throw new Died();
+        const last = this.#budget-- === 0;
+        if (last && !this.#dieAfterEffect) throw new Died();
+        const result = await call(...args);
+        if (last || life !== this.#life) throw new Died();
+        return result;
+      };
+    };
+    return {
+      get: guard(api.get.bind(api)) as ApiClient['get'],
+      list: guard(api.list.bind(api)) as ApiClient['list'],
+      create: guard(api.create.bind(api)) as ApiClient['create'],
+      update: guard(api.update.bind(api)) as ApiClient['update'],
+      patch: api.patch.bind(api),
+      delete: api.delete.bind(api),
+      watch: api.watch.bind(api),
+      raw: api.raw.bind(api),
+    };
+  }
+}
+
+/** Who uses which address, as pods see it; asserts at every step. */
+class World {
+  readonly clock = new FakeClock();
+  readonly api = new FakeApi({ clock: this.clock });
+  readonly #users = new Map<string, string>();
+  readonly #leftAt = new Map<string, number>();
+
+  take(handle: string, addresses: readonly string[]): void {
+    assert.equal(addresses.length, 2, 'both families');
+    for (const address of addresses) {
+      assert.equal(this.#users.get(address), undefined, `${address} is given twice`);
+      const restMs = this.clock.now() - (this.#leftAt.get(address) ?? Number.NEGATIVE_INFINITY);
+      assert.ok(restMs >= COOL_DOWN_MS, `${address} is given again after ${restMs} ms`);
+      this.#users.set(address, handle);
+    }
+  }
+
+  leave(addresses: readonly string[]): void {
+    for (const address of addresses) {
+      this.#users.delete(address);
+      this.#leftAt.set(address, this.clock.now());
+    }
+  }
+
+  get used(): string[] {
+    return [...this.#users.values()].sort();
+  }
+
+  get allocated(): string[] {
+    return this.api
+      .objects(IP_BLOCK)
+      .flatMap((block) => Object.values(block.spec.allocations).map((it) => it.handle))
+      .sort();
+  }
+
+  /** Every ordinal of every block stands in exactly one place. */
+  assertWhole(): void {
+    for (const { spec } of this.api.objects(IP_BLOCK)) {
+      const all = [...Object.keys(spec.allocations).map(Number), ...spec.free];
+      assert.deepEqual(
+        all.sort((a, b) => a - b),
+        [0, 1],
+        `ordinals of ${spec.cidr}`,
+      );
+    }
+  }
+}
+
+async function perform(node: Node, { action, pod, dieAt, afterEffect }: Step): Promise<void> {
+  const survive = (error: unknown) => {
+    if (!(error instanceof Died)) throw error;
+  };
+  switch (action) {
+    case 'add':
+      return node.add(`p${pod}`).catch(survive);
+    case 'delete':
+      return node.delete(`p${pod}`).catch(survive);
+    case 'crash':
+      node.dieAt(dieAt, afterEffect);
+      await node.add(`p${pod}`).catch(survive);
+      return node.restart(pod % 2 === 0).catch(survive);
+    case 'gc':
+      return void (await node.gc().catch(survive));
+    case 'pass-time':
+      return;
+  }
+}
+
+test('Allocator gives no address twice, loses none and reuses none too early, whatever dies when', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async (steps) => {
+      const world = new World();
+      const nodes = NODES.map((name) => new Node(name, world));
+      const running: Promise<void>[] = [];
+      for (const it of steps) {
+        const node = nodes[it.node];
+        assert.ok(node !== undefined);
+        if (it.action === 'pass-time') world.clock.advance((it.pod + 1) * 8_000);
+        running.push(perform(node, it));
+        if (!it.overlap) await Promise.all(running.splice(0));
+      }
+      await Promise.all(running);
+      world.assertWhole();
+      for (const node of nodes) {
+        await node.restart(false);
+        await node.gc();
+        world.clock.advance(GRACE_MS);
+        await node.gc();
+      }
+      world.assertWhole();
+      assert.deepEqual(world.allocated, world.used, 'allocated is what is used');
+    }),
+    { numRuns: 150 },
+  );
+});

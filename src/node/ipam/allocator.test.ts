@@ -1,0 +1,196 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { FakeApi } from '#client/fake.ts';
+import { FakeClock } from '#lib/clock.ts';
+import { ApiError } from '#lib/errors.ts';
+import { cidr, ip } from '#lib/ip.ts';
+import { silentLogger } from '#lib/log.ts';
+import type { AddressRequest, AddressResult } from '../addresses.ts';
+import { Allocator } from './allocator.ts';
+import { newBlock } from './block.ts';
+
+const pool = (name: string, prefix: string, blockSize: number, disabled = false): IPPool => ({
+  apiVersion: 'tulle.dev/v1alpha1',
+  kind: 'IPPool',
+  metadata: { name },
+  spec: { cidr: prefix, blockSize, disabled },
+});
+const V4 = pool('v4', '192.0.2.0/24', 30);
+const V6 = pool('v6', '2001:db8::/112', 126);
+
+function setup(pools: readonly IPPool[] = [V4], nodes: readonly string[] = ['n1']) {
+  const clock = new FakeClock();
+  const api = new FakeApi({ clock });
+  const allocators = nodes.map(
+    (node) => new Allocator({ client: api, node, pools: () => pools, log: silentLogger, clock }),
+  );
+  const [first, second] = allocators;
+  assert.ok(first !== undefined);
+  return { clock, api, allocator: first, other: second ?? first };
+}
+
+const request = (handle: string, more: Partial<AddressRequest> = {}): AddressRequest => ({
+  owner: { handle, purpose: 'Pod' },
+  ...more,
+});
+
+function addresses(result: AddressResult): string[] {
+  assert.ok(
+    result.kind === 'allocated',
+    JSON.stringify(result, (_, v) => (typeof v === 'bigint' ? String(v) : v)),
+  );
+  return result.addresses.map((it) => it.address);
+}
+
+describe('Allocator', () => {
+  test('claims a block in two steps, then needs one write for an address', async () => {
+    const { api, allocator } = setup();
+    const [first] = addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(
+      api.writes.map((it) => it.verb),
+      ['create', 'update', 'update'],
+    );
+    api.clearRequests();
+    const [second] = addresses(await allocator.allocate(request('b')));
+    assert.notEqual(first, second);
+    assert.deepEqual(
+      api.requests.map((it) => it.verb),
+      ['update'],
+    );
+    const [block] = api.objects(IP_BLOCK);
+    assert.deepEqual([block?.spec.node, block?.spec.affinity], ['n1', 'Confirmed']);
+  });
+
+  test('gives the same handle the same address', async () => {
+    const { allocator } = setup();
+    const first = addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(addresses(await allocator.allocate(request('a'))), first);
+  });
+
+  test('gives both families or none', async () => {
+    const { api, allocator } = setup([V4, pool('v6', '2001:db8::/127', 127)]);
+    const both = addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(
+      both.map((it) => it.includes(':')),
+      [false, true],
+    );
+    addresses(await allocator.allocate(request('b')));
+    const third = await allocator.allocate(request('c'));
+    assert.ok(third.kind === 'exhausted' && third.family === 6);
+    assert.match(third.message, /"v6" 2001:db8::\/127: 2 of 2 addresses in use/);
+    const handles = api
+      .objects(IP_BLOCK)
+      .flatMap((it) => Object.values(it.spec.allocations).map((allocation) => allocation.handle));
+    assert.deepEqual(handles.sort(), ['a', 'a', 'b', 'b']);
+  });
+
+  test('says what is the matter when there is no pool', async () => {
+    const { allocator } = setup([pool('off', '192.0.2.0/24', 30, true)]);
+    const result = await allocator.allocate(request('a'));
+    assert.ok(result.kind === 'exhausted');
+    assert.match(result.message, /no enabled IPPool/);
+    assert.equal(allocator.notReady(), 'there is no enabled IPPool');
+  });
+
+  test('claims further blocks until the pool is cut up, and does not borrow', async () => {
+    const tiny = pool('tiny', '192.0.2.0/29', 30);
+    const { allocator, other } = setup([tiny], ['n1', 'n2']);
+    addresses(await other.allocate(request('x')));
+    for (let i = 0; i < 4; i++) addresses(await allocator.allocate(request(`h${i}`)));
+    const result = await allocator.allocate(request('h4'));
+    assert.ok(result.kind === 'exhausted');
+    assert.deepEqual(result.pools, [{ name: 'tiny', cidr: '192.0.2.0/29', used: 5n, total: 8n }]);
+  });
+
+  test('release() by handle is idempotent and starts the cool-down', async () => {
+    const { clock, allocator } = setup([pool('one', '192.0.2.0/32', 32)]);
+    const [address] = addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(await allocator.release('a'), [address]);
+    assert.deepEqual(await allocator.release('a'), []);
+    const cooling = await allocator.allocate(request('b'));
+    assert.ok(cooling.kind === 'exhausted');
+    assert.match(cooling.message, /1 released moments ago/);
+    clock.advance(30_000);
+    assert.deepEqual(addresses(await allocator.allocate(request('b'))), [address]);
+  });
+
+  test('release() of an earlier life does not touch the later one', async () => {
+    const { clock, allocator } = setup([pool('one', '192.0.2.0/32', 32)]);
+    const old = await allocator.allocate(request('a'));
+    assert.ok(old.kind === 'allocated');
+    await allocator.release('a');
+    clock.advance(30_000);
+    addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(await allocator.release('a', old.addresses), []);
+    assert.equal((await allocator.allocations()).length, 1);
+  });
+
+  test('gives requested addresses, and refuses what is used, foreign or in no pool', async () => {
+    const { allocator, other } = setup([V4, V6], ['n1', 'n2']);
+    const requested = [ip('192.0.2.9'), ip('2001:db8::42')];
+    assert.deepEqual(addresses(await allocator.allocate(request('a', { requested }))), requested);
+    const refusal = async (from: Allocator, address: string) => {
+      const result = await from.allocate(request('b', { requested: [ip(address)] }));
+      assert.ok(result.kind === 'refused', result.kind);
+      return result.message;
+    };
+    assert.match(await refusal(allocator, '192.0.2.9'), /in use by "a"/);
+    assert.match(await refusal(other, '192.0.2.10'), /belongs to node "n1"/);
+    assert.match(await refusal(allocator, '203.0.113.1'), /in no enabled IPPool/);
+  });
+
+  test("adopts a block that is nobody's before it claims a new one", async () => {
+    const { api, allocator } = setup();
+    api.put(IP_BLOCK, newBlock({ cidr: cidr('192.0.2.252/30'), pool: 'v4', node: '' }));
+    assert.deepEqual(addresses(await allocator.allocate(request('a'))), ['192.0.2.252']);
+    assert.equal(api.objects(IP_BLOCK).length, 1);
+  });
+
+  test('goes on with a block that it had claimed and not confirmed when it died', async () => {
+    const { api, allocator } = setup();
+    api.put(IP_BLOCK, newBlock({ cidr: cidr('192.0.2.0/30'), pool: 'v4', node: 'n1' }));
+    assert.deepEqual(addresses(await allocator.allocate(request('a'))), ['192.0.2.0']);
+    assert.equal(api.objects(IP_BLOCK)[0]?.spec.affinity, 'Confirmed');
+  });
+
+  test('reads a block again that somebody else has changed', async () => {
+    const { api, allocator } = setup();
+    addresses(await allocator.allocate(request('a')));
+    const [block] = api.objects(IP_BLOCK);
+    assert.ok(block !== undefined);
+    api.put(IP_BLOCK, { ...block, metadata: { ...block.metadata, labels: { touched: 'yes' } } });
+    addresses(await allocator.allocate(request('b')));
+    assert.equal(api.objects(IP_BLOCK)[0]?.metadata.labels?.touched, 'yes');
+    assert.equal((await allocator.allocations()).length, 2);
+  });
+
+  test('finds the address of a write whose answer was lost', async () => {
+    const { api, allocator } = setup();
+    addresses(await allocator.allocate(request('first')));
+    const lost = new ApiError(504, 'Timeout', 'the answer was lost');
+    api.failNext({ verb: 'update' }, lost, { afterEffect: true });
+    await assert.rejects(allocator.allocate(request('a')), /answer was lost/);
+    addresses(await allocator.allocate(request('a')));
+    assert.equal((await allocator.allocations()).length, 2);
+  });
+
+  test('keeps one tunnel address of each family for the node', async () => {
+    const { allocator } = setup([V4, V6]);
+    const first = addresses(await allocator.tunnelAddress(4));
+    assert.deepEqual(addresses(await allocator.tunnelAddress(4)), first);
+    assert.notDeepEqual(addresses(await allocator.tunnelAddress(6)), first);
+    const [own] = await allocator.allocations();
+    assert.equal(own?.allocation.handle, 'vxlan-tunnel-addr-n1');
+    assert.equal(own?.allocation.purpose, 'Tunnel');
+  });
+
+  test('serves calls at the same time one after the other', async () => {
+    const { allocator } = setup();
+    const results = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => allocator.allocate(request(`h${i}`))),
+    );
+    assert.equal(new Set(results.flatMap(addresses)).size, 20);
+  });
+});

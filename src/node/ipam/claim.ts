@@ -1,0 +1,123 @@
+/** Which block a node should claim next, and how full pools are. Pure. */
+import { createHash } from 'node:crypto';
+import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import {
+  bitsOf,
+  type Cidr,
+  cidr as checkedCidr,
+  cidrAddress,
+  cidrOf,
+  cidrSize,
+  cidrsOverlap,
+  type Family,
+  familyOf,
+  type Ip,
+  prefixLengthOf,
+} from '#lib/ip.ts';
+import type { PoolUsage } from '../addresses.ts';
+
+const DEFAULT_BLOCK_SIZE: Readonly<Record<Family, number>> = { 4: 26, 6: 122 };
+
+/** The enabled pools of a family, in order of name. */
+export function poolsOfFamily(pools: readonly IPPool[], family: Family): IPPool[] {
+  return pools
+    .filter((pool) => pool.spec.disabled !== true && poolFamily(pool) === family)
+    .sort((a, b) => compare(a.metadata.name, b.metadata.name));
+}
+
+/** Families that have an enabled pool, IPv4 first. */
+export function familiesOf(pools: readonly IPPool[]): Family[] {
+  return ([4, 6] as const).filter((family) => poolsOfFamily(pools, family).length > 0);
+}
+
+function poolFamily(pool: IPPool): Family {
+  return familyOf(checkedCidr(pool.spec.cidr));
+}
+
+/**
+ * A block of the pool that does not exist yet.
+ *
+ * The search starts at a place that depends on the node, so that nodes that start together do not all reach for
+ * the same block; it ends soon, because of n+1 different blocks at least one is not among n existing ones.
+ * @param existing all blocks, of whatever pool and node
+ * @returns undefined if the pool is cut up completely
+ */
+export function planNewBlock(
+  pool: IPPool,
+  existing: readonly IPBlock[],
+  node: string,
+): Cidr | undefined {
+  const prefix = checkedCidr(pool.spec.cidr);
+  const family = familyOf(prefix);
+  const length = blockLengthOf(pool);
+  const count = 1n << BigInt(length - prefixLengthOf(prefix));
+  const size = 1n << BigInt(bitsOf(family) - length);
+  const taken = existing
+    .map((block) => checkedCidr(block.spec.cidr))
+    .filter((it) => cidrsOverlap(it, prefix));
+  const takenSet = new Set<string>(taken);
+  // Blocks of another size, left by a pool that was replaced, must be compared one by one.
+  const odd = taken.filter((it) => prefixLengthOf(it) !== length);
+  const start = hashOf(`${node}/${pool.metadata.name}`) % count;
+  for (let i = 0n; i < count; i++) {
+    const at = (start + i) % count;
+    const candidate = cidrOf(cidrAddress(prefix, at * size), length);
+    if (!takenSet.has(candidate) && !odd.some((it) => cidrsOverlap(it, candidate)))
+      return candidate;
+  }
+  return undefined;
+}
+
+/** The prefix of the pool's block that holds the address. */
+export function blockAt(pool: IPPool, address: Ip): Cidr {
+  return cidrOf(address, blockLengthOf(pool));
+}
+
+/** How many addresses of each pool are in use, by all nodes. */
+export function usageOf(pools: readonly IPPool[], blocks: readonly IPBlock[]): PoolUsage[] {
+  return pools.map((pool) => {
+    const prefix = checkedCidr(pool.spec.cidr);
+    const used = blocks
+      .filter((block) => block.spec.pool === pool.metadata.name)
+      .reduce((sum, block) => sum + Object.keys(block.spec.allocations).length, 0);
+    return { name: pool.metadata.name, cidr: prefix, used: BigInt(used), total: cidrSize(prefix) };
+  });
+}
+
+/** Why there is no address: one sentence that names the pools, the numbers and what can be done. */
+export function explainExhaustion(
+  family: Family,
+  pools: readonly PoolUsage[],
+  facts: { node: string; ownBlocks: number; cooling: number },
+): string {
+  if (pools.length === 0)
+    return `there is no enabled IPPool for IPv${family}; create one, or enable one with "spec.disabled: false"`;
+  const list = pools
+    .map((it) => `"${it.name}" ${it.cidr}: ${it.used} of ${it.total} addresses in use`)
+    .join('; ');
+  const cooling =
+    facts.cooling === 0
+      ? ''
+      : `; ${facts.cooling} released moments ago may be used again when their cool-down is over`;
+  return (
+    `no free IPv${family} address for node "${facts.node}": IPPool ${list}; no block is left to claim, ` +
+    `the node's own ${facts.ownBlocks} are full${cooling}. Add an IPPool or remove pods`
+  );
+}
+
+function blockLengthOf(pool: IPPool): number {
+  const prefix = checkedCidr(pool.spec.cidr);
+  return Math.max(
+    pool.spec.blockSize ?? DEFAULT_BLOCK_SIZE[familyOf(prefix)],
+    prefixLengthOf(prefix),
+  );
+}
+
+export function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function hashOf(text: string): bigint {
+  return createHash('sha256').update(text).digest().readBigUInt64BE();
+}

@@ -1,0 +1,115 @@
+/**
+ * Gives back addresses of this node whose pod is gone without a word: the runtime was killed, the machine was
+ * rebooted, the agent died between two steps.
+ *
+ * An allocation must be seen without its attachment twice, at least the grace period apart, before it is released,
+ * and it is checked once more right before. What is not understood is taken to be alive.
+ */
+import { type Clock, systemClock } from '#lib/clock.ts';
+import type { Ip } from '#lib/ip.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Allocator, OwnAllocation } from './allocator.ts';
+
+/** Longer than any ADD takes, and long enough for a runtime that restarts. */
+export const DEFAULT_GC_GRACE_MS = 60_000;
+
+export interface GcState {
+  /** When an allocation was first seen without its attachment, by {@link lifeOf}. */
+  readonly suspects: ReadonlyMap<string, number>;
+}
+
+export interface GcInput {
+  readonly node: string;
+  readonly allocations: readonly OwnAllocation[];
+  readonly live: ReadonlySet<string>;
+  readonly state: GcState;
+  readonly nowMs: number;
+  readonly graceMs: number;
+}
+
+/** Decides which allocations are given back now and which are suspects until the next look. */
+export function planGc(input: GcInput): {
+  readonly release: readonly OwnAllocation[];
+  readonly state: GcState;
+} {
+  const suspects = new Map<string, number>();
+  const release: OwnAllocation[] = [];
+  for (const own of input.allocations) {
+    if (!isOrphan(own, input)) continue;
+    const life = lifeOf(own);
+    const since = input.state.suspects.get(life);
+    if (since !== undefined && input.nowMs - since >= input.graceMs) release.push(own);
+    // Stays a suspect while it is released: if that fails, the next look tries again at once.
+    suspects.set(life, since ?? input.nowMs);
+  }
+  return { release, state: { suspects } };
+}
+
+/** Addresses of pods of this node only: the tunnel's address lives as long as the node. */
+function isOrphan({ allocation }: OwnAllocation, input: GcInput): boolean {
+  return (
+    allocation.purpose === 'Pod' &&
+    allocation.node === input.node &&
+    !input.live.has(allocation.handle)
+  );
+}
+
+/** One life of an address: a later owner of the same address is another. */
+function lifeOf({ address }: OwnAllocation): string {
+  return `${address.address}#${address.sequence}`;
+}
+
+export interface IpamGcOptions {
+  readonly node: string;
+  readonly allocator: Pick<Allocator, 'allocations' | 'release'>;
+  /** Handles of all attachments that exist or are being made. */
+  readonly liveHandles: () => Iterable<string>;
+  readonly log: Logger;
+  readonly clock?: Clock;
+  /** Default {@link DEFAULT_GC_GRACE_MS}. */
+  readonly graceMs?: number;
+}
+
+/**
+ * @returns a function that looks once and releases what two looks agree on; call it a few times per grace period.
+ *   It resolves to the released addresses and rejects if the API cannot be reached.
+ */
+export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[]> {
+  const { allocator, log } = options;
+  const clock = options.clock ?? systemClock;
+  const graceMs = options.graceMs ?? DEFAULT_GC_GRACE_MS;
+  let state: GcState = { suspects: new Map() };
+  return async () => {
+    // In this order: an attachment announces itself before it asks for an address, so an allocation that is
+    // seen here has its handle in the live set if the attachment is not gone.
+    const allocations = await allocator.allocations();
+    const live = new Set(options.liveHandles());
+    const plan = planGc({
+      node: options.node,
+      allocations,
+      live,
+      state,
+      nowMs: clock.now(),
+      graceMs,
+    });
+    state = plan.state;
+    const released: Ip[] = [];
+    for (const own of plan.release) {
+      const { address, allocation } = own;
+      if (new Set(options.liveHandles()).has(allocation.handle)) {
+        state = withoutSuspect(state, lifeOf(own));
+        continue;
+      }
+      released.push(...(await allocator.release(allocation.handle, [address])));
+      log.warn(
+        { address: address.address, handle: allocation.handle, since: allocation.since },
+        'released an address whose pod is gone',
+      );
+    }
+    return released;
+  };
+}
+
+function withoutSuspect(state: GcState, life: string): GcState {
+  return { suspects: new Map([...state.suspects].filter(([key]) => key !== life)) };
+}

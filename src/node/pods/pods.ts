@@ -1,0 +1,207 @@
+/**
+ * The pods feature: without Kubernetes, every container on the pod network becomes a Pod object, so that services,
+ * policies and people find it. Pods of a kubelet are left alone.
+ */
+import { POD, type Pod } from '#api/core/v1/pod.ts';
+import { objectKey } from '#api/meta.ts';
+import type { ApiClient, Cache } from '#client/port.ts';
+import type { Clock } from '#lib/clock.ts';
+import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import type { Attachments } from '../attachment.ts';
+import { Containers } from './containers.ts';
+import {
+  assignNames,
+  isOwnPod,
+  type NodeIdentity,
+  type PodWrite,
+  planChanges,
+  planPod,
+  planWrites,
+} from './plan.ts';
+import type { ContainerRuntime } from './runtimes/runtime.ts';
+
+/** Names of others that were met; more than a node has containers. Forgotten together, and then found again. */
+const MAX_TAKEN_NAMES = 10_000;
+/** Labels that were reported as impossible, so that each is reported once. */
+const MAX_REPORTED = 10_000;
+
+export interface PodsComponents {
+  readonly client: ApiClient;
+  /** At least the Pods of this node. */
+  readonly pods: Cache<Pod>;
+  readonly attachments: Attachments;
+  readonly runtimes: readonly ContainerRuntime[];
+  readonly watchExit: (pid: number, onExit: () => void) => () => void;
+  readonly isInNetns: (pid: number, netns: string) => boolean;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+export class Pods implements AsyncDisposable {
+  readonly #components: PodsComponents;
+  readonly #node: NodeIdentity;
+  readonly #loop: SyncLoop;
+  readonly #taken = new Set<string>();
+  readonly #reported = new Set<string>();
+  #containers: Containers | undefined;
+  #stopListening: (() => void) | undefined;
+
+  constructor(components: PodsComponents, init: { node: NodeIdentity }) {
+    this.#components = components;
+    this.#node = init.node;
+    const { log, clock } = components;
+    this.#loop = new SyncLoop(() => this.#sync(), {
+      name: 'pods',
+      log,
+      ...(clock === undefined ? {} : { clock }),
+    });
+  }
+
+  /** Begins; returns at once. What an earlier agent made is adopted when the API's Pods are known. */
+  start(): void {
+    const trigger = () => this.#loop.trigger();
+    this.#stopListening = this.#components.pods.onChange(({ old, current }) => {
+      const isOurs = [old, current].some((pod) => pod && isOwnPod(pod, this.#node.name));
+      if (isOurs) trigger();
+    });
+    this.#containers = new Containers({ ...this.#components, onChange: trigger });
+    trigger();
+  }
+
+  /** Why the Pods in the API may not be right, or undefined. */
+  get problem(): string | undefined {
+    return this.#loop.lastError;
+  }
+
+  /** Resolves when everything that is known now is in the API. */
+  settled(): Promise<void> {
+    return this.#loop.settled();
+  }
+
+  /** Stops; the Pods stay. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopListening?.();
+    await this.#containers?.[Symbol.asyncDispose]();
+    await this.#loop[Symbol.asyncDispose]();
+  }
+
+  async #sync(): Promise<void> {
+    await this.#components.pods.synced();
+    const failures: unknown[] = [];
+    for (const write of this.#plan())
+      await this.#apply(write).catch((error: unknown) => failures.push(error));
+    if (failures.length > 0)
+      throw new AggregateError(
+        failures,
+        `${failures.length} writes of Pods failed; the first: ${explainError(failures[0])}`,
+      );
+  }
+
+  #plan(): PodWrite[] {
+    const containers = this.#containers?.list() ?? [];
+    const own: Pod[] = [];
+    for (const pod of this.#components.pods.values())
+      if (isOwnPod(pod, this.#node.name)) own.push(pod);
+    const names = assignNames(containers, own, (key) => this.#isForeign(key));
+    const desired = containers.map((container) => {
+      const { containerId } = container.attachment;
+      return planPod(container, names.get(containerId) ?? '', this.#node, (label, reason) =>
+        this.#reportOnce(containerId, label, reason),
+      );
+    });
+    // Until a container is known, nothing is said of it, not even that its Pod of before is gone.
+    const pending = new Set(
+      this.#components.attachments.list().map((attachment) => attachment.containerId),
+    );
+    for (const { attachment } of containers) pending.delete(attachment.containerId);
+    return planWrites(desired, own).filter(
+      (write) =>
+        write.type !== 'delete' ||
+        !pending.has(write.pod.metadata.annotations?.['tulle.dev/container-id'] ?? ''),
+    );
+  }
+
+  async #apply(write: PodWrite): Promise<void> {
+    switch (write.type) {
+      case 'create':
+        return this.#create(write.pod);
+      case 'metadata':
+        return this.#patch(write.pod, { metadata: write.patch });
+      case 'status':
+        return this.#patch(write.pod, { status: write.pod.status }, 'status');
+      case 'delete':
+        return this.#delete(write.pod);
+    }
+  }
+
+  async #create(pod: Pod): Promise<void> {
+    const { client } = this.#components;
+    const { status: _, ...withoutStatus } = pod;
+    let observed: Pod;
+    try {
+      observed = await client.create(POD, withoutStatus);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      observed = await client.get(POD, pod.metadata.name, pod.metadata.namespace);
+      if (!isOwnPod(observed, this.#node.name)) return this.#avoid(objectKey(pod));
+    }
+    for (const write of planChanges(pod, observed)) await this.#apply(write);
+  }
+
+  async #patch(pod: Pod, body: object, subresource?: 'status'): Promise<void> {
+    const { name, namespace } = pod.metadata;
+    const target = {
+      name,
+      ...(namespace === undefined ? {} : { namespace }),
+      ...(subresource === undefined ? {} : { subresource }),
+    };
+    const patch = { type: 'application/merge-patch+json', body } as const;
+    await this.#components.client.patch(POD, target, patch).catch((error: unknown) => {
+      // Deleted meanwhile: the cache tells, and the next run makes it again if it should be there.
+      if (!isNotFound(error)) throw error;
+    });
+  }
+
+  async #delete(pod: Pod): Promise<void> {
+    const { name, namespace, uid } = pod.metadata;
+    const target = { name, ...(namespace === undefined ? {} : { namespace }) };
+    await this.#components.client
+      .delete(POD, target, {
+        gracePeriodSeconds: 0,
+        ...(uid === undefined ? {} : { preconditions: { uid } }),
+      })
+      .catch((error: unknown) => {
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+      });
+  }
+
+  /** The name is somebody else's: the next run takes another. */
+  #avoid(key: string): void {
+    if (this.#taken.size >= MAX_TAKEN_NAMES) this.#taken.clear();
+    this.#taken.add(key);
+    this.#components.log.info(
+      { pod: key },
+      'a Pod of this name exists elsewhere, taking another name',
+    );
+    this.#loop.trigger();
+  }
+
+  #isForeign(key: string): boolean {
+    const known = this.#components.pods.get(key);
+    if (known !== undefined) return !isOwnPod(known, this.#node.name);
+    return this.#taken.has(key);
+  }
+
+  #reportOnce(containerId: string, label: string, reason: string): void {
+    const key = `${containerId} ${label}`;
+    if (this.#reported.has(key)) return;
+    if (this.#reported.size >= MAX_REPORTED) this.#reported.clear();
+    this.#reported.add(key);
+    this.#components.log.warn(
+      { container: containerId, label, reason },
+      "left out a container's label or annotation that no Pod may have",
+    );
+  }
+}

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { RunError, run, runOk } from './run.ts';
+
+test('run() returns output and exit status, and passes the input on', async () => {
+  const result = await run(['/bin/sh', '-c', 'cat; echo err >&2; exit 3'], { input: 'hello' });
+  assert.deepEqual(result, { exitCode: 3, signal: undefined, stdout: 'hello', stderr: 'err\n' });
+});
+
+test('run() rejects for a program that does not exist', async () => {
+  await assert.rejects(run(['/no/such/program']), RunError);
+});
+
+test('run() ends a program that takes too long', async () => {
+  await assert.rejects(run(['/bin/sleep', '60'], { timeoutMs: 50 }), RunError);
+});
+
+test('run() cuts the output of a program that writes too much', async () => {
+  const { stdout } = await run(['/bin/sh', '-c', 'echo 0123456789'], { maxOutputBytes: 4 });
+  assert.equal(stdout, '0123');
+});
+
+test('run() ends a program when the signal is aborted', async () => {
+  const controller = new AbortController();
+  const running = run(['/bin/sleep', '60'], { signal: controller.signal });
+  controller.abort(new Error('enough'));
+  await assert.rejects(running, /enough/);
+});
+
+test('runOk() rejects with what a failing program said', async () => {
+  await assert.rejects(runOk(['/bin/sh', '-c', 'echo sorry >&2; exit 2']), /failed \(2\): sorry/);
+});

@@ -1,0 +1,190 @@
+/** Gives services their cluster IPs, in the transaction that writes the service, and takes them back with it. */
+import type { Service, ServiceSpec } from '#api/core/v1/service.ts';
+import { SERVICE } from '#api/core/v1/service.ts';
+import type { FieldError } from '#api/kind.ts';
+import { sameJson } from '#api/machinery/json.ts';
+import { internalError } from '#api/machinery/status.ts';
+import { type Cidr, familyOf, type Ip, parseIp } from '#lib/ip.ts';
+import type { Compare, Store, WriteOp } from '#store/port.ts';
+import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
+import { type ClusterIpOwner, chooseClusterIp, clusterIpKey, isUsable } from './cluster-ips.ts';
+import { familyName, fillFamilies, HEADLESS, isHeadless } from './service-families.ts';
+
+export interface ServiceAddressesOptions {
+  /** One per family, the first is the primary family. */
+  readonly serviceCidrs: readonly Cidr[];
+  /** A number in [0, 1). */
+  readonly random: () => number;
+}
+
+/** A service may have one address per family. */
+const MAX_CLUSTER_IPS = 2;
+
+export function createServiceAddresses(options: ServiceAddressesOptions): AdmissionPlugin {
+  return {
+    name: 'ServiceAddresses',
+    async review(review) {
+      if (review.kind.group !== SERVICE.group || review.kind.resource !== SERVICE.resource)
+        return undefined;
+      if (review.subresource !== '' || review.operation === 'DELETE') return undefined;
+      if (review.operation === 'REMOVE')
+        return { operations: releaseAll(addressesOf(review.old as Service)) };
+      return await assign(review, options);
+    },
+  };
+}
+
+async function assign(
+  review: AdmissionReview & { operation: 'CREATE' | 'UPDATE' },
+  options: ServiceAddressesOptions,
+): Promise<AdmissionEffects> {
+  const old = review.old as Service | undefined;
+  const service = review.object as Service;
+  const sent = normalize(service.spec, old?.spec);
+  const had = old === undefined ? [] : addressesOf(old);
+  if (sent.type === 'ExternalName') {
+    // A new service that wants both a name outside and an address is for validation to refuse.
+    if (old === undefined) return {};
+    const { ipFamilies: _f, ipFamilyPolicy: _p, clusterIPs: _s, clusterIP: _i, ...spec } = sent;
+    return { object: { ...service, spec } as Service, operations: releaseAll(had) };
+  }
+  const configured = options.serviceCidrs.map((cidr) => familyName(familyOf(cidr)));
+  const families = fillFamilies(sent, configured);
+  if (families.errors !== undefined) return { errors: families.errors };
+  const { spec } = families;
+  if (isHeadless(spec))
+    return {
+      object: {
+        ...service,
+        spec: { ...spec, clusterIP: HEADLESS, clusterIPs: [HEADLESS] },
+      } as Service,
+      operations: releaseAll(had),
+    };
+  // What cannot be an address at all is for the kind's validation to say.
+  const requested = spec.clusterIPs ?? [];
+  if (requested.length > MAX_CLUSTER_IPS || requested.some((text) => parseIp(text) === undefined))
+    return { object: { ...service, spec } as Service };
+  return await reserve({ review, service, spec, had: new Set(had) }, options);
+}
+
+interface Assignment {
+  readonly review: AdmissionReview;
+  readonly service: Service;
+  readonly spec: ServiceSpec;
+  /** Addresses the stored service has. */
+  readonly had: ReadonlySet<Ip>;
+}
+
+async function reserve(
+  { review, service, spec, had }: Assignment,
+  options: ServiceAddressesOptions,
+): Promise<AdmissionEffects> {
+  const compares: Compare[] = [];
+  const operations: WriteOp[] = [];
+  const addresses: Ip[] = [];
+  const owner: ClusterIpOwner = { namespace: review.namespace, name: review.name };
+  for (const [i, family] of (spec.ipFamilies ?? []).entries()) {
+    const cidr = options.serviceCidrs.find((range) => familyName(familyOf(range)) === family);
+    const wanted = parseIp(spec.clusterIPs?.[i] ?? '');
+    if (cidr === undefined) continue;
+    if (wanted !== undefined && familyName(familyOf(wanted)) !== family)
+      return { errors: [wrongFamily(i, wanted, family)] };
+    let ip = wanted;
+    if (ip === undefined) ip = await choose(review.store, cidr, options.random);
+    else if (!had.has(ip)) {
+      const problem = await whyNotFree(review.store, cidr, ip);
+      if (problem !== undefined) return { errors: [cannotAllocate(ip, problem)] };
+    }
+    addresses.push(ip);
+    if (had.has(ip)) continue;
+    const key = clusterIpKey(ip);
+    compares.push({ key, modRevision: 0 });
+    operations.push({ type: 'put', key, value: Buffer.from(JSON.stringify(owner), 'utf8') });
+  }
+  const released = [...had].filter((ip) => !addresses.includes(ip));
+  const assigned: ServiceSpec = { ...spec, clusterIPs: addresses };
+  if (addresses[0] !== undefined) assigned.clusterIP = addresses[0];
+  const object: Service = sameJson(assigned, service.spec)
+    ? service
+    : { ...service, spec: assigned };
+  return { object, compares, operations: [...operations, ...releaseAll(released)] };
+}
+
+async function choose(store: Store, cidr: Cidr, random: () => number): Promise<Ip> {
+  const choice = await chooseClusterIp(store, cidr, random);
+  if (choice.kind === 'chosen') return choice.ip;
+  throw internalError(
+    `failed to allocate a cluster IP: the service range ${choice.cidr} is full, ${choice.used} addresses are in use. Delete services that are not needed, or start the server with another service range`,
+  );
+}
+
+async function whyNotFree(store: Store, cidr: Cidr, ip: Ip): Promise<string | undefined> {
+  if (!isUsable(cidr, ip))
+    return `the provided IP is not in the valid range. The range of valid IPs is ${cidr}`;
+  return (await store.get(clusterIpKey(ip))) === undefined
+    ? undefined
+    : 'provided IP is already allocated';
+}
+
+function cannotAllocate(ip: Ip, why: string): FieldError {
+  return {
+    type: 'Invalid',
+    field: 'spec.clusterIPs',
+    value: [ip],
+    detail: `failed to allocate IP ${ip}: ${why}`,
+  };
+}
+
+function wrongFamily(index: number, ip: Ip, family: string): FieldError {
+  return {
+    type: 'Invalid',
+    field: `spec.clusterIPs[${index}]`,
+    value: ip,
+    detail: `expected an ${family} value as indicated by \`ipFamilies[${index}]\``,
+  };
+}
+
+/**
+ * Brings `clusterIP` and `clusterIPs` together, and on update keeps what the server gave and the client did not name.
+ * Clients that know only one of the two fields, or none, must not lose or change addresses.
+ */
+export function normalize(spec: ServiceSpec, old: ServiceSpec | undefined): ServiceSpec {
+  const next = { ...spec };
+  const named = (next.clusterIP ?? '') !== '';
+  const listed = (next.clusterIPs?.length ?? 0) > 0;
+  const keeps = old !== undefined && (old.type ?? 'ClusterIP') !== 'ExternalName';
+  if (keeps && next.type !== 'ExternalName') {
+    if (!named && !listed) {
+      if (old.clusterIP !== undefined) next.clusterIP = old.clusterIP;
+      if (old.clusterIPs !== undefined) next.clusterIPs = [...old.clusterIPs];
+    }
+    if (next.ipFamilies === undefined && old.ipFamilies !== undefined)
+      next.ipFamilies = [...old.ipFamilies];
+    if (next.ipFamilyPolicy === undefined && old.ipFamilyPolicy !== undefined)
+      next.ipFamilyPolicy = old.ipFamilyPolicy;
+    // Changing the policy alone up or down means: give, or take back, the secondary address.
+    if (
+      next.ipFamilyPolicy === 'SingleStack' &&
+      old.ipFamilyPolicy !== 'SingleStack' &&
+      sameJson(next.ipFamilies, old.ipFamilies) &&
+      sameJson(next.clusterIPs, old.clusterIPs)
+    ) {
+      if (next.ipFamilies !== undefined) next.ipFamilies = next.ipFamilies.slice(0, 1);
+      if (next.clusterIPs !== undefined) next.clusterIPs = next.clusterIPs.slice(0, 1);
+    }
+  }
+  const first = next.clusterIPs?.[0];
+  if ((next.clusterIP ?? '') === '' && first !== undefined) next.clusterIP = first;
+  else if (next.clusterIP !== undefined && next.clusterIP !== '' && !(next.clusterIPs?.length ?? 0))
+    next.clusterIPs = [next.clusterIP];
+  return next;
+}
+
+/** The real addresses of a service: not `None`. */
+function addressesOf(service: Service): Ip[] {
+  return (service.spec?.clusterIPs ?? []).flatMap((text) => parseIp(text) ?? []);
+}
+
+function releaseAll(addresses: readonly Ip[]): WriteOp[] {
+  return addresses.map((ip) => ({ type: 'delete', key: clusterIpKey(ip) }));
+}

@@ -1,0 +1,89 @@
+/** Bodies of requests: read within bounds, and decoded as their `Content-Type` says. */
+import type { Http2ServerRequest } from 'node:http2';
+import { parseDocument } from 'yaml';
+import { badRequest, requestEntityTooLarge, unsupportedMediaType } from '#api/machinery/status.ts';
+import type { Clock } from '#lib/clock.ts';
+import { ApiError, explainError } from '#lib/errors.ts';
+import { MAX_BODY_BYTES, MAX_BODY_READ_MS } from './limits.ts';
+import { JSON_TYPE, PROTOBUF_TYPE, parseMediaTypes, YAML_TYPE } from './negotiation.ts';
+
+/** Aliases that one document may expand to; more is an attempt to fill memory. */
+const MAX_YAML_ALIASES = 100;
+
+/** Reads a body to its end. @throws ApiError 413 if it is too large, 408 if it takes too long, 400 if it breaks off */
+export function readBody(request: Http2ServerRequest, clock: Clock): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const stop = () => {
+      cancel();
+      request.off('data', onData).off('end', onEnd).off('error', onBroken).off('aborted', onBroken);
+    };
+    const fail = (error: ApiError) => {
+      stop();
+      // What is still to come is not kept.
+      request.pause();
+      reject(error);
+    };
+    const onData = (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > MAX_BODY_BYTES) fail(requestEntityTooLarge(MAX_BODY_BYTES));
+      else chunks.push(chunk);
+    };
+    const onEnd = () => {
+      stop();
+      resolve(Buffer.concat(chunks));
+    };
+    const onBroken = () => fail(badRequest('the body of the request breaks off'));
+    const cancel = clock.schedule(MAX_BODY_READ_MS, () =>
+      fail(
+        new ApiError(
+          408,
+          'Timeout',
+          `the body of the request was not complete after ${MAX_BODY_READ_MS / 1000} s`,
+        ),
+      ),
+    );
+    request.on('data', onData).on('end', onEnd).on('error', onBroken).on('aborted', onBroken);
+  });
+}
+
+/**
+ * Decodes an object that a client sent.
+ * @returns any JSON value
+ * @throws ApiError 415 for a media type that is not understood, 400 for text that does not parse
+ */
+export function decodeBody(body: Buffer, contentType: string | undefined): unknown {
+  const type = parseMediaTypes(contentType ?? JSON_TYPE)[0]?.type ?? '';
+  if (type === PROTOBUF_TYPE)
+    throw new ApiError(
+      415,
+      'UnsupportedMediaType',
+      `this server does not read protobuf bodies (${PROTOBUF_TYPE}) yet; send ${JSON_TYPE} or ${YAML_TYPE}, for example with "kubectl apply -f"`,
+    );
+  if (type === JSON_TYPE) return parseJson(body);
+  if (type === YAML_TYPE || type === 'text/yaml' || type === 'application/x-yaml')
+    return parseYaml(body);
+  throw unsupportedMediaType(type, [JSON_TYPE, YAML_TYPE]);
+}
+
+export function parseJson(body: Buffer): unknown {
+  if (body.length === 0) throw badRequest('the body of the request is empty');
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch (cause) {
+    throw badRequest(`the body of the request is not valid JSON: ${explainError(cause)}`);
+  }
+}
+
+function parseYaml(body: Buffer): unknown {
+  const document = parseDocument(body.toString('utf8'), { uniqueKeys: true, stringKeys: true });
+  const [error] = document.errors;
+  if (error !== undefined)
+    throw badRequest(`the body of the request is not valid YAML: ${error.message}`);
+  try {
+    return document.toJS({ maxAliasCount: MAX_YAML_ALIASES });
+  } catch (cause) {
+    throw badRequest(`the body of the request is not valid YAML: ${explainError(cause)}`);
+  }
+}

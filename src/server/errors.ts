@@ -1,0 +1,46 @@
+/** Errors of what lies below on their way to a client. Those the server itself makes are in `machinery/status.ts`. */
+import { expired, internalError, requestEntityTooLarge } from '#api/machinery/status.ts';
+import { ApiError, explainError } from '#lib/errors.ts';
+import {
+  CompactedError,
+  FutureRevisionError,
+  LaggedError,
+  MAX_TRANSACTION_BYTES,
+  StoreWriteError,
+  TransactionTooLargeError,
+} from '#store/port.ts';
+
+/** Seconds after which a client may try again what the store could not take. */
+const STORE_RETRY_SECONDS = 5;
+
+/** `services` or `ippools.tulle.dev`: how messages and rules name a resource. */
+export function qualifiedResource(kind: { group: string; resource: string }): string {
+  return kind.group === '' ? kind.resource : `${kind.resource}.${kind.group}`;
+}
+
+/** How the API answers an error of any kind; what has no meaning for clients becomes 500 with one line of explanation. */
+export function toApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof CompactedError)
+    return expired(`The resourceVersion for the provided request is too old: ${error.message}`);
+  if (error instanceof FutureRevisionError)
+    return new ApiError(504, 'Timeout', `Too large resource version: ${error.message}`, {
+      details: {
+        causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
+        retryAfterSeconds: 1,
+      },
+      cause: error,
+    });
+  if (error instanceof LaggedError)
+    return expired(`the watch was too slow and was ended: ${error.message}`);
+  if (error instanceof TransactionTooLargeError)
+    return requestEntityTooLarge(MAX_TRANSACTION_BYTES);
+  if (error instanceof StoreWriteError)
+    return new ApiError(
+      503,
+      'ServiceUnavailable',
+      `the store takes no writes at present: ${explainError(error)}`,
+      { cause: error, details: { retryAfterSeconds: STORE_RETRY_SECONDS } },
+    );
+  return internalError(explainError(error), error);
+}

@@ -1,0 +1,59 @@
+/** Bounds on what clients can make the server hold, in one place, each with its reason. */
+
+/** Of one request's body: kube-apiserver's limit; an object in the store may be half of it. */
+export const MAX_BODY_BYTES = 3 * 1024 * 1024;
+/** All headers of a request together. Ours are a few hundred bytes; proxies add some. */
+export const MAX_HEADER_BYTES = 32 * 1024;
+/** From the first header to the last byte of the body: a client that trickles does not hold memory. */
+export const MAX_BODY_READ_MS = 30_000;
+/** Requests worked on at once, watches not counted: kube-apiserver's 400 + 200. The rest hears 429 and tries again. */
+export const MAX_REQUESTS_IN_FLIGHT = 600;
+/** Watches of one user. An agent needs about ten; an administrator's name is shared by people, scripts and controllers. */
+export const MAX_WATCHES_PER_USER = 1_000;
+/** Watches in all. Each holds a socket or stream and a place in the store's history. */
+export const MAX_WATCHES = 100_000;
+/** Connections in all, below common limits of open files. */
+export const MAX_CONNECTIONS = 20_000;
+/** Streams of one HTTP/2 connection: as kube-apiserver, and what Go clients expect. */
+export const MAX_STREAMS_PER_CONNECTION = 250;
+/** A TLS handshake takes a few round trips; slower ones are scanners or attacks. */
+export const MAX_HANDSHAKE_MS = 10_000;
+/** A connection without any request is closed. Longer than clients' own idle limit (90 s in Go), so that they close first. */
+export const MAX_IDLE_MS = 180_000;
+/** A client that takes no byte for so long does not read any more: it is cut, and finds back by its resourceVersion. */
+export const MAX_STALL_MS = 30_000;
+/** What a stopping server waits for requests that are being worked on. */
+export const STOP_GRACE_MS = 5_000;
+
+/** Counts watches per user. */
+export interface WatchSlots {
+  /** @returns a function that gives the slot back, or `undefined` if the user, or the server, has no more */
+  take(user: string): (() => void) | undefined;
+}
+
+export function createWatchSlots(
+  limits: { perUser: number; total: number } = {
+    perUser: MAX_WATCHES_PER_USER,
+    total: MAX_WATCHES,
+  },
+): WatchSlots {
+  const byUser = new Map<string, number>();
+  let total = 0;
+  return {
+    take(user) {
+      const held = byUser.get(user) ?? 0;
+      if (held >= limits.perUser || total >= limits.total) return undefined;
+      byUser.set(user, held + 1);
+      total++;
+      let isHeld = true;
+      return () => {
+        if (!isHeld) return;
+        isHeld = false;
+        total--;
+        const left = (byUser.get(user) ?? 1) - 1;
+        if (left === 0) byUser.delete(user);
+        else byUser.set(user, left);
+      };
+    },
+  };
+}

@@ -1,0 +1,54 @@
+/**
+ * Objects in the store: JSON without `resourceVersion`, which is the entry's own revision.
+ *
+ * One change is read by every watcher of its kind, so decoding and encoding are remembered per entry. Both memories are
+ * weak: what the store forgets, they forget.
+ */
+import type { KubeObject } from '#api/meta.ts';
+import type { StoreEntry } from '#store/port.ts';
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+const decodedEntries = new WeakMap<StoreEntry, KubeObject>();
+const encodedObjects = new WeakMap<object, string>();
+
+/** The object of an entry. It is shared: never change it, {@link structuredClone} it first. */
+export function decodeEntry(entry: StoreEntry): KubeObject {
+  const known = decodedEntries.get(entry);
+  if (known !== undefined) return known;
+  const object = JSON.parse(decoder.decode(entry.value)) as KubeObject;
+  object.metadata.resourceVersion = String(entry.modRevision);
+  decodedEntries.set(entry, object);
+  return object;
+}
+
+/** @returns the value to store: everything but `resourceVersion` */
+export function encodeObject(object: KubeObject): Uint8Array {
+  const { resourceVersion: _, ...metadata } = object.metadata;
+  return encoder.encode(JSON.stringify({ ...object, metadata }));
+}
+
+/** The JSON of a shared object that is sent to many. */
+export function encodeShared(object: object): string {
+  const known = encodedObjects.get(object);
+  if (known !== undefined) return known;
+  const json = JSON.stringify(object);
+  encodedObjects.set(object, json);
+  return json;
+}
+
+/** The same object as it stands at another revision: what a watch shows of an object that is gone. */
+export function atRevision<T extends KubeObject>(object: T, revision: number): T {
+  return { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } };
+}
+
+const deletedObjects = new WeakMap<StoreEntry, KubeObject>();
+
+/** What a watch shows of an object that is gone: its last state, at the revision that took it away. Shared. */
+export function decodeDeleted(last: StoreEntry, deleteRevision: number): KubeObject {
+  const known = deletedObjects.get(last);
+  if (known?.metadata.resourceVersion === String(deleteRevision)) return known;
+  const object = atRevision(decodeEntry(last), deleteRevision);
+  deletedObjects.set(last, object);
+  return object;
+}

@@ -1,0 +1,29 @@
+/**
+ * Where things lie in the store.
+ *
+ *     /registry/<group|core>/<resource>/[<namespace>/]<name>     the objects, as JSON
+ *     /tulle/allocations/clusterips/<ip>                          who owns a service address
+ *     /tulle/guards/…                                             what concurrent transactions compare
+ */
+import type { KindRef } from '#api/kind.ts';
+
+export const REGISTRY_PREFIX = '/registry/';
+export const CLUSTER_IP_PREFIX = '/tulle/allocations/clusterips/';
+
+/** Prefix of all objects of a kind, or of those in one namespace. Ends in a slash. */
+export function collectionPrefix(kind: KindRef, namespace = ''): string {
+  const base = `${REGISTRY_PREFIX}${kind.group === '' ? 'core' : kind.group}/${kind.resource}/`;
+  return kind.namespaced && namespace !== '' ? `${base}${namespace}/` : base;
+}
+
+export function objectKey(kind: KindRef, namespace: string, name: string): string {
+  return `${collectionPrefix(kind, namespace)}${name}`;
+}
+
+/** Written by every change of the set of pools, so that two pools made at once cannot both miss each other. */
+export const POOL_SET_GUARD = '/tulle/guards/ippools';
+
+/** Written by every new block of a pool, so that a pool cannot go while a block of it comes. */
+export function poolBlocksGuard(pool: string): string {
+  return `/tulle/guards/ippool-blocks/${pool}`;
+}

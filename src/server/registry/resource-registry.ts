@@ -1,0 +1,398 @@
+/**
+ * The objects of one kind in the store: create, read, change, delete, with the guarantees that Kubernetes clients count
+ * on (optimistic concurrency, two-phase deletion, generation, dry run). Knows nothing of HTTP.
+ */
+import type { FieldError, KindDefinition } from '#api/kind.ts';
+import { sameJson } from '#api/machinery/json.ts';
+import {
+  alreadyExists,
+  badRequest,
+  conflict,
+  invalidObject,
+  notFound,
+  pathNotFound,
+} from '#api/machinery/status.ts';
+import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
+import type { KubeObject } from '#api/meta.ts';
+import type { Clock } from '#lib/clock.ts';
+import type { Compare, Store, StoreEntry, WriteOp } from '#store/port.ts';
+import {
+  type AdmissionOutcome,
+  type AdmissionPlugin,
+  type AdmissionReview,
+  admit,
+} from '../admission/admission.ts';
+import type { Principal } from '../principal.ts';
+import { atRevision, decodeEntry, encodeObject } from './codec.ts';
+import { objectKey } from './keys.ts';
+import {
+  generateName,
+  hasSubresource,
+  isHeld,
+  markDeleting,
+  nextGeneration,
+  prepareForCreate,
+  prepareForUpdate,
+} from './strategy.ts';
+
+/**
+ * A write that keeps losing races is given up with a conflict, which clients know how to handle. Each lost race means
+ * that another writer won, so many in a row are a hot object, not bad luck.
+ */
+export const MAX_WRITE_ATTEMPTS = 30;
+
+export interface RegistryContext {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly plugins: readonly AdmissionPlugin[];
+  /** A new UUID. */
+  readonly createUid: () => string;
+  /** A number in [0, 1). */
+  readonly random: () => number;
+}
+
+export interface Target {
+  /** Empty for cluster-scoped kinds. */
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface WriteOptions {
+  readonly principal: Principal;
+  /** Everything is checked and answered, nothing is stored. */
+  readonly dryRun: boolean;
+}
+
+export interface DeleteOptions extends WriteOptions {
+  readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
+}
+
+export interface Written {
+  readonly object: KubeObject;
+  readonly warnings: readonly string[];
+}
+
+export interface Deleted extends Written {
+  /** False if finalizers still hold it. */
+  readonly removed: boolean;
+}
+
+export interface ResourceRegistry {
+  readonly kind: KindDefinition;
+  /** @throws ApiError NotFound; FutureRevisionError if `notOlderThan` has not happened */
+  get(target: Target, notOlderThan?: number): Promise<KubeObject>;
+  /** @throws ApiError AlreadyExists, Invalid, or what admission refuses with */
+  create(namespace: string, object: KubeObject, options: WriteOptions): Promise<Written>;
+  /**
+   * Reads, changes and writes until no other writer comes between.
+   * @param change makes the next state of a stored object, which it must not modify. A `resourceVersion` in it that is not
+   * the stored one's is a conflict; none at all overwrites whatever is there.
+   * @throws ApiError NotFound, Conflict, Invalid, or what admission refuses with
+   */
+  update(
+    target: Target & { readonly subresource?: string },
+    change: (stored: KubeObject) => KubeObject,
+    options: WriteOptions,
+  ): Promise<Written>;
+  /** @throws ApiError NotFound; Conflict if a precondition does not hold */
+  delete(target: Target, options: DeleteOptions): Promise<Deleted>;
+}
+
+export function createResourceRegistry(
+  kind: KindDefinition,
+  context: RegistryContext,
+): ResourceRegistry {
+  return {
+    kind,
+    get: (target, notOlderThan) => getObject(kind, context, target, notOlderThan),
+    create: (namespace, object, options) => create(kind, context, namespace, object, options),
+    update: (target, change, options) => update(kind, context, target, change, options),
+    delete: (target, options) => remove(kind, context, target, options),
+  };
+}
+
+async function getObject(
+  kind: KindDefinition,
+  { store }: RegistryContext,
+  target: Target,
+  notOlderThan = 0,
+): Promise<KubeObject> {
+  if (notOlderThan > 0 && notOlderThan > (await store.revision()))
+    // Reading at a revision that has not happened makes the store say so in its own error.
+    await store.get(objectKey(kind, target.namespace, target.name), notOlderThan);
+  return decodeEntry(await getEntry(kind, store, target));
+}
+
+async function getEntry(kind: KindDefinition, store: Store, target: Target): Promise<StoreEntry> {
+  const entry = await store.get(objectKey(kind, target.namespace, target.name));
+  if (entry === undefined) throw notFound(kind, target.name);
+  return entry;
+}
+
+async function create(
+  kind: KindDefinition,
+  context: RegistryContext,
+  namespace: string,
+  sent: KubeObject,
+  options: WriteOptions,
+): Promise<Written> {
+  const { metadata } = sent;
+  if ((metadata.resourceVersion ?? '') !== '')
+    throw badRequest('resourceVersion should not be set on objects to be created');
+  const isGenerated = (metadata.name ?? '') === '' && (metadata.generateName ?? '') !== '';
+  const identity = {
+    namespace,
+    uid: context.createUid(),
+    creationTimestamp: timestamp(context.clock),
+  };
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const name = isGenerated
+      ? generateName(metadata.generateName ?? '', context.random)
+      : (metadata.name ?? '');
+    const prepared = prepareForCreate(kind, sent, { ...identity, name });
+    const review = reviewBase(kind, context, { namespace, name }, options);
+    const outcome = await admit(context.plugins, {
+      ...review,
+      operation: 'CREATE',
+      object: kind.setDefaults(prepared),
+      old: undefined,
+    });
+    const object = outcome.object ?? prepared;
+    throwIfInvalid(kind, name, [...outcome.errors, ...kind.validate(object, undefined)]);
+    const key = objectKey(kind, namespace, name);
+    const result = await commit(context.store, options.dryRun, {
+      key,
+      expected: 0,
+      operation: { type: 'put', key, value: encodeObject(object) },
+      outcome,
+    });
+    if (result.kind === 'done') return written(object, result.revision, outcome);
+    if (result.kind === 'object-changed' && !isGenerated) throw alreadyExists(kind, name);
+  }
+  throw conflict(kind, metadata.name ?? metadata.generateName ?? '');
+}
+
+async function update(
+  kind: KindDefinition,
+  context: RegistryContext,
+  target: Target & { readonly subresource?: string },
+  change: (stored: KubeObject) => KubeObject,
+  options: WriteOptions,
+): Promise<Written> {
+  const subresource = target.subresource ?? '';
+  if (subresource !== '' && !hasSubresource(kind, subresource)) throw pathNotFound();
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const entry = await getEntry(kind, context.store, target);
+    const old = decodeEntry(entry);
+    const wanted = change(old);
+    checkIdentity(kind, target.name, wanted, old);
+    const review: AdmissionReview = {
+      ...reviewBase(kind, context, target, options),
+      subresource,
+      operation: 'UPDATE',
+      object: plainJson(
+        kind.setDefaults(plainJson(prepareForUpdate(kind, subresource, wanted, old))),
+      ),
+      old,
+    };
+    const outcome = await admit(context.plugins, review);
+    const object = withGeneration(plainJson(outcome.object ?? review.object), old);
+    throwIfInvalid(kind, target.name, [
+      ...outcome.errors,
+      ...validateMetaUpdate(object, old),
+      ...kind.validate(object, old),
+    ]);
+    if (sameJson(object, old)) return { object: old, warnings: outcome.warnings };
+    const result =
+      old.metadata.deletionTimestamp !== undefined && !isHeld(kind, object)
+        ? await commitRemoval(kind, context, { entry, object, review }, options)
+        : await commit(context.store, options.dryRun, {
+            key: entry.key,
+            expected: entry.modRevision,
+            operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+            outcome,
+          });
+    if (result.kind === 'done') return written(object, result.revision, outcome);
+  }
+  throw conflict(kind, target.name);
+}
+
+/** What a client sent must be about the object that is stored, as the client last saw it. */
+function checkIdentity(
+  kind: KindDefinition,
+  name: string,
+  wanted: KubeObject,
+  old: KubeObject,
+): void {
+  const { resourceVersion = '', uid = '' } = wanted.metadata;
+  if (resourceVersion !== '' && resourceVersion !== old.metadata.resourceVersion)
+    throw conflict(kind, name);
+  if (uid !== '' && uid !== old.metadata.uid)
+    throw conflict(
+      kind,
+      name,
+      `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${old.metadata.uid ?? ''}`,
+    );
+}
+
+async function remove(
+  kind: KindDefinition,
+  context: RegistryContext,
+  target: Target,
+  options: DeleteOptions,
+): Promise<Deleted> {
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const entry = await getEntry(kind, context.store, target);
+    const old = decodeEntry(entry);
+    checkPreconditions(kind, old, options.preconditions);
+    const review: AdmissionReview = {
+      ...reviewBase(kind, context, target, options),
+      operation: 'DELETE',
+      object: undefined,
+      old,
+    };
+    if (!isHeld(kind, old)) {
+      const result = await commitRemoval(kind, context, { entry, object: old, review }, options);
+      if (result.kind === 'done')
+        return { ...written(old, result.revision, result.outcome), removed: true };
+      continue;
+    }
+    if (old.metadata.deletionTimestamp !== undefined)
+      return { object: old, warnings: [], removed: false };
+    const outcome = await admit(context.plugins, review);
+    const object = markDeleting(kind, old, timestamp(context.clock));
+    const result = await commit(context.store, options.dryRun, {
+      key: entry.key,
+      expected: entry.modRevision,
+      operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+      outcome,
+    });
+    if (result.kind === 'done')
+      return { ...written(object, result.revision, outcome), removed: false };
+  }
+  throw conflict(kind, target.name);
+}
+
+function checkPreconditions(
+  kind: KindDefinition,
+  object: KubeObject,
+  preconditions: DeleteOptions['preconditions'],
+): void {
+  const { uid, resourceVersion } = preconditions ?? {};
+  const { name, uid: hasUid = '', resourceVersion: hasVersion = '' } = object.metadata;
+  if (uid !== undefined && uid !== hasUid)
+    throw conflict(
+      kind,
+      name,
+      `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${hasUid}`,
+    );
+  if (resourceVersion !== undefined && resourceVersion !== hasVersion)
+    throw conflict(
+      kind,
+      name,
+      `Precondition failed: ResourceVersion in precondition: ${resourceVersion}, ResourceVersion in object meta: ${hasVersion}`,
+    );
+}
+
+/** Takes the object out of the store with all that admission kept for it. A wish to delete is reviewed first. */
+async function commitRemoval(
+  kind: KindDefinition,
+  context: RegistryContext,
+  change: { entry: StoreEntry; object: KubeObject; review: AdmissionReview },
+  options: WriteOptions,
+): Promise<CommitResult & { outcome: AdmissionOutcome }> {
+  const { entry, object, review } = change;
+  const wish = review.operation === 'DELETE' ? await admit(context.plugins, review) : EMPTY_OUTCOME;
+  const target = { namespace: review.namespace, name: review.name };
+  const removal = await admit(context.plugins, {
+    ...reviewBase(kind, context, target, options),
+    operation: 'REMOVE',
+    object: undefined,
+    old: object,
+  });
+  const outcome = {
+    ...wish,
+    compares: [...wish.compares, ...removal.compares],
+    operations: [...wish.operations, ...removal.operations],
+    warnings: [...wish.warnings, ...removal.warnings],
+  };
+  const result = await commit(context.store, options.dryRun, {
+    key: entry.key,
+    expected: entry.modRevision,
+    operation: { type: 'delete', key: entry.key },
+    outcome,
+  });
+  return { ...result, outcome };
+}
+
+const EMPTY_OUTCOME: AdmissionOutcome = {
+  object: undefined,
+  compares: [],
+  operations: [],
+  errors: [],
+  warnings: [],
+};
+
+type CommitResult =
+  | { readonly kind: 'done' /** 0 in a dry run. */; readonly revision: number }
+  | { readonly kind: 'object-changed' }
+  /** Something that admission relied on. */
+  | { readonly kind: 'surroundings-changed' };
+
+async function commit(
+  store: Store,
+  dryRun: boolean,
+  change: { key: string; expected: number; operation: WriteOp; outcome: AdmissionOutcome },
+): Promise<CommitResult> {
+  const own: Compare = { key: change.key, modRevision: change.expected };
+  if (dryRun) {
+    const current = await store.get(change.key);
+    return (current?.modRevision ?? 0) === change.expected
+      ? { kind: 'done', revision: 0 }
+      : { kind: 'object-changed' };
+  }
+  const result = await store.transact(
+    [own, ...change.outcome.compares],
+    [change.operation, ...change.outcome.operations],
+  );
+  if (result.succeeded) return { kind: 'done', revision: result.revision };
+  return (result.conflicts[0]?.modRevision ?? 0) === change.expected
+    ? { kind: 'surroundings-changed' }
+    : { kind: 'object-changed' };
+}
+
+function reviewBase(
+  kind: KindDefinition,
+  { store }: RegistryContext,
+  { namespace, name }: Target,
+  { principal, dryRun }: WriteOptions,
+) {
+  return { kind, subresource: '', namespace, name, principal, dryRun, store } as const;
+}
+
+function written(object: KubeObject, revision: number, outcome: AdmissionOutcome): Written {
+  return {
+    object: revision === 0 ? object : atRevision(object, revision),
+    warnings: outcome.warnings,
+  };
+}
+
+function withGeneration(object: KubeObject, old: KubeObject): KubeObject {
+  const generation = nextGeneration(object, old);
+  if (generation === undefined) return object;
+  return { ...object, metadata: { ...object.metadata, generation } };
+}
+
+/** What would come out of the store: no `undefined`, nothing shared. */
+function plainJson(object: KubeObject): KubeObject {
+  return JSON.parse(JSON.stringify(object)) as KubeObject;
+}
+
+function throwIfInvalid(kind: KindDefinition, name: string, errors: readonly FieldError[]): void {
+  if (errors.length > 0) throw invalidObject(kind, name, errors);
+}
+
+/** RFC 3339 with whole seconds, as `metav1.Time`. */
+function timestamp(clock: Clock): string {
+  return `${new Date(clock.now()).toISOString().slice(0, 19)}Z`;
+}

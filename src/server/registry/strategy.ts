@@ -1,0 +1,211 @@
+/**
+ * What the server sets on an object whatever the client sent: identity, times, generation, and the wall between an
+ * object and its status. Pure.
+ */
+import { NAMESPACE_FINALIZER } from '#api/core/v1/namespace.ts';
+import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
+import { sameJson } from '#api/machinery/json.ts';
+import type { KubeObject } from '#api/meta.ts';
+
+/** A kind's own part in what happens on writes, beside the rules for all. */
+interface KindStrategy {
+  /** Upstream lets a node register with its status in one request. */
+  readonly keepsStatusOnCreate?: true;
+  readonly initialize?: (object: LooseObject) => LooseObject;
+  /** Keeps what an ordinary update may not touch. */
+  readonly preserve?: (wanted: LooseObject, stored: LooseObject) => LooseObject;
+  /** The next state that a write to a subresource of this kind's own makes. */
+  readonly subresources?: Readonly<
+    Record<string, (wanted: LooseObject, stored: LooseObject) => LooseObject>
+  >;
+  /** True while something beside `metadata.finalizers` keeps the object from going. */
+  readonly isHeld?: (object: LooseObject) => boolean;
+  /** How the object says that it is being deleted, beside its `deletionTimestamp`. */
+  readonly markDeleting?: (object: LooseObject) => LooseObject;
+}
+
+/** Any object, with the fields that most have. */
+export interface LooseObject extends KubeObject {
+  spec?: Record<string, unknown>;
+  status?: Record<string, unknown>;
+}
+
+const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
+  'core/nodes': { keepsStatusOnCreate: true },
+  'core/namespaces': {
+    initialize: (object) => withNamespaceFinalizers(object, [NAMESPACE_FINALIZER]),
+    preserve: (wanted, stored) => withNamespaceFinalizers(wanted, stored.spec?.finalizers),
+    subresources: {
+      finalize: (wanted, stored) => withNamespaceFinalizers(stored, wanted.spec?.finalizers),
+    },
+    isHeld: (object) => {
+      const finalizers = object.spec?.finalizers;
+      return Array.isArray(finalizers) && finalizers.length > 0;
+    },
+    markDeleting: (object) => ({ ...object, status: { ...object.status, phase: 'Terminating' } }),
+  },
+};
+
+function withNamespaceFinalizers(object: LooseObject, finalizers: unknown): LooseObject {
+  return { ...object, spec: { ...object.spec, finalizers: finalizers ?? [] } };
+}
+
+function strategyOf(kind: KindDefinition): KindStrategy {
+  return STRATEGIES[`${kind.group === '' ? 'core' : kind.group}/${kind.resource}`] ?? {};
+}
+
+/**
+ * Makes a client's object the new object that may be stored.
+ * @param identity what only the server gives; `creationTimestamp` in RFC 3339 with whole seconds
+ */
+export function prepareForCreate(
+  kind: KindDefinition,
+  object: KubeObject,
+  identity: { name: string; namespace: string; uid: string; creationTimestamp: string },
+): KubeObject {
+  const strategy = strategyOf(kind);
+  const {
+    resourceVersion: _rv,
+    managedFields: _mf,
+    deletionTimestamp: _dt,
+    deletionGracePeriodSeconds: _dg,
+    namespace: _ns,
+    ...metadata
+  } = object.metadata;
+  const { status, ...rest } = object as LooseObject;
+  const keepsStatus =
+    status !== undefined &&
+    (strategy.keepsStatusOnCreate === true || !kind.subresources.includes('status'));
+  const created: LooseObject = {
+    ...rest,
+    apiVersion: apiVersionOf(kind),
+    kind: kind.kind,
+    metadata: {
+      ...metadata,
+      name: identity.name,
+      ...(kind.namespaced ? { namespace: identity.namespace } : {}),
+      uid: identity.uid,
+      generation: 1,
+      creationTimestamp: identity.creationTimestamp,
+    },
+    ...(keepsStatus ? { status } : {}),
+  };
+  return strategy.initialize?.(created) ?? created;
+}
+
+/**
+ * Makes a client's object the next state of a stored one.
+ * @param subresource empty, `status` (then nothing but the status changes), or one of the kind's own
+ */
+export function prepareForUpdate(
+  kind: KindDefinition,
+  subresource: string,
+  object: KubeObject,
+  old: KubeObject,
+): KubeObject {
+  const wanted = object as LooseObject;
+  const stored = old as LooseObject;
+  const strategy = strategyOf(kind);
+  const own = strategy.subresources?.[subresource];
+  if (own !== undefined) return own(wanted, stored);
+  if (subresource === 'status') {
+    const { status: _, ...rest } = stored;
+    return wanted.status === undefined ? rest : ({ ...rest, status: wanted.status } as KubeObject);
+  }
+  const { status: wantedStatus, ...body } = wanted;
+  const status = kind.subresources.includes('status') ? stored.status : wantedStatus;
+  const { managedFields: _mf, ...metadata } = wanted.metadata;
+  const next = {
+    ...body,
+    apiVersion: apiVersionOf(kind),
+    kind: kind.kind,
+    metadata: {
+      ...metadata,
+      ...ownedByServer(stored.metadata),
+      name: stored.metadata.name,
+      ...(kind.namespaced ? { namespace: stored.metadata.namespace ?? '' } : {}),
+    },
+    ...(status === undefined ? {} : { status }),
+  } as LooseObject;
+  return strategy.preserve?.(next, stored) ?? next;
+}
+
+/** Whether writes to `subresource` of the kind have a meaning. */
+export function hasSubresource(kind: KindDefinition, subresource: string): boolean {
+  return (
+    kind.subresources.some((known) => known === subresource) ||
+    strategyOf(kind).subresources?.[subresource] !== undefined
+  );
+}
+
+/** Metadata that no client can change, with `undefined` standing for "not there" so that it covers what was sent. */
+function ownedByServer(stored: KubeObject['metadata']): Partial<KubeObject['metadata']> {
+  const kept: Record<string, unknown> = {};
+  for (const field of SERVER_FIELDS) kept[field] = stored[field];
+  return kept as Partial<KubeObject['metadata']>;
+}
+const SERVER_FIELDS = [
+  'uid',
+  'creationTimestamp',
+  'generation',
+  'deletionTimestamp',
+  'deletionGracePeriodSeconds',
+  'resourceVersion',
+  'generateName',
+] as const;
+
+/**
+ * The generation of the next state: one more if anything but metadata and status changed, or if the deletion began.
+ */
+export function nextGeneration(object: KubeObject, old: KubeObject): number | undefined {
+  const was = old.metadata.generation;
+  if (was === undefined) return undefined;
+  return sameJson(desiredPart(object), desiredPart(old)) ? was : was + 1;
+}
+
+function desiredPart(object: KubeObject): object {
+  const { metadata: _m, status: _s, ...rest } = object as LooseObject;
+  return rest;
+}
+
+/** True while finalizers keep a deleted object. */
+export function isHeld(kind: KindDefinition, object: KubeObject): boolean {
+  return (
+    (object.metadata.finalizers?.length ?? 0) > 0 ||
+    (strategyOf(kind).isHeld?.(object as LooseObject) ?? false)
+  );
+}
+
+/** The object as it waits for its finalizers. */
+export function markDeleting(
+  kind: KindDefinition,
+  object: KubeObject,
+  deletionTimestamp: string,
+): KubeObject {
+  const marked: LooseObject = {
+    ...object,
+    metadata: {
+      ...object.metadata,
+      deletionTimestamp,
+      deletionGracePeriodSeconds: 0,
+      ...(object.metadata.generation === undefined
+        ? {}
+        : { generation: object.metadata.generation + 1 }),
+    },
+  };
+  return strategyOf(kind).markDeleting?.(marked) ?? marked;
+}
+
+/** Upstream's alphabet: no vowels and no look-alikes, so that no word and no misreading comes out. */
+const SUFFIX_ALPHABET = 'bcdfghjklmnpqrstvwxz2456789';
+const SUFFIX_LENGTH = 5;
+/** A DNS label's 63 characters, less the suffix. */
+const MAX_GENERATED_BASE_LENGTH = 63 - SUFFIX_LENGTH;
+
+/** @param random a number in [0, 1) */
+export function generateName(base: string, random: () => number): string {
+  let suffix = '';
+  for (let i = 0; i < SUFFIX_LENGTH; i++)
+    suffix += SUFFIX_ALPHABET[Math.floor(random() * SUFFIX_ALPHABET.length)];
+  return base.slice(0, MAX_GENERATED_BASE_LENGTH) + suffix;
+}

@@ -1,0 +1,53 @@
+/** The selectors of a list or watch request as one filter. */
+import type { KindDefinition } from '#api/kind.ts';
+import {
+  checkFieldSelector,
+  type FieldSelector,
+  matchFields,
+  parseFieldSelector,
+  requiredValue,
+} from '#api/machinery/field-selector.ts';
+import { matchLabels, parseLabelSelector, type Selector } from '#api/machinery/label-selector.ts';
+import { badRequest } from '#api/machinery/status.ts';
+import type { Filter } from './registry/list.ts';
+
+/**
+ * Reads `labelSelector` and `fieldSelector`.
+ * @param name set to look at the object of this name only
+ * @returns `undefined` if everything matches
+ * @throws ApiError 400 for a selector that does not parse or names a field the kind does not offer
+ */
+export function createFilter(
+  kind: KindDefinition,
+  query: URLSearchParams,
+  name?: string,
+): Filter | undefined {
+  const labels = readLabels(query.get('labelSelector') ?? '');
+  const fields = readFields(kind, query.get('fieldSelector') ?? '', name);
+  if (labels.length === 0 && fields.length === 0) return undefined;
+  const onlyName = requiredValue(fields, 'metadata.name');
+  return {
+    matches: (object) =>
+      (fields.length === 0 || matchFields(fields, object, kind)) &&
+      (labels.length === 0 || matchLabels(labels, object.metadata.labels)),
+    ...(onlyName === undefined || onlyName === '' ? {} : { name: onlyName }),
+  };
+}
+
+function readLabels(text: string): Selector {
+  const parsed = parseLabelSelector(text);
+  if (!parsed.ok) throw badRequest(`unable to parse the labelSelector: ${parsed.message}`);
+  return parsed.selector;
+}
+
+function readFields(kind: KindDefinition, text: string, name: string | undefined): FieldSelector {
+  const parsed = parseFieldSelector(text);
+  if (!parsed.ok) throw badRequest(`unable to parse the fieldSelector: ${parsed.message}`);
+  const selector: FieldSelector =
+    name === undefined
+      ? parsed.selector
+      : [...parsed.selector, { field: 'metadata.name', operator: '=', value: name }];
+  const problem = checkFieldSelector(selector, kind);
+  if (problem !== undefined) throw badRequest(problem);
+  return selector;
+}

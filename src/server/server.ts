@@ -1,0 +1,184 @@
+/** The API server: one call starts it, disposing it ends it. */
+import { randomUUID } from 'node:crypto';
+import { isIPv6 } from 'node:net';
+import { KINDS } from '#api/registry.ts';
+import { type Clock, systemClock } from '#lib/clock.ts';
+import { type Ip, parseIp } from '#lib/ip.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Store } from '#store/port.ts';
+import { bootstrap } from './bootstrap.ts';
+import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
+import type { Answer, Exchange } from './exchange.ts';
+import { createHealthChecks } from './health.ts';
+import { createWatchSlots } from './limits.ts';
+import { type Listener, startListener } from './listener.ts';
+import { createServerMetrics, type ServerMetrics } from './metrics.ts';
+import { startNamespaceDeletion } from './namespace-deletion.ts';
+import { createOpenApiDocuments } from './openapi.ts';
+import { createPipeline } from './pipeline.ts';
+import { handlePlain, type JoinCall, type PlainHandlerOptions, VERSION } from './plain-handler.ts';
+import { createRegistries, type Registries } from './registries.ts';
+import type { PlainRequest, ResourceRequest } from './request.ts';
+import { handleResource } from './resource-handler.ts';
+
+export type { JoinCall } from './plain-handler.ts';
+
+export interface ApiServerOptions {
+  readonly store: Store;
+  readonly pki: {
+    readonly serverCertificatePem: string;
+    readonly serverKeyPem: string;
+    /** Client certificates of these authorities are believed. */
+    readonly caCertificatesPem: readonly string[];
+  };
+  /** Port 0 takes any free one. */
+  readonly listen: { readonly host: string; readonly port: number };
+  /** Where pods and nodes reach this server, if it is not the address it listens on. */
+  readonly advertise?: { readonly address: Ip; readonly port: number };
+  readonly configuration: ClusterConfiguration;
+  /**
+   * Answers `POST /tulle/v1/join`: checks the token and signs.
+   * @throws ApiError, which becomes the answer
+   */
+  readonly joinHandler: (call: JoinCall) => Promise<object>;
+  /** Answers `GET /tulle/v1/ca`; by default with the certificates of `pki.caCertificatesPem`, as PEM. */
+  readonly caHandler?: () => Promise<string>;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+export interface ApiServer extends AsyncDisposable {
+  /** `https://host:port` */
+  readonly url: string;
+  readonly address: { readonly host: string; readonly port: number };
+}
+
+/**
+ * Makes sure of the objects every cluster has, and serves.
+ * @returns when requests are answered. Disposing ends watches cleanly, lets requests finish, and leaves the store open
+ * @throws UserError for a configuration that does not fit together or an address that cannot be listened on
+ */
+export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
+  const { store, configuration, log, clock = systemClock } = options;
+  checkConfiguration(configuration);
+  const registries = createRegistries({
+    kinds: KINDS,
+    store,
+    clock,
+    configuration,
+    createUid: randomUUID,
+    random: Math.random,
+  });
+  const metrics = createServerMetrics(store, ({ group, resource }) =>
+    KINDS.some((kind) => kind.group === group && kind.resource === resource),
+  );
+  const stopping = new AbortController();
+  await using cleanup = new AsyncDisposableStack();
+  // The port is taken before anything is written: a second server on this machine fails here and has changed nothing.
+  let address = { host: options.listen.host, port: options.listen.port };
+  const handle = createHandler(options, {
+    registries,
+    metrics,
+    clock,
+    stopping: stopping.signal,
+    serverAddress: () => hostAndPort(address),
+  });
+  let ready: () => void = () => {};
+  const bootstrapped = new Promise<void>((resolve) => {
+    ready = resolve;
+  });
+  const listener = cleanup.use(
+    await startListener({
+      ...options.listen,
+      certificatePem: options.pki.serverCertificatePem,
+      keyPem: options.pki.serverKeyPem,
+      clientCaPem: options.pki.caCertificatesPem,
+      log,
+      onRequest: createPipeline({
+        handle: async (exchange) => {
+          await bootstrapped;
+          return await handle(exchange);
+        },
+        metrics,
+        log,
+        clock,
+        stopping: stopping.signal,
+      }),
+    }),
+  );
+  address = { host: listener.host, port: listener.port };
+  cleanup.defer(() => {
+    ready();
+    stopping.abort();
+  });
+  const advertised = options.advertise ?? advertisedBy(listener);
+  await bootstrap({
+    store,
+    registryOf: (kind) => registries.of(kind),
+    configuration,
+    ...(advertised === undefined ? {} : { advertised }),
+    log,
+  });
+  ready();
+  cleanup.use(startNamespaceDeletion({ store, registries: registries.all, log, clock }));
+  const owned = cleanup.move();
+  const url = `https://${hostAndPort(address)}`;
+  log.info({ url }, 'api server: ready');
+  return {
+    url,
+    address,
+    async [Symbol.asyncDispose]() {
+      await owned.disposeAsync();
+      log.info({ url }, 'api server: stopped');
+    },
+  };
+}
+
+interface Parts {
+  readonly registries: Registries;
+  readonly metrics: ServerMetrics;
+  readonly clock: Clock;
+  readonly stopping: AbortSignal;
+  readonly serverAddress: () => string;
+}
+
+function createHandler(
+  options: ApiServerOptions,
+  parts: Parts,
+): (exchange: Exchange) => Promise<Answer> {
+  const { store, pki, log } = options;
+  const { registries, metrics, clock, stopping } = parts;
+  const resources = {
+    store,
+    registryOf: registries.find,
+    clock,
+    metrics,
+    watchSlots: createWatchSlots(),
+    random: Math.random,
+  };
+  const plain: PlainHandlerOptions = {
+    kinds: KINDS,
+    openApi: createOpenApiDocuments(KINDS, VERSION.gitVersion),
+    checks: createHealthChecks({ store, isStopping: () => stopping.aborted }),
+    onFailedCheck: (check, why) => log.warn({ check, why }, 'api server: a health check failed'),
+    metrics,
+    serverAddress: parts.serverAddress,
+    joinHandler: options.joinHandler,
+    caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
+  };
+  return async (exchange) =>
+    exchange.info.type === 'resource'
+      ? await handleResource(exchange as Exchange<ResourceRequest>, resources)
+      : await handlePlain(exchange as Exchange<PlainRequest>, plain);
+}
+
+/** A server that listens on one address of the machine is reached there; a wildcard or loopback says nothing. */
+function advertisedBy({ host, port }: Listener): { address: Ip; port: number } | undefined {
+  const address = parseIp(host);
+  if (address === undefined || /^(127\.|0\.0\.0\.0$|::1?$|fe80:)/.test(address)) return undefined;
+  return { address, port };
+}
+
+function hostAndPort({ host, port }: { host: string; port: number }): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}

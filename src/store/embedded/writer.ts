@@ -1,0 +1,112 @@
+/** The store's end of the writer thread: a journal on SQLite. */
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import type { Journal, JournalBatch, JournalRow, JournalSnapshot } from '../journal.ts';
+import { StoreWriteError } from '../port.ts';
+import { RefusedError } from './database.ts';
+import type { FromWriter, PackedRows, ToWriter, WriterOptions } from './protocol.ts';
+import { packRows, unpackRows } from './protocol.ts';
+
+/**
+ * Starts the thread on a database file, which must exist.
+ * @returns what the file holds, and the journal that goes on writing it
+ * @throws RefusedError
+ */
+export async function openWriter(
+  path: string,
+): Promise<{ journal: Journal; snapshot: JournalSnapshot }> {
+  const workerData: WriterOptions = { path };
+  const worker = new Worker(new URL('./writer-thread.ts', import.meta.url), { workerData });
+  const packs: PackedRows[] = [];
+  const compactRevision = await new Promise<number>((resolve, reject) => {
+    worker.on('message', function onMessage(message: FromWriter) {
+      if (message.type === 'rows') packs.push(message.rows);
+      if (message.type === 'refused') reject(new RefusedError(message.refusal));
+      if (message.type !== 'opened') return;
+      worker.off('message', onMessage);
+      resolve(message.compactRevision);
+    });
+    worker.once('error', reject);
+    worker.once('exit', () => reject(new Error('the writer thread ended before it had opened')));
+  });
+  worker.removeAllListeners('error').removeAllListeners('exit');
+  return { journal: new Writer(worker, path), snapshot: { compactRevision, rows: rowsOf(packs) } };
+}
+
+class Writer implements Journal {
+  readonly #worker: Worker;
+  readonly #path: string;
+  /** The commit under way. */
+  #pending: { resolve: () => void; reject: (error: StoreWriteError) => void } | undefined;
+  /** Why the thread has ended, if it has. */
+  #ended: { cause: unknown } | undefined;
+
+  constructor(worker: Worker, path: string) {
+    this.#worker = worker;
+    this.#path = path;
+    worker.on('message', (message: FromWriter) => this.#settle(message));
+    worker.on('error', (cause) => this.#end(cause));
+    worker.on('exit', () => this.#end(undefined));
+  }
+
+  commit(batch: JournalBatch): Promise<void> {
+    if (this.#ended !== undefined) return Promise.reject(this.#threadError(this.#ended.cause));
+    const message: ToWriter = {
+      type: 'commit',
+      rows: packRows(rowsOfBatch(batch)),
+      compactRevision: batch.compaction?.revision,
+      dropped: batch.compaction?.dropped ?? [],
+    };
+    return new Promise((resolve, reject) => {
+      this.#pending = { resolve, reject };
+      this.#worker.postMessage(message, [message.rows.values.buffer]);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#ended !== undefined) return;
+    const ended = once(this.#worker, 'exit');
+    this.#worker.postMessage({ type: 'close' } satisfies ToWriter);
+    await ended;
+  }
+
+  #settle(message: FromWriter): void {
+    const pending = this.#pending;
+    this.#pending = undefined;
+    if (message.type === 'committed') pending?.resolve();
+    if (message.type === 'failed')
+      pending?.reject(new StoreWriteError(`Cannot write to "${this.#path}": ${message.message}`));
+  }
+
+  #end(cause: unknown): void {
+    this.#ended ??= { cause };
+    this.#pending?.reject(this.#threadError(cause));
+    this.#pending = undefined;
+  }
+
+  #threadError(cause: unknown): StoreWriteError {
+    return new StoreWriteError(
+      `Cannot write to "${this.#path}": the thread that writes it has ended; restart the program`,
+      { cause },
+    );
+  }
+}
+
+function* rowsOf(packs: readonly PackedRows[]): Generator<JournalRow, void, undefined> {
+  for (const pack of packs) {
+    for (const row of unpackRows(pack)) {
+      // A copy, or one small value would keep the whole message in memory.
+      yield row.value === undefined ? row : { ...row, value: row.value.slice() };
+    }
+  }
+}
+
+function rowsOfBatch(batch: JournalBatch): JournalRow[] {
+  return batch.records.flatMap(({ revision, events }) =>
+    events.map((event) =>
+      event.type === 'put'
+        ? { revision, ...event.entry }
+        : { revision, key: event.key, createRevision: 0, value: undefined },
+    ),
+  );
+}

@@ -1,0 +1,69 @@
+/**
+ * Elements of sets and maps.
+ *
+ * ```text
+ *  NFTA_LIST_ELEM { KEY { VALUE bytes }, KEY_END { VALUE bytes }?, DATA { VALUE bytes | VERDICT { … } }?,
+ *                   FLAGS u32?, TIMEOUT u64?, EXPIRATION u64?, USERDATA bytes? }
+ * ```
+ * A map of a large cluster has hundreds of thousands, so the encoder writes straight into the message:
+ * no object, closure or string is made for an element. Source: `enum nft_set_elem_attributes`.
+ */
+import type { NetlinkWriter } from '#wire/netlink/writer.ts';
+import { AttributeReader } from './attributes.ts';
+import * as N from './constants.ts';
+import { decodeData, decodeValue, encodeVerdict } from './data-codec.ts';
+import type { SetElement } from './objects.ts';
+import { decodeComment, encodeComment } from './userdata.ts';
+
+export function encodeElement(writer: NetlinkWriter, element: SetElement): void {
+  const item = writer.beginNested(N.NFTA_LIST_ELEM);
+  if (element.catchAll === true) {
+    writer.attributeU32Be(N.NFTA_SET_ELEM_FLAGS, N.NFT_SET_ELEM_CATCHALL);
+  } else {
+    if (element.intervalEnd === true)
+      writer.attributeU32Be(N.NFTA_SET_ELEM_FLAGS, N.NFT_SET_ELEM_INTERVAL_END);
+    encodeBytes(writer, N.NFTA_SET_ELEM_KEY, element.key);
+    if (element.keyEnd !== undefined) encodeBytes(writer, N.NFTA_SET_ELEM_KEY_END, element.keyEnd);
+  }
+  if (element.verdict !== undefined) encodeVerdict(writer, N.NFTA_SET_ELEM_DATA, element.verdict);
+  else if (element.data !== undefined) encodeBytes(writer, N.NFTA_SET_ELEM_DATA, element.data);
+  if (element.timeoutMs !== undefined)
+    writer.attributeU64Be(N.NFTA_SET_ELEM_TIMEOUT, BigInt(element.timeoutMs));
+  if (element.expiresMs !== undefined)
+    writer.attributeU64Be(N.NFTA_SET_ELEM_EXPIRATION, BigInt(element.expiresMs));
+  const userdata = encodeComment(element.comment);
+  if (userdata !== undefined) writer.attributeBytes(N.NFTA_SET_ELEM_USERDATA, userdata);
+  writer.endAttribute(item);
+}
+
+function encodeBytes(writer: NetlinkWriter, attribute: number, value: Uint8Array): void {
+  const data = writer.beginNested(attribute);
+  writer.attributeBytes(N.NFTA_DATA_VALUE, value);
+  writer.endAttribute(data);
+}
+
+/**
+ * @param bytes content of one `NFTA_LIST_ELEM`
+ * @throws DecodeError if there is no key and it is no catch-all
+ */
+export function decodeElement(bytes: Buffer): SetElement {
+  const r = new AttributeReader('element', bytes);
+  const flags = r.u32(N.NFTA_SET_ELEM_FLAGS) ?? 0;
+  const catchAll = (flags & N.NFT_SET_ELEM_CATCHALL) !== 0;
+  const timeoutMs = r.number(N.NFTA_SET_ELEM_TIMEOUT);
+  const expiresMs = r.number(N.NFTA_SET_ELEM_EXPIRATION);
+  const comment = decodeComment(r.bytes(N.NFTA_SET_ELEM_USERDATA));
+  const data = r.bytes(N.NFTA_SET_ELEM_DATA) && decodeData(r, N.NFTA_SET_ELEM_DATA);
+  return {
+    key: catchAll ? new Uint8Array(0) : decodeValue(r, N.NFTA_SET_ELEM_KEY),
+    ...(catchAll ? { catchAll } : {}),
+    ...(r.bytes(N.NFTA_SET_ELEM_KEY_END) === undefined
+      ? {}
+      : { keyEnd: decodeValue(r, N.NFTA_SET_ELEM_KEY_END) }),
+    ...((flags & N.NFT_SET_ELEM_INTERVAL_END) === 0 ? {} : { intervalEnd: true }),
+    ...(data === undefined ? {} : 'value' in data ? { data: data.value } : data),
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(expiresMs === undefined ? {} : { expiresMs }),
+    ...(comment === undefined ? {} : { comment }),
+  };
+}
