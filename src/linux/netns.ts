@@ -31,9 +31,11 @@ export class Netns implements Disposable {
 }
 
 let own: number | undefined;
+/** Where this thread is; undefined is its own namespace. */
+let current: Netns | undefined;
 
 /**
- * Runs `action` with this thread inside the namespace.
+ * Runs `action` with this thread inside the namespace. May be nested.
  * @param action must be synchronous
  * @throws KernelError if the namespace cannot be entered; whatever `action` throws
  */
@@ -46,12 +48,15 @@ export function inNetns<T>(netns: Netns | NetnsPath | undefined, action: () => T
   own ??= openSync('/proc/thread-self/ns/net', 'r');
   if (setns(netns.fd, CLONE_NEWNET) !== 0)
     throw new KernelError(`enter network namespace "${netns.path}"`, errno());
+  const enclosing = current;
+  current = netns;
   try {
     return action();
   } finally {
-    if (setns(own, CLONE_NEWNET) !== 0) {
+    current = enclosing;
+    if (setns(enclosing?.fd ?? own, CLONE_NEWNET) !== 0) {
       // Going on in the wrong namespace would program the wrong machine.
-      console.error('tulle: cannot return to the own network namespace, giving up');
+      console.error('tulle: cannot leave a network namespace again, giving up');
       process.abort();
     }
   }

@@ -152,9 +152,14 @@ function syntaxError(where: string, problem: { code: string; message: string }):
   const hints: Readonly<Record<string, string>> = {
     TAB_AS_INDENT: 'Indent with spaces: YAML does not allow tabs.',
     DUPLICATE_KEY: 'Keep one of the two.',
+    RESOURCE_EXHAUSTION: 'Check that this is the right file.',
     TAG_RESOLVE_FAILED: 'Remove the tag: a manifest holds only JSON values.',
   };
-  const message = problem.message.replace(/\s*\n[\s\S]*$/, '');
+  // The parser recurses, and says so in the words of its stack.
+  const message =
+    problem.code === 'RESOURCE_EXHAUSTION'
+      ? 'it is nested too deep'
+      : problem.message.replace(/\s*\n[\s\S]*$/, '');
   const hint = hints[problem.code] ?? 'Correct the YAML at this place.';
   return new UserError(`Cannot read ${where}: ${message}`, { hint });
 }
@@ -192,11 +197,10 @@ function assertJson(document: Document.Parsed, source: Source): void {
         refuse(pair.key, 'the key of a field is not a text');
     },
     Node(_, node) {
-      if (!isAlias(node) && node.tag !== undefined && !JSON_TAGS.includes(node.tag))
+      if (isAlias(node)) return;
+      if (node.tag !== undefined && !JSON_TAGS.includes(node.tag))
         refuse(node, `the tag ${node.tag} stands for something else`);
-    },
-    Scalar(_, node) {
-      if (typeof node.value === 'number' && !Number.isFinite(node.value))
+      if (isScalar(node) && typeof node.value === 'number' && !Number.isFinite(node.value))
         refuse(node, `${node.source ?? node.value} is not a number that JSON knows`);
     },
   });

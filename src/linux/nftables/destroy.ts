@@ -35,92 +35,105 @@ export function replaceDestroys(transaction: Transaction, existence: Existence):
 /** Operations that name what is there rather than bring it. */
 type Removal = Extract<Operation, { readonly ref: unknown }>;
 
-const nameOfTable = ({ family, table }: TableRef) => `${family} ${table}`;
-const nameOfChain = (ref: ChainRef) => `chain ${nameOfTable(ref)} ${ref.chain}`;
-const nameOfSet = (ref: SetRef) => `set ${nameOfTable(ref)} ${ref.set}`;
+/** Names nest as the objects do: an object's name begins with that of what holds it. */
+const nameOfTable = ({ family, table }: TableRef) => `${family} ${table}/`;
+const nameOfChain = (ref: ChainRef) => `${nameOfTable(ref)}chain ${ref.chain}/`;
+const nameOfRule = (ref: ChainRef, handle: number) => `${nameOfChain(ref)}${handle}`;
+const nameOfSet = (ref: SetRef) => `${nameOfTable(ref)}set ${ref.set}/`;
 const nameOfElement = (ref: SetRef, element: SetElement) =>
-  `${nameOfSet(ref)} ${element.intervalEnd === true ? 'end ' : ''}${Buffer.from(element.key).toString('hex')}`;
+  `${nameOfSet(ref)}${element.intervalEnd === true ? 'end ' : ''}${Buffer.from(element.key).toString('hex')}`;
 
 /** What the transaction so far has made and removed, over what was there before. */
 class Overlay {
   readonly #existence: Existence;
   readonly #changed = new Map<string, boolean>();
+  /** Objects whose content of before is gone. */
+  readonly #emptied = new Set<string>();
 
   constructor(existence: Existence) {
     this.#existence = existence;
   }
 
-  /** The operation that does the same without `destroy`; undefined if there is nothing to do. */
+  /**
+   * The operation that does the same without `destroy`; undefined if there is nothing to do.
+   * A table that is not there is an error for all that is in it, as it is to the kernel: the deletion will say so.
+   */
   deletion(operation: Removal): Operation | undefined {
+    const deletion: Operation = { ...operation, verb: 'delete' };
+    const hasTable = this.#known(nameOfTable(operation.ref), () =>
+      this.#existence.table(operation.ref),
+    );
+    if (operation.kind === 'table') return hasTable ? deletion : undefined;
+    if (!hasTable) return deletion;
+    if (operation.kind === 'elements') return this.#elementsDeletion(operation);
+    return this.#exists(operation) ? deletion : undefined;
+  }
+
+  note(operation: Operation): void {
+    const { kind, verb } = operation;
+    if (kind === 'elements') {
+      for (const element of operation.elements)
+        this.#changed.set(nameOfElement(operation.ref, element), verb !== 'delete');
+      return;
+    }
+    if (kind === 'rule') {
+      if ('ref' in operation) this.#changed.set(nameOfRule(operation.ref, operation.handle), false);
+      return;
+    }
+    const name = nameOfObject(operation);
+    if ('object' in operation) {
+      this.#changed.set(name, true);
+      return;
+    }
+    for (const inside of this.#changed.keys())
+      if (inside.startsWith(name)) this.#changed.delete(inside);
+    this.#emptied.add(name);
+    if (verb === 'delete') this.#changed.set(name, false);
+  }
+
+  #exists(operation: Exclude<Removal, { kind: 'table' } | { kind: 'elements' }>): boolean {
     switch (operation.kind) {
-      case 'table':
-        return this.#table(operation.ref) ? { ...operation, verb: 'delete' } : undefined;
-      case 'chain':
-        return this.#within(operation.ref, nameOfChain(operation.ref), () =>
-          this.#existence.chain(operation.ref),
-        )
-          ? { ...operation, verb: 'delete' }
-          : undefined;
-      case 'rule':
-        return this.#within(operation.ref, nameOfChain(operation.ref), () =>
-          this.#existence.rule(operation.ref, operation.handle),
-        )
-          ? { ...operation, verb: 'delete' }
-          : undefined;
-      case 'set':
-        return this.#set(operation.ref) ? { ...operation, verb: 'delete' } : undefined;
-      case 'elements': {
-        if (!this.#set(operation.ref)) return undefined;
-        const present = [...operation.elements].filter((element) =>
-          this.#within(operation.ref, nameOfElement(operation.ref, element), () =>
-            this.#existence.element(operation.ref, element),
-          ),
-        );
-        return { ...operation, verb: 'delete', elements: present };
+      case 'chain': {
+        const { ref } = operation;
+        return this.#known(nameOfChain(ref), () => this.#existence.chain(ref));
+      }
+      case 'rule': {
+        const { ref, handle } = operation;
+        return this.#known(nameOfRule(ref, handle), () => this.#existence.rule(ref, handle));
+      }
+      case 'set': {
+        const { ref } = operation;
+        return this.#known(nameOfSet(ref), () => this.#existence.set(ref));
       }
     }
   }
 
-  note(operation: Operation): void {
-    const adds = operation.verb === 'add' || operation.verb === 'create';
-    if (!adds && operation.verb !== 'delete') return;
-    switch (operation.kind) {
-      case 'table':
-        this.#changed.set(
-          nameOfTable('object' in operation ? operation.object : operation.ref),
-          adds,
-        );
-        break;
-      case 'chain':
-        this.#changed.set(
-          nameOfChain('object' in operation ? operation.object : operation.ref),
-          adds,
-        );
-        break;
-      case 'set':
-        this.#changed.set(
-          nameOfSet('object' in operation ? operation.object : operation.ref),
-          adds,
-        );
-        break;
-      case 'elements':
-        for (const element of operation.elements)
-          this.#changed.set(nameOfElement(operation.ref, element), adds);
-        break;
-      case 'rule':
-        break;
-    }
+  #elementsDeletion(operation: Extract<Removal, { kind: 'elements' }>): Operation {
+    const { ref } = operation;
+    const deletion: Operation = { ...operation, verb: 'delete' };
+    if (!this.#known(nameOfSet(ref), () => this.#existence.set(ref))) return deletion;
+    const elements = [...operation.elements].filter((element) =>
+      this.#known(nameOfElement(ref, element), () => this.#existence.element(ref, element)),
+    );
+    return { ...deletion, elements };
   }
 
-  #table(ref: TableRef): boolean {
-    return this.#changed.get(nameOfTable(ref)) ?? this.#existence.table(ref);
+  #known(name: string, ask: () => boolean): boolean {
+    const changed = this.#changed.get(name);
+    if (changed !== undefined) return changed;
+    for (const emptied of this.#emptied)
+      if (name !== emptied && name.startsWith(emptied)) return false;
+    return ask();
   }
-  #set(ref: SetRef): boolean {
-    return this.#within(ref, nameOfSet(ref), () => this.#existence.set(ref));
-  }
-  /** An object in a table: gone with it, and not in a table that this transaction made. */
-  #within(ref: TableRef, name: string, ask: () => boolean): boolean {
-    if (!this.#table(ref)) return false;
-    return this.#changed.get(name) ?? ask();
+}
+
+function nameOfObject(operation: Extract<Operation, { kind: 'table' | 'chain' | 'set' }>): string {
+  switch (operation.kind) {
+    case 'table':
+      return nameOfTable('object' in operation ? operation.object : operation.ref);
+    case 'chain':
+      return nameOfChain('object' in operation ? operation.object : operation.ref);
+    case 'set':
+      return nameOfSet('object' in operation ? operation.object : operation.ref);
   }
 }

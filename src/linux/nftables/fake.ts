@@ -132,8 +132,9 @@ export class FakeNftables implements Nftables {
       changes: own ? [] : [...draft.changes.values()],
     };
     // As from the kernel: later, and not inside the commit.
+    const listeners = [...this.#listeners];
     setImmediate(() => {
-      for (const listener of this.#listeners) listener(event);
+      for (const listener of listeners) if (this.#listeners.has(listener)) listener(event);
     });
   }
 }
@@ -225,6 +226,8 @@ class Draft {
       return 0;
     }
     if (verb === 'create') return EEXIST;
+    // The kernel makes a generation of it even if nothing changes.
+    this.#note('add', 'chain', chain, chain.chain);
     // Only the policy can be changed; how a chain is attached cannot.
     const was = existing.chain.base;
     const wanted = decoded.base;
@@ -234,14 +237,14 @@ class Draft {
       return EEXIST;
     if (was.policy === wanted.policy) return 0;
     table.chains.set(chain.chain, { ...existing, chain: { ...existing.chain, base: wanted } });
-    this.#note('add', 'chain', chain, chain.chain);
     return 0;
   }
 
   #removeChain(ref: ChainRef, verb: 'delete' | 'destroy' | 'flush'): number {
     const table = this.#table(ref);
-    const chain = table?.chains.get(ref.chain);
-    if (table === undefined || chain === undefined) return verb === 'destroy' ? 0 : ENOENT;
+    if (table === undefined) return ENOENT;
+    const chain = table.chains.get(ref.chain);
+    if (chain === undefined) return verb === 'destroy' ? 0 : ENOENT;
     if (verb === 'flush') {
       this.#flushChain(table, ref.chain);
       return 0;
@@ -285,9 +288,10 @@ class Draft {
 
   #removeRule(ref: ChainRef, handle: number, verb: 'delete' | 'destroy'): number {
     const table = this.#table(ref);
-    const chain = table?.chains.get(ref.chain);
+    if (table === undefined) return ENOENT;
+    const chain = table.chains.get(ref.chain);
     const missing = verb === 'destroy' ? 0 : ENOENT;
-    if (table === undefined || chain === undefined) return missing;
+    if (chain === undefined) return missing;
     const rules = chain.rules.filter((rule) => rule.handle !== handle);
     if (rules.length === chain.rules.length) return missing;
     table.chains.set(ref.chain, { ...chain, rules });
@@ -311,8 +315,9 @@ class Draft {
 
   #removeSet(ref: SetRef, verb: 'delete' | 'destroy' | 'flush'): number {
     const table = this.#table(ref);
-    const set = table?.sets.get(ref.set);
-    if (table === undefined || set === undefined) return verb === 'destroy' ? 0 : ENOENT;
+    if (table === undefined) return ENOENT;
+    const set = table.sets.get(ref.set);
+    if (set === undefined) return verb === 'destroy' ? 0 : ENOENT;
     if (verb === 'flush') {
       if (set.elements.size > 0) this.#note('delete', 'elements', ref, ref.set);
       set.elements.clear();

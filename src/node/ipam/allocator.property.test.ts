@@ -55,6 +55,9 @@ class Node {
   /** Handles written before an address is asked for, and removed after it is given back. */
   readonly durable = new Set<string>();
   readonly addresses = new Map<string, readonly string[]>();
+  /** The handle of each pod that is there or being made. */
+  readonly #pods = new Map<string, string>();
+  #made = 0;
   #life = 0;
   #budget = Number.POSITIVE_INFINITY;
   #dieAfterEffect = false;
@@ -94,24 +97,30 @@ class Node {
   }
 
   async add(pod: string): Promise<void> {
-    const handle = `${this.name}.${pod}`;
+    if (this.#pods.has(pod)) return;
     const life = this.#life;
-    if (this.durable.has(handle)) return;
+    // A container id names one container for ever, so a handle is used once.
+    const handle = `${this.name}.${pod}-${++this.#made}`;
+    this.#pods.set(pod, handle);
     this.durable.add(handle);
     const result = await this.#process.allocator.allocate({ owner: { handle, purpose: 'Pod' } });
     if (life !== this.#life) return;
-    if (result.kind !== 'allocated') return void this.durable.delete(handle);
+    if (result.kind !== 'allocated') {
+      this.#pods.delete(pod);
+      return void this.durable.delete(handle);
+    }
     const got = result.addresses.map((it) => it.address);
     this.#world.take(handle, got);
     this.addresses.set(handle, got);
   }
 
   async delete(pod: string): Promise<void> {
-    const handle = `${this.name}.${pod}`;
+    const handle = this.#pods.get(pod) ?? '';
     if (!this.addresses.has(handle)) return;
     this.forget(handle);
     await this.#process.allocator.release(handle);
     this.durable.delete(handle);
+    this.#pods.delete(pod);
   }
 
   /** From here on nobody uses the addresses. */
@@ -125,6 +134,7 @@ class Node {
     this.#process = this.#begin();
     for (const handle of [...this.durable]) {
       if (this.addresses.has(handle)) continue;
+      for (const [pod, it] of this.#pods) if (it === handle) this.#pods.delete(pod);
       if (cleanly) await this.#process.allocator.release(handle);
       this.durable.delete(handle);
     }

@@ -67,7 +67,7 @@ export async function openCa(options: CaOptions): Promise<Ca> {
       const certificate = await selfSign(keys, options.commonName ?? 'tulle-ca', clock.now());
       writeFileAtomic(certificatePath, `${certificate.toString('pem')}\n`, { mode: 0o644 });
     }
-    return checkedCa(readFileSync(certificatePath, 'utf8'), keys, clock.now());
+    return await checkedCa(readFileSync(certificatePath, 'utf8'), keys, clock.now());
   } catch (cause) {
     const hint = cause instanceof UserError ? cause.hint : undefined;
     throw new UserError(

@@ -10,6 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { after, test } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import { connect, createServer as createTlsServer } from 'node:tls';
 import type { JoinOptions } from '#client/join.ts';
 import { isServerAway, joinNode } from '#client/join.ts';
 import { FakeClock } from '#lib/clock.ts';
@@ -101,6 +103,38 @@ test('joinNode() gets a certificate for the node and keeps it', async (t) => {
   assert.equal(statSync(identity.keyPath).mode & 0o777, 0o600);
   assert.equal(statSync(options.directory).mode & 0o777, 0o700);
   assert.deepEqual(readdirSync(options.directory).toSorted(), ['ca.crt', 'node.crt', 'node.key']);
+});
+
+test('joinNode() makes an identity that a TLS server of the cluster believes, also of a long name', async (t) => {
+  const cluster = await startCluster(t);
+  const nodeName = `${'a'.repeat(63)}.${'b'.repeat(63)}.example`;
+  const identity = await joinNode({ ...(await optionsFor(cluster)), nodeName });
+  const issued = await issueServerCertificate(cluster.ca, {
+    commonName: 'test',
+    names: [],
+    ips: [ip('127.0.0.1')],
+  });
+  const server = createTlsServer({
+    cert: issued.certificatePem,
+    key: issued.keyPem,
+    ca: cluster.ca.certificatePem,
+    requestCert: true,
+  }).listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const accepted = once(server, 'secureConnection');
+  const client = connect({
+    host: '127.0.0.1',
+    port: (server.address() as AddressInfo).port,
+    ca: readFileSync(identity.caPath),
+    cert: readFileSync(identity.certificatePath),
+    key: readFileSync(identity.keyPath),
+  });
+  t.after(() => client.destroy());
+  const [socket] = (await accepted) as [TLSSocket];
+  assert.equal(socket.authorized, true);
+  const { subject } = socket.getPeerCertificate();
+  assert.deepEqual([subject.CN, subject.O], [`system:node:${nodeName}`, 'system:nodes']);
 });
 
 test('joinNode() does nothing the second time, even if the server is away', async (t) => {

@@ -7,6 +7,7 @@ import { openMemoryStore } from '#store/memory/memory-store.ts';
 import type { Store } from '#store/port.ts';
 import {
   createToken,
+  createTokenHandler,
   listTokens,
   removeExpiredTokens,
   revokeToken,
@@ -113,4 +114,36 @@ test('what is no token under the prefix is said, not taken for one', async () =>
     const bearer = `aaaaaa.${'0'.repeat(16)}`;
     await assert.rejects(verifyToken(store, bearer, { usage: 'join' }), DecodeError);
   }
+});
+
+test('createTokenHandler() makes, lists and revokes tokens', async () => {
+  const [store, clock] = [openMemoryStore(), new FakeClock()];
+  const handler = createTokenHandler({ ca: { fingerprint: caFingerprint }, store, clock });
+  const body = { ttlSeconds: 60, description: 'rack 7' };
+  const made = (await handler({ method: 'POST', id: undefined, body })) as { token: string };
+  const { id } = parseJoinToken(made.token);
+  const info = { id, description: 'rack 7', expires: '2026-01-01T00:01:00.000Z' };
+  assert.deepEqual(made, { token: made.token, ...info });
+  const get = { method: 'GET', id: undefined, body: undefined };
+  assert.deepEqual(await handler(get), { tokens: [info] });
+  assert.deepEqual(await handler({ method: 'DELETE', id, body: undefined }), {});
+  assert.deepEqual(await handler(get), { tokens: [] });
+  await assert.rejects(handler({ method: 'DELETE', id, body: undefined }), { status: 404 });
+  await assert.rejects(handler({ method: 'PUT', id, body }), { status: 405 });
+});
+
+test('createTokenHandler() refuses what no token can be made of', async () => {
+  const handler = createTokenHandler({
+    ca: { fingerprint: caFingerprint },
+    store: openMemoryStore(),
+  });
+  for (const body of [
+    { ttlSeconds: 0 },
+    { ttlSeconds: '60' },
+    { ttlSeconds: 1e12 },
+    { description: 7 },
+    { description: 'x'.repeat(257) },
+  ])
+    await assert.rejects(handler({ method: 'POST', id: undefined, body }), { status: 422 });
+  await handler({ method: 'POST', id: undefined, body: undefined });
 });

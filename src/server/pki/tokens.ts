@@ -6,7 +6,7 @@ import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 import { formatJoinToken, parseBearer } from '#client/join-token.ts';
 import type { Clock } from '#lib/clock.ts';
 import { systemClock } from '#lib/clock.ts';
-import { DecodeError, UserError } from '#lib/errors.ts';
+import { ApiError, DecodeError, UserError } from '#lib/errors.ts';
 import type { Store, StoreEntry } from '#store/port.ts';
 
 export const TOKEN_PREFIX = '/tulle/tokens/';
@@ -19,6 +19,11 @@ const MAX_ID_TRIES = 5;
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789';
 const ID_LENGTH = 6;
 const SECRET_LENGTH = 16;
+/** A day: long enough to set up machines with, short enough that a forgotten one does no harm. */
+const DEFAULT_TTL_SECONDS = 24 * 3600;
+/** A year: what is to last longer is made to last for ever, knowingly, on the server itself. */
+const MAX_TTL_SECONDS = 365 * 24 * 3600;
+const MAX_DESCRIPTION_LENGTH = 256;
 
 export interface Token {
   readonly id: string;
@@ -120,6 +125,69 @@ export async function verifyToken(
   if (isExpired(token, (options.clock ?? systemClock).now())) return { kind: 'expired', token };
   if (!token.usages.includes(options.usage)) return { kind: 'not-for-this', token };
   return { kind: 'valid', token };
+}
+
+/** A request under `/tulle/v1/tokens`. Who may make it is decided before. */
+export interface TokenCall {
+  readonly method: string;
+  /** What stands behind `/tulle/v1/tokens/`, if anything. */
+  readonly id: string | undefined;
+  /** Parsed JSON of a POST. */
+  readonly body: unknown;
+}
+
+/**
+ * Makes what the API server calls for `/tulle/v1/tokens`:
+ * - `POST` `{"ttlSeconds", "description"}`, both optional, answers `{"token", "id", "expires"}`;
+ * - `GET` answers `{"tokens": [{"id", "description", "expires"}]}`; `expires` is RFC 3339, or `never`;
+ * - `DELETE …/<id>` answers `{}`.
+ *
+ * The handler throws ApiError, which becomes the answer.
+ */
+export function createTokenHandler(options: {
+  readonly ca: { readonly fingerprint: string };
+  readonly store: Store;
+  readonly clock?: Clock;
+}): (call: TokenCall) => Promise<object> {
+  const { ca, store } = options;
+  const time = options.clock === undefined ? {} : { clock: options.clock };
+  return async ({ method, id, body }) => {
+    if (method === 'POST' && id === undefined) {
+      const wanted = parseTokenBody(body);
+      const made = await createToken(store, { caFingerprint: ca.fingerprint, ...wanted, ...time });
+      return { token: made.text, ...tokenInfo(made.token) };
+    }
+    if (method === 'GET' && id === undefined)
+      return { tokens: (await listTokens(store)).map(tokenInfo) };
+    if (method === 'DELETE' && id !== undefined) {
+      if (await revokeToken(store, id)) return {};
+      throw new ApiError(404, 'NotFound', `there is no join token ${JSON.stringify(id)}`);
+    }
+    throw new ApiError(405, 'MethodNotAllowed', `tokens do not know ${method} here`);
+  };
+}
+
+function tokenInfo(token: Token): { id: string; description: string; expires: string } {
+  const { id, description, expiresMs } = token;
+  return {
+    id,
+    description,
+    expires: expiresMs === undefined ? 'never' : new Date(expiresMs).toISOString(),
+  };
+}
+
+function parseTokenBody(body: unknown): { ttlMs: number; description: string } {
+  const fields = (body ?? {}) as { ttlSeconds?: unknown; description?: unknown };
+  const { ttlSeconds = DEFAULT_TTL_SECONDS, description = '' } = fields;
+  if (typeof ttlSeconds !== 'number' || !(ttlSeconds > 0 && ttlSeconds <= MAX_TTL_SECONDS))
+    throw invalid(`ttlSeconds: must be a number from 1 to ${MAX_TTL_SECONDS}`);
+  if (typeof description !== 'string' || description.length > MAX_DESCRIPTION_LENGTH)
+    throw invalid(`description: must be a text of at most ${MAX_DESCRIPTION_LENGTH} characters`);
+  return { ttlMs: Math.round(ttlSeconds * 1000), description };
+}
+
+function invalid(message: string): ApiError {
+  return new ApiError(422, 'Invalid', message);
 }
 
 function isExpired(token: Token, nowMs: number): boolean {

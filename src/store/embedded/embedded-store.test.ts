@@ -2,7 +2,16 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -142,6 +151,21 @@ describe('openEmbeddedStore()', () => {
     }
     changeFile(directory, `DELETE FROM history WHERE id / ${IDS_PER_REVISION} = 2`);
     await assertRefused(directory, /damaged: .*3 where 2 should follow/);
+    // Having refused, it holds no lock: the answer is the same again.
+    await assertRefused(directory, /damaged/);
+  });
+
+  test('refuses a file with a page overwritten', async () => {
+    const directory = newDirectory();
+    {
+      await using store = await openEmbeddedStore({ directory });
+      for (let i = 0; i < 100; i++) await store.transact([], [put(`/${i}`, 'x'.repeat(500))]);
+    }
+    const file = openSync(join(directory, STORE_FILE), 'r+');
+    writeSync(file, new Uint8Array(4096).fill(0xff), 0, 4096, 5 * 4096);
+    closeSync(file);
+    await assertRefused(directory, /damaged/);
+    await assertRefused(directory, /damaged/);
   });
 
   test('refuses a place where it cannot write', async () => {

@@ -36,12 +36,13 @@ export interface EmbeddedStoreOptions {
 export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<Store> {
   const directory = resolve(options.directory);
   const path = join(directory, STORE_FILE);
+  const log = options.log ?? silentLogger;
   createFile(directory, path);
   try {
-    const { journal, snapshot } = await openWriter(path);
+    const { journal, snapshot } = await openWriter(path, log);
     const state = await restore(journal, snapshot);
     const { revision, compactRevision } = state;
-    (options.log ?? silentLogger).info({ path, revision, compactRevision }, 'store opened');
+    log.info({ path, revision, compactRevision }, 'store opened');
     return new JournaledStore(state, journal, options);
   } catch (error) {
     throw error instanceof RefusedError ? userError(error.refusal, path, error) : error;

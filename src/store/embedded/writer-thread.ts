@@ -23,8 +23,10 @@ function post(message: FromWriter): void {
   port?.postMessage(message, moved);
 }
 
+let opened: Database | undefined;
 try {
   const database = openDatabase((workerData as WriterOptions).path);
+  opened = database;
   load(database);
   port.on('message', (message: ToWriter) => {
     if (message.type === 'commit') commit(database, message);
@@ -34,6 +36,7 @@ try {
     }
   });
 } catch (error) {
+  opened?.[Symbol.dispose]();
   post({ type: 'refused', refusal: refusalOf(error) });
   port.close();
 }

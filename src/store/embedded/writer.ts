@@ -1,6 +1,7 @@
 /** The store's end of the writer thread: a journal on SQLite. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import type { Logger } from '#lib/log.ts';
 import type { Journal, JournalBatch, JournalRow, JournalSnapshot } from '../journal.ts';
 import { StoreWriteError } from '../port.ts';
 import { RefusedError } from './database.ts';
@@ -14,6 +15,7 @@ import { packRows, unpackRows } from './protocol.ts';
  */
 export async function openWriter(
   path: string,
+  log: Logger,
 ): Promise<{ journal: Journal; snapshot: JournalSnapshot }> {
   const workerData: WriterOptions = { path };
   const worker = new Worker(new URL('./writer-thread.ts', import.meta.url), { workerData });
@@ -30,20 +32,27 @@ export async function openWriter(
     worker.once('exit', () => reject(new Error('the writer thread ended before it had opened')));
   });
   worker.removeAllListeners('error').removeAllListeners('exit');
-  return { journal: new Writer(worker, path), snapshot: { compactRevision, rows: rowsOf(packs) } };
+  return {
+    journal: new Writer(worker, path, log),
+    snapshot: { compactRevision, rows: rowsOf(packs) },
+  };
 }
 
 class Writer implements Journal {
   readonly #worker: Worker;
   readonly #path: string;
+  readonly #log: Logger;
+  /** The last commit failed. */
+  #failing = false;
   /** The commit under way. */
   #pending: { resolve: () => void; reject: (error: StoreWriteError) => void } | undefined;
   /** Why the thread has ended, if it has. */
   #ended: { cause: unknown } | undefined;
 
-  constructor(worker: Worker, path: string) {
+  constructor(worker: Worker, path: string, log: Logger) {
     this.#worker = worker;
     this.#path = path;
+    this.#log = log;
     worker.on('message', (message: FromWriter) => this.#settle(message));
     worker.on('error', (cause) => this.#end(cause));
     worker.on('exit', () => this.#end(undefined));
@@ -73,9 +82,19 @@ class Writer implements Journal {
   #settle(message: FromWriter): void {
     const pending = this.#pending;
     this.#pending = undefined;
-    if (message.type === 'committed') pending?.resolve();
-    if (message.type === 'failed')
+    const failed = message.type === 'failed';
+    if (failed !== this.#failing) this.#logTurn(failed ? message.message : undefined);
+    this.#failing = failed;
+    if (failed)
       pending?.reject(new StoreWriteError(`Cannot write to "${this.#path}": ${message.message}`));
+    else pending?.resolve();
+  }
+
+  /** Once when writes begin to fail and once when they work again; each failure is told to who asked for the write. */
+  #logTurn(problem: string | undefined): void {
+    const path = this.#path;
+    if (problem === undefined) this.#log.info({ path }, 'the store can be written again');
+    else this.#log.error({ path, problem }, 'the store cannot be written; reads go on');
   }
 
   #end(cause: unknown): void {

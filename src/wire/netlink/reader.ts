@@ -78,7 +78,8 @@ export function readAcknowledgement(message: NetlinkMessage): {
 } {
   const { payload, flags } = message;
   if (payload.length < 4 + NLMSG_HEADER_BYTES) throw truncated('acknowledgement', 0);
-  const errno = -payload.readInt32LE(0);
+  // 0 minus, because the negative of 0 is -0, which compares unequal in strict comparisons.
+  const errno = 0 - payload.readInt32LE(0);
   if ((flags & NLM_F_ACK_TLVS) === 0) return { errno, extack: undefined };
   const echoed =
     (flags & NLM_F_CAPPED) !== 0 ? NLMSG_HEADER_BYTES : (payload.readUInt32LE(4) + 3) & ~3;

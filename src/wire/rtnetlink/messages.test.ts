@@ -22,6 +22,9 @@ import { decodeRoute, encodeLookup, encodeRoute, RTN_BLACKHOLE, RTNH_F_ONLINK } 
 import { decodeRule, encodeRule, FR_ACT_TO_TBL } from './rule.ts';
 import { CAPTURED } from './vectors.ts';
 
+/** Objects as literals make them, so that deep equality holds. */
+const PLAIN = { noNullPrototype: true };
+
 test('decodeAddress() reads what the kernel sent', () => {
   const v4 = { index: 2, address: '192.0.2.1', prefixLength: 24, scope: 0, flags: 0x80 };
   assert.deepEqual(decodeAddress(CAPTURED.addressV4), v4);
@@ -142,26 +145,32 @@ test('decode gives back what encode wrote', () => {
       assert.deepEqual(decoded, { ...route, nextHops: 0 });
     }),
   );
-  const address = fc.record({
-    index: fc.integer({ min: 1, max: 0x7fffffff }),
-    address: anyIp(),
-    prefixLength: fc.integer({ min: 0, max: 32 }),
-    scope: byte(),
-    flags: fc.integer({ min: 0, max: 0xffffffff }),
-  });
+  const address = fc.record(
+    {
+      index: fc.integer({ min: 1, max: 0x7fffffff }),
+      address: anyIp(),
+      prefixLength: fc.integer({ min: 0, max: 32 }),
+      scope: byte(),
+      flags: fc.integer({ min: 0, max: 0xffffffff }),
+    },
+    PLAIN,
+  );
   fc.assert(
     fc.property(address, (message) => {
       assert.deepEqual(decodeAddress(payload((w) => encodeAddress(w, message))), message);
     }),
   );
-  const neighbour = fc.record({
-    family: fc.constantFrom(2, 7, 10),
-    index: fc.integer({ min: 1, max: 0x7fffffff }),
-    state: fc.integer({ min: 0, max: 0xffff }),
-    flags: byte(),
-    destination: optional(anyIp()),
-    mac: optional(anyMac()),
-  });
+  const neighbour = fc.record(
+    {
+      family: fc.constantFrom(2, 7, 10),
+      index: fc.integer({ min: 1, max: 0x7fffffff }),
+      state: fc.integer({ min: 0, max: 0xffff }),
+      flags: byte(),
+      destination: optional(anyIp()),
+      mac: optional(anyMac()),
+    },
+    PLAIN,
+  );
   fc.assert(
     fc.property(neighbour, (message) => {
       assert.deepEqual(decodeNeighbour(payload((w) => encodeNeighbour(w, message))), message);
@@ -221,16 +230,19 @@ function anyRoute() {
 
 function anyRule() {
   return fc.constantFrom<Family>(4, 6).chain((family) =>
-    fc.record({
-      family: fc.constant(family),
-      action: byte(),
-      priority: fc.integer({ min: 0, max: 0xffffffff }),
-      table: fc.integer({ min: 0, max: 0xffffffff }),
-      from: optional(anyCidr(family)),
-      to: optional(anyCidr(family)),
-      mark: optional(fc.integer({ min: 0, max: 0xffffffff })),
-      markMask: optional(fc.integer({ min: 0, max: 0xffffffff })),
-    }),
+    fc.record(
+      {
+        family: fc.constant(family),
+        action: byte(),
+        priority: fc.integer({ min: 0, max: 0xffffffff }),
+        table: fc.integer({ min: 0, max: 0xffffffff }),
+        from: optional(anyCidr(family)),
+        to: optional(anyCidr(family)),
+        mark: optional(fc.integer({ min: 0, max: 0xffffffff })),
+        markMask: optional(fc.integer({ min: 0, max: 0xffffffff })),
+      },
+      PLAIN,
+    ),
   );
 }
 

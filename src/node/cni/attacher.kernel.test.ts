@@ -1,0 +1,438 @@
+/** The whole life of an attachment in real namespaces, with the agent dying wherever it can. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { silentLogger } from '#lib/log.ts';
+import { openNetworkStack } from '#linux/network/kernel.ts';
+import { CniError } from '#wire/cni/error.ts';
+import { type CniRequest, parseCniRequest } from '#wire/cni/request.ts';
+import { encodeCniResult } from '#wire/cni/result.ts';
+import { ATTACH_POINTS, Attacher, type AttachPoint } from './attacher.ts';
+import { enableForwarding } from './link.ts';
+import { hostLinkName } from './plan.ts';
+import { AttachmentRecords } from './records.ts';
+import { TestAddresses } from './test-addresses.ts';
+
+type Request<C extends CniRequest['command']> = Extract<CniRequest, { command: C }>;
+
+/** A machine made of a namespace, with pods made of others. Everything is gone when it is disposed. */
+class Machine implements AsyncDisposable {
+  readonly addresses = new TestAddresses();
+  readonly #id = randomBytes(4).toString('hex');
+  readonly #directory = mkdtempSync(join(tmpdir(), 'tulle-cni-'));
+  readonly #namespaces: string[] = [];
+  readonly #resources = new AsyncDisposableStack();
+  readonly host = this.addNamespace('host');
+  readonly stack = this.#resources.use(openNetworkStack({ netns: this.path(this.host) }));
+  attacher = this.start();
+
+  constructor() {
+    enableForwarding(this.stack, [4, 6]);
+    this.run(this.host, 'ip link set lo up');
+    this.run(this.host, `ip address add ${HOST_V4}/32 dev lo`);
+    this.run(this.host, `ip address add ${HOST_V6}/128 dev lo`);
+  }
+
+  /** A new agent on what the last one left. `dieAt`: it stops for ever there. */
+  start(options: { dieAt?: AttachPoint; containerExists?: boolean } = {}): Attacher {
+    const { dieAt, containerExists } = options;
+    this.attacher = this.#resources.use(
+      new Attacher({
+        host: this.stack,
+        openStack: openNetworkStack,
+        records: new AttachmentRecords(this.#directory, silentLogger),
+        addresses: this.addresses,
+        mtuBytes: () => 1450,
+        dns: { nameservers: [], clusterDomain: 'cluster.local' },
+        log: silentLogger,
+        ...(containerExists === undefined ? {} : { containerExists: async () => containerExists }),
+        ...(dieAt === undefined
+          ? {}
+          : {
+              failpoint: async (point) => {
+                if (point !== dieAt) return;
+                this.#died.resolve();
+                await new Promise(() => {});
+              },
+            }),
+      }),
+    );
+    return this.attacher;
+  }
+
+  #died = Promise.withResolvers<void>();
+  /** Starts something in an agent that dies in the middle of it. */
+  async untilDeath(action: (attacher: Attacher) => Promise<unknown>, dieAt: AttachPoint) {
+    this.#died = Promise.withResolvers<void>();
+    const ended = action(this.start({ dieAt })).then(() => {
+      throw new Error(`the agent never came to "${dieAt}"`);
+    });
+    await Promise.race([this.#died.promise, ended]);
+  }
+
+  addNamespace(name: string): string {
+    const full = `tulle-${this.#id}-${name}`;
+    execFileSync('ip', ['netns', 'add', full]);
+    this.#namespaces.push(full);
+    return full;
+  }
+
+  path(namespace: string): string {
+    return `/run/netns/${namespace}`;
+  }
+
+  /** Deletes a pod's namespace. The kernel takes it apart in its own time, so this waits for the link's end. */
+  async deleteNamespace(pod: string): Promise<void> {
+    const link = hostLinkName(pod, 'eth0');
+    const gone = Promise.withResolvers<void>();
+    const look = () => {
+      if (this.stack.links.get(link) === undefined) gone.resolve();
+    };
+    const unwatch = this.stack.watch(look);
+    execFileSync('ip', ['netns', 'del', pod]);
+    look();
+    await gone.promise;
+    unwatch();
+  }
+
+  /** Runs a command in a namespace. @returns what it prints */
+  run(namespace: string, command: string): string {
+    return execFileSync('ip', ['netns', 'exec', namespace, ...command.split(' ')], {
+      encoding: 'utf8',
+    });
+  }
+
+  json(namespace: string, command: string): Record<string, unknown>[] {
+    return JSON.parse(this.run(namespace, command)) as Record<string, unknown>[];
+  }
+
+  records(): string[] {
+    return readdirSync(this.#directory);
+  }
+
+  request<C extends 'ADD' | 'DEL' | 'CHECK' | 'GC'>(
+    command: C,
+    pod: string,
+    more: { config?: object; env?: Record<string, string> } = {},
+  ): Request<C> {
+    return parseCniRequest(
+      {
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: pod,
+        CNI_NETNS: this.path(pod),
+        CNI_IFNAME: 'eth0',
+        CNI_PATH: '/opt/cni/bin',
+        ...more.env,
+      },
+      JSON.stringify({ cniVersion: '1.1.0', name: 'tulle', type: 'tulle', ...more.config }),
+    ) as Request<C>;
+  }
+
+  /** What is left of attachments, anywhere. */
+  leftovers(): unknown {
+    return {
+      links: this.stack.links
+        .list()
+        .map((it) => it.name)
+        .filter((it) => it.startsWith('tl')),
+      routes: this.stack.routes.list({ protocol: 84 }),
+      addresses: [...this.addresses.given.keys()],
+      records: this.records(),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#resources.disposeAsync();
+    for (const name of this.#namespaces)
+      if (this.exists(name)) execFileSync('ip', ['netns', 'del', name]);
+    rmSync(this.#directory, { recursive: true });
+  }
+
+  exists(namespace: string): boolean {
+    return readdirSync('/run/netns').includes(namespace);
+  }
+}
+
+const NOTHING = { links: [], routes: [], addresses: [], records: [] };
+const HOST_V4 = '198.51.100.1';
+const HOST_V6 = '2001:db8:1::1';
+const PING = 'ping -c 1 -W 2 -q';
+
+function isCniError(code: number, text: RegExp): (error: unknown) => boolean {
+  return (error) =>
+    error instanceof CniError &&
+    error.cniCode === code &&
+    text.test(`${error.message}: ${error.details}`);
+}
+
+describe('Attacher', () => {
+  test('connects pods with the host and with each other, over IPv4 and IPv6', async () => {
+    await using machine = new Machine();
+    const [a, b] = [machine.addNamespace('a'), machine.addNamespace('b')];
+    const result = await machine.attacher.add(machine.request('ADD', a));
+    await machine.attacher.add(machine.request('ADD', b));
+    assert.deepEqual(
+      result.ips.map((it) => [it.address, it.gateway, it.interface]),
+      [
+        ['192.0.2.1/32', '169.254.1.1', 1],
+        ['2001:db8::1/128', 'fe80::1', 1],
+      ],
+    );
+    for (const target of ['192.0.2.2', '2001:db8::2', HOST_V4, HOST_V6, '127.0.0.1'])
+      machine.run(a, `${PING} ${target}`);
+    machine.run(machine.host, `${PING} 192.0.2.1`);
+    machine.run(machine.host, `${PING} 2001:db8::1`);
+  });
+
+  test('makes what the kernel shows: MTU, MACs, permanent neighbours, routes with our protocol', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    const { interfaces } = await machine.attacher.add(machine.request('ADD', pod));
+    const link = hostLinkName(pod, 'eth0');
+    assert.deepEqual(interfaces[0], { name: link, mac: 'ee:ee:ee:ee:ee:ee', mtu: 1450 });
+    const [eth0] = machine.json(pod, 'ip -j link show eth0');
+    assert.deepEqual([eth0?.mtu, eth0?.address], [1450, interfaces[1]?.mac]);
+    const [host] = machine.json(machine.host, `ip -j link show ${link}`);
+    assert.deepEqual([host?.mtu, host?.address], [1450, 'ee:ee:ee:ee:ee:ee']);
+    const [neighbour] = machine.json(pod, 'ip -j neigh show 169.254.1.1');
+    assert.deepEqual([neighbour?.lladdr, neighbour?.state], ['ee:ee:ee:ee:ee:ee', ['PERMANENT']]);
+    const [route] = machine.json(machine.host, 'ip -j route show 192.0.2.1');
+    assert.deepEqual([route?.dev, route?.protocol, route?.scope], [link, '84', 'link']);
+    const read = (name: string) => machine.stack.sysctl.get(name);
+    assert.equal(read(`net/ipv4/conf/${link}/rp_filter`), '1');
+    assert.equal(read(`net/ipv4/conf/${link}/proxy_arp`), '1');
+    const linkLocal = machine.json(machine.host, `ip -j -6 address show dev ${link} scope link`);
+    assert.equal(JSON.stringify(linkLocal).match(/fe80::/g)?.length, 1, 'no address but fe80::1');
+  });
+
+  test('does not let a pod send from an address that is not its own', async () => {
+    await using machine = new Machine();
+    const [a, b] = [machine.addNamespace('a'), machine.addNamespace('b')];
+    await machine.attacher.add(machine.request('ADD', a));
+    await machine.attacher.add(machine.request('ADD', b));
+    machine.run(a, 'ip address add 203.0.113.66/32 dev eth0');
+    machine.run(machine.host, 'ip route add 203.0.113.66/32 dev lo');
+    assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 203.0.113.66 192.0.2.2'));
+    machine.run(a, `${PING} 192.0.2.2`);
+  });
+
+  test('takes everything away on DEL, as often as it is called, and without namespace', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    await machine.attacher.add(machine.request('ADD', pod));
+    await machine.deleteNamespace(pod);
+    for (let i = 0; i < 2; i++)
+      await machine.attacher.delete(machine.request('DEL', pod, { env: { CNI_NETNS: '' } }));
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('removes a link on DEL of which there is no record', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    machine.run(machine.host, `ip link add ${hostLinkName(pod, 'eth0')} type veth peer name x0`);
+    await machine.attacher.delete(machine.request('DEL', pod));
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('gives requested address and MAC', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    const config = { runtimeConfig: { ips: ['192.0.2.77'], mac: '02:00:00:00:00:77' } };
+    const result = await machine.attacher.add(machine.request('ADD', pod, { config }));
+    assert.deepEqual(
+      result.ips.map((it) => it.address),
+      ['192.0.2.77/32'],
+    );
+    const [eth0] = machine.json(pod, 'ip -j address show eth0');
+    assert.equal(eth0?.address, '02:00:00:00:00:77');
+  });
+
+  test('undoes everything when ADD fails in the middle', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    // The name is taken inside the namespace, which comes out only when the veth is made.
+    machine.run(pod, 'ip link add eth0 type bridge');
+    await assert.rejects(machine.attacher.add(machine.request('ADD', pod)), /EEXIST/);
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('refuses a path that is no namespace, and its own namespace, with code 8', async () => {
+    await using machine = new Machine();
+    const add = (path: string) =>
+      machine.attacher.add(machine.request('ADD', 'x', { env: { CNI_NETNS: path } }));
+    await assert.rejects(add('/etc/passwd'), isCniError(8, /no network namespace/));
+    await assert.rejects(add('/proc/self/ns/net'), isCniError(8, /the host's own/));
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('tells the runtime to try later while the API is away, and says when pools are exhausted', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    machine.addresses.failure = new Error('connection refused');
+    const add = () => machine.attacher.add(machine.request('ADD', pod));
+    await assert.rejects(add(), isCniError(11, /connection refused/));
+    assert.throws(() => machine.attacher.status(), isCniError(50, /connection refused/));
+    machine.addresses.failure = undefined;
+    await machine.attacher.undone();
+    machine.addresses.refusal = {
+      kind: 'exhausted',
+      family: 4,
+      pools: [],
+      message: 'pool is full',
+    };
+    await assert.rejects(add(), isCniError(100, /pool is full/));
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('DEL succeeds while the API is away, and the address is given back when it returns', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    await machine.attacher.add(machine.request('ADD', pod));
+    machine.addresses.failure = new Error('connection refused');
+    await machine.attacher.delete(machine.request('DEL', pod));
+    assert.deepEqual(machine.attacher.list(), []);
+    assert.equal(machine.stack.links.get(hostLinkName(pod, 'eth0')), undefined);
+    machine.addresses.failure = undefined;
+    await machine.attacher.undone();
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  for (const point of ATTACH_POINTS.filter((it) => it.startsWith('add:')))
+    test(`comes right after a death at "${point}": the runtime asks again, then removes`, async () => {
+      await using machine = new Machine();
+      const pod = machine.addNamespace('a');
+      await machine.untilDeath((agent) => agent.add(machine.request('ADD', pod)), point);
+      const agent = machine.start();
+      agent.recover();
+      await agent.add(machine.request('ADD', pod));
+      machine.run(machine.host, `${PING} ${agent.list()[0]?.addresses[0]?.address}`);
+      assert.equal(machine.addresses.given.size, 1);
+      await agent.delete(machine.request('DEL', pod));
+      assert.deepEqual(machine.leftovers(), NOTHING);
+    });
+
+  for (const point of ATTACH_POINTS)
+    test(`leaves nothing after a death at "${point}" and a runtime that has forgotten the pod`, async () => {
+      await using machine = new Machine();
+      const pod = machine.addNamespace('a');
+      const add = (agent: Attacher) => agent.add(machine.request('ADD', pod));
+      if (point.startsWith('add:')) await machine.untilDeath(add, point);
+      else {
+        await add(machine.attacher);
+        const del = (agent: Attacher) => agent.delete(machine.request('DEL', pod));
+        await machine.untilDeath(del, point);
+      }
+      const agent = machine.start();
+      agent.recover();
+      await agent.undone();
+      await machine.deleteNamespace(pod);
+      await agent.sweep();
+      await agent.sweep();
+      assert.deepEqual(machine.leftovers(), NOTHING);
+    });
+
+  test('gives the same answer again if it died before the runtime had it', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    await machine.untilDeath((agent) => agent.add(machine.request('ADD', pod)), 'add:attached');
+    const agent = machine.start();
+    agent.recover();
+    const before = machine.json(pod, 'ip -j link show eth0')[0]?.ifindex;
+    const result = await agent.add(machine.request('ADD', pod));
+    assert.equal(result.ips[0]?.address, '192.0.2.1/32');
+    assert.equal(machine.json(pod, 'ip -j link show eth0')[0]?.ifindex, before);
+  });
+
+  test('replaces the attachment of a container that comes back in another namespace', async () => {
+    await using machine = new Machine();
+    const [pod, next] = [machine.addNamespace('a'), machine.addNamespace('b')];
+    await machine.attacher.add(machine.request('ADD', pod));
+    const env = { CNI_NETNS: machine.path(next) };
+    const result = await machine.attacher.add(machine.request('ADD', pod, { env }));
+    assert.equal(result.ips[0]?.address, '192.0.2.2/32');
+    assert.equal(machine.addresses.given.size, 1);
+    machine.run(next, 'ip link show eth0');
+  });
+
+  test('CHECK passes after ADD and names what was broken', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    const result = await machine.attacher.add(machine.request('ADD', pod));
+    const prevResult = JSON.parse(encodeCniResult(result, '1.1.0')) as object;
+    const check = (prev: object = prevResult) =>
+      machine.attacher.check(machine.request('CHECK', pod, { config: { prevResult: prev } }));
+    await check();
+    await assert.rejects(
+      check({ ...prevResult, ips: [{ address: '203.0.113.5/32' }] }),
+      isCniError(101, /203\.0\.113\.5.*lacks address 192\.0\.2\.1/),
+    );
+    machine.run(pod, 'ip address del 192.0.2.1/32 dev eth0');
+    await assert.rejects(check(), isCniError(101, /address 192\.0\.2\.1 is missing/));
+    machine.run(machine.host, 'ip route del 192.0.2.1');
+    await assert.rejects(check(), isCniError(101, /route 192\.0\.2\.1\/32 is missing/));
+    machine.run(pod, 'ip link del eth0');
+    await assert.rejects(check(), isCniError(101, /does not exist/));
+    await machine.attacher.delete(machine.request('DEL', pod));
+    await assert.rejects(check(), isCniError(3, /not attached/));
+  });
+
+  test('GC removes what the runtime does not list, of its own network only', async () => {
+    await using machine = new Machine();
+    const pods = ['a', 'b', 'c'].map((name) => machine.addNamespace(name));
+    const [a = '', b = '', c = ''] = pods;
+    for (const pod of [a, b]) await machine.attacher.add(machine.request('ADD', pod));
+    await machine.attacher.add(machine.request('ADD', c, { config: { name: 'other' } }));
+    const config = { 'cni.dev/valid-attachments': [{ containerID: a, ifname: 'eth0' }] };
+    await machine.attacher.collect(machine.request('GC', '', { config }));
+    assert.deepEqual(
+      machine.attacher
+        .list()
+        .map((it) => it.containerId)
+        .sort(),
+      [a, c].sort(),
+    );
+    await assert.rejects(
+      machine.attacher.collect(machine.request('GC', '')),
+      isCniError(7, /valid/),
+    );
+  });
+
+  test('sweeps away a pod whose namespace vanished, at the second look', async () => {
+    await using machine = new Machine();
+    const [gone, stays] = [machine.addNamespace('a'), machine.addNamespace('b')];
+    for (const pod of [gone, stays]) await machine.attacher.add(machine.request('ADD', pod));
+    await machine.deleteNamespace(gone);
+    await machine.attacher.sweep();
+    assert.equal(machine.attacher.list().length, 2);
+    await machine.attacher.sweep();
+    assert.deepEqual(
+      machine.attacher.list().map((it) => it.containerId),
+      [stays],
+    );
+    assert.equal(machine.addresses.given.size, 1);
+  });
+
+  test('sweeps away a pod that the runtime has forgotten although its namespace is there', async () => {
+    await using machine = new Machine();
+    const agent = machine.start({ containerExists: false });
+    await agent.add(machine.request('ADD', machine.addNamespace('a')));
+    await agent.sweep();
+    await agent.sweep();
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('repairs the host side after a restart', async () => {
+    await using machine = new Machine();
+    const pod = machine.addNamespace('a');
+    await machine.attacher.add(machine.request('ADD', pod));
+    machine.run(machine.host, 'ip route del 192.0.2.1');
+    machine.run(machine.host, 'ip -6 route del 2001:db8::1');
+    machine.start().recover();
+    machine.run(machine.host, `${PING} 192.0.2.1`);
+    machine.run(machine.host, `${PING} 2001:db8::1`);
+  });
+});

@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { decodeMessage, type Message } from '#wire/dns/message.ts';
+import { name } from '#wire/dns/name.ts';
+import { answerWith, type Behaviour, startFakeUpstream } from './fake-upstream.ts';
+import { Forwarder, type ForwarderOptions } from './forward.ts';
+import { describeMessage } from './testing.ts';
+import type { Upstream } from './upstream.ts';
+
+const QUESTION = {
+  name: name('www.example.com'),
+  type: 1,
+  dnssecOk: false,
+  checkingDisabled: false,
+};
+/** Short where a test waits for it; long where the answer must come by itself. */
+const SHORT_MS = 150;
+const LONG_MS = 20_000;
+
+const good: Behaviour = (query) => [answerWith(query, ['192.0.2.80'])];
+const silent: Behaviour = () => [];
+
+function forwarderTo(
+  upstreams: readonly Upstream[],
+  options: Partial<ForwarderOptions> = {},
+): Forwarder {
+  return new Forwarder({ upstreams: () => upstreams, timeoutMs: LONG_MS, ...options });
+}
+
+async function resolveText(forwarder: Forwarder): Promise<string[] | undefined> {
+  const answer = await forwarder.resolve(QUESTION);
+  return answer === undefined ? undefined : describeMessage(decodeMessage(answer));
+}
+
+const GOOD = ['NOERROR', 'www.example.com. 300 A 192.0.2.80'];
+
+test('Forwarder asks over UDP with EDNS and recursion', async () => {
+  await using fake = await startFakeUpstream(good);
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), GOOD);
+  const [asked] = fake.asked;
+  assert.equal(asked?.transport, 'udp');
+  assert.equal(asked?.query.recursionDesired, true);
+  assert.equal(asked?.query.edns?.udpPayloadBytes, 1232);
+});
+
+test('Forwarder asks again over TCP when the answer is truncated', async () => {
+  await using fake = await startFakeUpstream((query, transport) => [
+    transport === 'udp'
+      ? answerWith(query, [], { truncated: true })
+      : answerWith(query, ['192.0.2.80']),
+  ]);
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), GOOD);
+  assert.deepEqual(
+    fake.asked.map((a) => a.transport),
+    ['udp', 'tcp'],
+  );
+});
+
+test('Forwarder ignores forged answers and takes the right one after them', async () => {
+  const forged =
+    (change: (query: Message) => Message): Behaviour =>
+    (query) => [change(answerWith(query, ['203.0.113.66'])), answerWith(query, ['192.0.2.80'])];
+  const otherName = (m: Message) => ({
+    ...m,
+    questions: m.questions.map((q) => ({ ...q, name: name('www.example.org') })),
+  });
+  for (const behaviour of [
+    forged((m) => ({ ...m, id: (m.id + 1) & 0xffff })),
+    forged(otherName),
+    forged((m) => ({ ...m, questions: m.questions.map((q) => ({ ...q, type: 28 })) })),
+    forged((m) => ({ ...m, questions: [] })),
+    forged((m) => ({ ...m, response: false })),
+  ]) {
+    await using fake = await startFakeUpstream(behaviour);
+    await using forwarder = forwarderTo([fake.upstream]);
+    assert.deepEqual(await resolveText(forwarder), GOOD);
+  }
+});
+
+test('Forwarder takes an answer in another case of letters', async () => {
+  await using fake = await startFakeUpstream((query) => [
+    answerWith(
+      {
+        ...query,
+        questions: query.questions.map((q) => ({ ...q, name: name('WWW.example.COM') })),
+      },
+      ['192.0.2.80'],
+    ),
+  ]);
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.equal((await resolveText(forwarder))?.[0], 'NOERROR');
+});
+
+test('Forwarder goes to TCP when many answers are forged', async () => {
+  await using fake = await startFakeUpstream((query, transport) =>
+    transport === 'tcp'
+      ? [answerWith(query, ['192.0.2.80'])]
+      : Array.from({ length: 16 }, (_, i) =>
+          answerWith({ ...query, id: (query.id + 1 + i) & 0xffff }, ['203.0.113.66']),
+        ),
+  );
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), GOOD);
+});
+
+test('Forwarder takes no answer from another address than the one it asked', async () => {
+  // The second server answers to the port that the first was asked from.
+  await using asked = await startFakeUpstream(silent);
+  await using liar = await startFakeUpstream(good);
+  await using forwarder = forwarderTo([asked.upstream], { timeoutMs: SHORT_MS });
+  assert.equal(await resolveText(forwarder), undefined);
+  assert.equal(liar.asked.length, 0);
+});
+
+test('Forwarder goes on to the next upstream after a timeout, a refusal and a closed port', async () => {
+  await using last = await startFakeUpstream(good);
+  await using dead = await startFakeUpstream(silent);
+  const closed = { address: '127.0.0.1', port: 1 };
+  for (const behaviour of [
+    silent,
+    ((query) => [answerWith(query, [], { rcode: 2 })]) satisfies Behaviour,
+    ((query) => [answerWith(query, [], { rcode: 5 })]) satisfies Behaviour,
+  ]) {
+    dead.behaviour = behaviour;
+    await using forwarder = forwarderTo([dead.upstream, closed, last.upstream], { timeoutMs: 400 });
+    assert.deepEqual(await resolveText(forwarder), GOOD);
+  }
+});
+
+test('Forwarder asks an upstream that failed twice after the others, until it answers', async () => {
+  await using bad = await startFakeUpstream(silent);
+  await using second = await startFakeUpstream(good);
+  await using forwarder = forwarderTo([bad.upstream, second.upstream], { timeoutMs: SHORT_MS });
+  for (let i = 0; i < 4; i++) assert.deepEqual(await resolveText(forwarder), GOOD);
+  assert.equal(bad.asked.length, 2);
+  assert.equal(second.asked.length, 4);
+});
+
+test('Forwarder returns the refusal when no upstream gives better', async () => {
+  await using fake = await startFakeUpstream((query) => [answerWith(query, [], { rcode: 5 })]);
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), ['REFUSED']);
+});
+
+test('Forwarder asks without EDNS a server that does not know it', async () => {
+  await using fake = await startFakeUpstream((query) => [
+    query.edns === undefined
+      ? answerWith(query, ['192.0.2.80'])
+      : answerWith(query, [], { rcode: 1, edns: undefined }),
+  ]);
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), GOOD);
+});
+
+test('Forwarder sends the same question once, however many ask', async () => {
+  await using fake = await startFakeUpstream(good);
+  await using forwarder = forwarderTo([fake.upstream]);
+  const answers = await Promise.all(Array.from({ length: 20 }, () => resolveText(forwarder)));
+  for (const answer of answers) assert.deepEqual(answer, GOOD);
+  assert.equal(fake.asked.length, 1);
+});
+
+test('Forwarder says why when there is no upstream, and refuses more than it can hold', async () => {
+  const reasons: string[] = [];
+  let rejected = 0;
+  const observer = { tried: () => undefined, rejected: () => rejected++ };
+  await using none = forwarderTo([], { onFailure: (_, reason) => reasons.push(reason) });
+  assert.equal(await none.resolve(QUESTION), undefined);
+  assert.match(reasons[0] ?? '', /no upstream name server/);
+  await using full = forwarderTo([], { maxConcurrent: 0, observer });
+  assert.equal(await full.resolve(QUESTION), undefined);
+  assert.equal(rejected, 1);
+});
+
+test('Forwarder ends what is under way when it is disposed', async () => {
+  await using fake = await startFakeUpstream(silent);
+  const forwarder = forwarderTo([fake.upstream]);
+  const pending = forwarder.resolve(QUESTION);
+  await forwarder[Symbol.asyncDispose]();
+  assert.equal(await pending, undefined);
+});

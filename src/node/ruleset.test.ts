@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLogger } from '#lib/log.ts';
+import { FakeNftables } from '#linux/nftables/fake.ts';
+import { accept, counter, drop } from '#wire/nftables/expressions.ts';
+import { inTable } from '#wire/nftables/objects.ts';
+import { Ruleset, type RulesetPart } from './ruleset.ts';
+
+const ADDRESSES = { set: 'addresses', key: ['ipv4_addr'] } as const;
+const key = (n: number) => ({ key: Uint8Array.of(10, 0, 0, n) });
+const part = (...names: string[]): RulesetPart => ({
+  sets: [ADDRESSES],
+  chains: names.map((name) => ({ name, rules: [{ expressions: [counter(), accept] }] })),
+});
+
+function create(nftables: FakeNftables, parts: string[] = ['a']): Ruleset {
+  return new Ruleset({ nftables, log: silentLogger }, { family: 'ip', table: 'tulle', parts });
+}
+
+function seen(nftables: FakeNftables) {
+  const table = nftables.dumpTable('ip', 'tulle');
+  return {
+    chains: table?.chains.map((chain) => chain.chain),
+    elements: table?.sets[0]?.elements.map((element) => element.key[3]).sort(),
+  };
+}
+
+test('Ruleset commits nothing before all awaited parts are defined', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables, ['a', 'b']);
+  ruleset.define('a', part('one'));
+  ruleset.commit();
+  assert.equal(nftables.dumpTable('ip', 'tulle'), undefined);
+  ruleset.define('b', { sets: [], chains: [{ name: 'two', rules: [] }] });
+  ruleset.commit();
+  assert.deepEqual(seen(nftables).chains, ['one', 'two']);
+});
+
+test('Ruleset replaces what an earlier agent left', async () => {
+  const nftables = new FakeNftables();
+  const { table, chain } = inTable('ip', 'tulle');
+  nftables.commit([table.add(), chain.add('stale')]);
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.commit();
+  assert.deepEqual(seen(nftables).chains, ['one']);
+});
+
+test('Ruleset changes only what is staged', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.stage('addresses', { add: [key(1), key(2)] });
+  ruleset.commit();
+  const handle = nftables.dumpTable('ip', 'tulle')?.handle;
+  ruleset.stage('addresses', { remove: [key(1)], add: [key(3)] });
+  ruleset.commit();
+  assert.deepEqual(seen(nftables).elements, [2, 3]);
+  assert.equal(nftables.dumpTable('ip', 'tulle')?.handle, handle, 'the table was not made anew');
+});
+
+test('Ruleset removes and adds one key in either order of staging', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.stage('addresses', { add: [key(1)] });
+  ruleset.commit();
+  ruleset.stage('addresses', { remove: [key(1)] });
+  ruleset.stage('addresses', { add: [key(1)] });
+  ruleset.commit();
+  assert.deepEqual(seen(nftables).elements, [1]);
+});
+
+test('Ruleset.define() adds, changes and removes chains', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one', 'two'));
+  ruleset.commit();
+  ruleset.define('a', {
+    sets: [ADDRESSES],
+    chains: [
+      { name: 'two', rules: [{ expressions: [drop] }] },
+      { name: 'three', rules: [] },
+    ],
+  });
+  ruleset.commit();
+  const table = nftables.dumpTable('ip', 'tulle');
+  assert.deepEqual(table?.chains.map((c) => c.chain).sort(), ['three', 'two']);
+  assert.deepEqual(
+    table?.chains.find((c) => c.chain === 'two')?.rules.map((r) => r.expressions),
+    [[drop]],
+  );
+});
+
+test('Ruleset.stageAll() makes a set hold exactly the given elements', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.stageAll('addresses', [key(1), key(2)]);
+  ruleset.commit();
+  ruleset.stageAll('addresses', [key(2), key(3)]);
+  ruleset.commit();
+  assert.deepEqual(seen(nftables).elements, [2, 3]);
+});
+
+test('Ruleset makes all anew after a transaction that the kernel refused', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.commit();
+  // As if the mirror were wrong: the chain that the next change flushes is not there.
+  nftables.commit([inTable('ip', 'tulle').chain.delete('one')]);
+  ruleset.define('a', { sets: [ADDRESSES], chains: [{ name: 'one', rules: [] }] });
+  ruleset.stage('addresses', { add: [key(7)] });
+  assert.throws(() => ruleset.commit());
+  assert.equal(ruleset.status().inSync, false);
+  ruleset.commit();
+  assert.deepEqual(seen(nftables), { chains: ['one'], elements: [7] });
+});
+
+for (const [what, operation] of [
+  ['the table', inTable('ip', 'tulle').table.delete()],
+  ['a chain', inTable('ip', 'tulle').chain.delete('one')],
+  ['elements', inTable('ip', 'tulle').set.flush('addresses')],
+] as const)
+  test(`Ruleset repairs ${what} when another program deletes it`, async () => {
+    const nftables = new FakeNftables();
+    await using ruleset = create(nftables);
+    ruleset.define('a', part('one'));
+    ruleset.stage('addresses', { add: [key(1)] });
+    ruleset.commit();
+    nftables.commitAsOther([operation]);
+    while (ruleset.status().repairs === 0) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(seen(nftables), { chains: ['one'], elements: [1] });
+  });
