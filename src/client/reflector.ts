@@ -13,7 +13,7 @@
 import type { KindRef } from '#api/kind.ts';
 import type { KubeObject, WatchEvent } from '#api/meta.ts';
 import { Backoff } from '#lib/backoff.ts';
-import type { Clock } from '#lib/clock.ts';
+import { type Clock, pause } from '#lib/clock.ts';
 import { ApiError, DecodeError, explainError, isExpired } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { ApiClient } from './port.ts';
@@ -196,18 +196,4 @@ function logFailure(log: Logger, kind: KindRef, error: unknown): void {
   else if (error instanceof ApiError)
     log.warn(fields, 'the API refused a list or watch, will retry');
   else log.warn(fields, 'lost the connection to the API, will retry');
-}
-
-/** Resolves after `delayMs` on the given clock, or at once when aborted. */
-function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const done = () => {
-      cancel();
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const cancel = clock.schedule(delayMs, done);
-    signal.addEventListener('abort', done, { once: true });
-  });
 }

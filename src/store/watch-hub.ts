@@ -35,7 +35,6 @@ export class WatchHub implements Disposable {
     for (const watch of this.#watches) {
       if (watch.wake === undefined) continue;
       for (const record of records) {
-        watch.revision = record.revision;
         if (changesUnder(watch.prefix, record).events.length > 0) {
           watch.wake();
           break;

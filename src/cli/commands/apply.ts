@@ -11,7 +11,7 @@ export async function applyCommand(
   flags: { filename: string[]; kubeconfig?: string },
   { print }: CommandContext,
 ): Promise<void> {
-  const documents = flags.filename.flatMap((file) => parseManifest(readManifest(file), file));
+  const documents = flags.filename.flatMap((file) => parseManifest(readManifest(file), { file }));
   await using client = connect(flags.kubeconfig);
   for (const { kind, object, outcome } of await applyManifest(client, documents)) {
     const group = kind.group === '' ? '' : `.${kind.group}`;

@@ -51,13 +51,22 @@ export function startMonitor(options: MonitorOptions): () => void {
     receiveQueueBytes: RECEIVE_QUEUE_BYTES,
   });
   let stopped = false;
+  let lost = false;
   const remove = options.poller.add(socket.fd, () => {
     // The poller comes back while more is waiting.
-    for (let reads = 0; reads < MAX_READS_PER_TURN; reads++) {
-      if (stopped) return;
+    for (let reads = 0; !stopped && (lost || reads < MAX_READS_PER_TURN); reads++) {
       const events = readEvents(socket, options.getLink);
-      if (events === undefined) return;
-      for (const event of events) if (!stopped) options.listener(event);
+      if (events === 'lost') lost = true;
+      else if (events !== 'none') {
+        if (!lost) for (const event of events) if (!stopped) options.listener(event);
+      } else {
+        // Only now: until its queue is empty the kernel drops further events without saying so again, and the reader
+        // of this event is about to read everything anyway.
+        const wasLost = lost;
+        lost = false;
+        if (wasLost) options.listener({ type: 'overrun' });
+        return;
+      }
     }
   });
   return () => {
@@ -68,18 +77,17 @@ export function startMonitor(options: MonitorOptions): () => void {
   };
 }
 
-/** @returns undefined when nothing is waiting */
 function readEvents(
   socket: NetlinkSocket,
   getLink: MonitorOptions['getLink'],
-): NetworkEvent[] | undefined {
+): NetworkEvent[] | 'none' | 'lost' {
   try {
     const messages = socket.receive('read network events', false);
-    if (messages.length === 0) return undefined;
+    if (messages.length === 0) return 'none';
     return messages.map((m) => eventFrom(m, getLink)).filter((event) => event !== undefined);
   } catch (error) {
     // An event that cannot be read is as good as lost.
-    if (isErrno(error, ENOBUFS) || error instanceof DecodeError) return [{ type: 'overrun' }];
+    if (isErrno(error, ENOBUFS) || error instanceof DecodeError) return 'lost';
     throw error;
   }
 }

@@ -1,0 +1,70 @@
+/** All controllers, over one set of caches. */
+import { LEASE } from '#api/coordination/v1/lease.ts';
+import { NODE } from '#api/core/v1/node.ts';
+import { POD } from '#api/core/v1/pod.ts';
+import { SERVICE } from '#api/core/v1/service.ts';
+import { ENDPOINT_SLICE, MANAGED_BY_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
+import { startCache } from '#client/cache.ts';
+import { createEventRecorder } from '#client/events.ts';
+import type { ApiClient } from '#client/port.ts';
+import { type Clock, systemClock } from '#lib/clock.ts';
+import type { Logger } from '#lib/log.ts';
+import { startEndpointSlices } from './endpoint-slices/endpoint-slices.ts';
+import { MANAGED_BY } from './endpoint-slices/plan.ts';
+import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
+import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
+import { startPodGc } from './pod-gc/pod-gc.ts';
+
+export interface ControllersOptions {
+  readonly client: ApiClient;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+export interface Controllers extends AsyncDisposable {
+  /** What is wrong at the moment, a line each; empty if nothing is. */
+  problems(): readonly string[];
+  /** Resolves when every controller has done what it knows of. */
+  settled(): Promise<void>;
+}
+
+/**
+ * Starts the controllers. They do nothing until they know the whole state, and take up again whatever a run before left
+ * unfinished. Only one set of them should run in a cluster; two would only be wasteful: every write is conditional.
+ */
+export function startControllers(options: ControllersOptions): Controllers {
+  const { client, clock = systemClock } = options;
+  const log = options.log.child({ component: 'controllers' });
+  const stack = new AsyncDisposableStack();
+  const common = { log, clock };
+  const services = stack.use(startCache(client, SERVICE, common));
+  const pods = stack.use(startCache(client, POD, common));
+  const nodes = stack.use(startCache(client, NODE, common));
+  const leases = stack.use(startCache(client, LEASE, { ...common, namespace: LEASE_NAMESPACE }));
+  const slices = stack.use(
+    startCache(client, ENDPOINT_SLICE, {
+      ...common,
+      labelSelector: `${MANAGED_BY_LABEL}=${MANAGED_BY}`,
+    }),
+  );
+  const events = stack.use(
+    createEventRecorder(client, { ...common, component: 'tulle-controllers' }),
+  );
+  const base = { ...common, client, pods, nodes };
+  const endpointSlices = stack.use(startEndpointSlices({ ...base, services, slices }));
+  const nodeLifecycle = stack.use(startNodeLifecycle({ ...base, leases, events }));
+  const podGc = stack.use(startPodGc(base));
+  const caches = { services, pods, nodes, leases, endpointslices: slices };
+  return {
+    problems: () => [
+      ...Object.entries(caches)
+        .filter(([, cache]) => !cache.isConnected)
+        .map(([resource]) => `the watch of ${resource} is down`),
+      ...endpointSlices.failing.map((key) => `the endpoint slices of ${key} cannot be written`),
+    ],
+    async settled() {
+      await Promise.all([endpointSlices.settled(), nodeLifecycle.settled(), podGc.settled()]);
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}

@@ -1,0 +1,97 @@
+/** The kernel's connection tracking table over netlink. */
+import { ENOENT, KernelError } from '#lib/errors.ts';
+import { familyOf, type Ip } from '#lib/ip.ts';
+import {
+  type ConntrackEntry,
+  decodeConntrackEntry,
+  encodeConntrackHeader,
+  encodeConntrackName,
+  IPCTNL_MSG_CT_DELETE,
+  IPCTNL_MSG_CT_GET,
+} from '#wire/conntrack/codec.ts';
+import { NETLINK_NETFILTER, NLM_F_ACK, NLM_F_REQUEST } from '#wire/netlink/constants.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
+import type { Netns, NetnsPath } from '../netns.ts';
+import { type Conntrack, type ConntrackFilter, type ConntrackName, matchesFilter } from './port.ts';
+
+/** Deletions sent before their answers are read; so many answers fit the socket's queue. */
+const MAX_DELETIONS_IN_FLIGHT = 256;
+const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
+
+/**
+ * Opens conntrack of a network namespace.
+ * @throws KernelError if the namespace cannot be entered
+ */
+export function openConntrack(options: { readonly netns?: Netns | NetnsPath } = {}): Conntrack {
+  return new KernelConntrack(options.netns);
+}
+
+class KernelConntrack implements Conntrack {
+  readonly #socket: NetlinkSocket;
+
+  constructor(netns: Netns | NetnsPath | undefined) {
+    this.#socket = new NetlinkSocket({
+      protocol: NETLINK_NETFILTER,
+      netns,
+      receiveQueueBytes: RECEIVE_QUEUE_BYTES,
+    });
+  }
+
+  list(filter: ConntrackFilter = {}): ConntrackEntry[] {
+    return this.#socket
+      .dump('list conntrack entries', { type: IPCTNL_MSG_CT_GET }, (writer) =>
+        encodeConntrackHeader(writer, filter.family),
+      )
+      .map((message) => decodeConntrackEntry(message.payload))
+      .filter((entry) => matchesFilter(entry, filter));
+  }
+
+  delete(entries: Iterable<ConntrackName>): number {
+    let deleted = 0;
+    let chunk: ConntrackName[] = [];
+    for (const entry of entries) {
+      chunk.push(entry);
+      if (chunk.length < MAX_DELETIONS_IN_FLIGHT) continue;
+      deleted += this.#deleteChunk(chunk);
+      chunk = [];
+    }
+    return deleted + this.#deleteChunk(chunk);
+  }
+
+  flush(filter: ConntrackFilter): number {
+    return this.delete(this.list(filter));
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+
+  #deleteChunk(entries: readonly ConntrackName[]): number {
+    const results = this.#socket.pipeline('delete conntrack entries', (writer) => {
+      for (const entry of entries) {
+        const message = writer.beginMessage(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK);
+        encodeConntrackHeader(writer, familyOf(entry.original.source));
+        encodeConntrackName(writer, entry);
+        writer.endMessage(message);
+      }
+    });
+    let deleted = 0;
+    results.forEach(({ errno, extack }, index) => {
+      if (errno === 0) deleted++;
+      else if (errno !== ENOENT)
+        throw new KernelError(`delete conntrack entry ${describe(entries[index])}`, errno, {
+          extack,
+          index,
+        });
+    });
+    return deleted;
+  }
+}
+
+function describe(entry: ConntrackName | undefined): string {
+  if (entry === undefined) return '';
+  const { source, sourcePort, destination, destinationPort, protocol } = entry.original;
+  const end = (address: Ip, port: number | undefined) =>
+    port === undefined ? address : `${address} port ${port}`;
+  return `protocol ${protocol} from ${end(source, sourcePort)} to ${end(destination, destinationPort)}`;
+}

@@ -1,0 +1,514 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:http2';
+import { request as httpsRequest } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { test } from 'node:test';
+import type { KubeObject, WatchEvent } from '#api/meta.ts';
+import { openMemoryStore } from '#store/memory/memory-store.ts';
+import { MAX_BODY_BYTES } from './limits.ts';
+import { openCa } from './pki/ca.ts';
+import { issueClientCertificate } from './pki/issue.ts';
+import { type Call, type ServerFixture, startServerFixture } from './server-fixture.ts';
+
+const CONFIG_MAPS = '/api/v1/namespaces/default/configmaps';
+const TABLE = 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json';
+
+const configMap = (name: string, labels: Record<string, string> = {}) => ({
+  apiVersion: 'v1',
+  kind: 'ConfigMap',
+  metadata: { name, labels },
+});
+
+interface OpenWatch {
+  next(): Promise<WatchEvent<KubeObject>>;
+  /** Resolves when the server ended the stream in order; rejects when it broke. */
+  readonly ended: Promise<void>;
+  close(): void;
+}
+
+/** Opens a watch; resolves when the server has begun to answer. */
+async function openWatch(
+  fixture: ServerFixture,
+  path: string,
+  call: Call = {},
+): Promise<OpenWatch> {
+  const request = httpsRequest({
+    ...fixture.options('GET', path, { as: fixture.admin, ...call }),
+    agent: false,
+  });
+  request.end();
+  const [response] = await once(request, 'response');
+  assert.equal(response.statusCode, 200);
+  const lines = createInterface({ input: response })[Symbol.asyncIterator]();
+  const ended = new Promise<void>((resolve, reject) => {
+    response.once('end', resolve);
+    response.once('error', reject);
+  });
+  ended.catch(() => {}); // only some tests look at it
+  return {
+    async next() {
+      const { value, done } = await lines.next();
+      assert.ok(!done, 'the watch ended');
+      return JSON.parse(value);
+    },
+    ended,
+    close: () => request.destroy(),
+  };
+}
+
+test('the server tells who has no credential, a bad one, and one without the right', async () => {
+  await using fixture = await startServerFixture();
+  assert.equal((await fixture.call('GET', '/api/v1/nodes')).status, 401);
+  const otherDirectory = mkdtempSync(join(tmpdir(), 'tulle-other-'));
+  try {
+    const other = await openCa({ directory: otherDirectory });
+    const issued = await issueClientCertificate(other, {
+      commonName: 'admin',
+      organizations: ['system:masters'],
+    });
+    const as = { cert: issued.certificatePem, key: issued.keyPem };
+    const refused = await fixture.call('GET', '/api/v1/nodes', { as });
+    assert.equal(refused.status, 401);
+    assert.match(refused.text, /the client certificate is not accepted/);
+  } finally {
+    rmSync(otherDirectory, { recursive: true });
+  }
+  const node = await fixture.identity('system:node:m1', ['system:nodes']);
+  assert.equal((await fixture.call('GET', '/api/v1/nodes', { as: node })).status, 200);
+  const secrets = await fixture.call('GET', '/api/v1/secrets', { as: node });
+  assert.equal(secrets.status, 403);
+  assert.equal(secrets.json().kind, 'Status');
+  assert.equal(secrets.json().reason, 'Forbidden');
+});
+
+test('the server does not take the certificate of a server for a client', async () => {
+  await using fixture = await startServerFixture();
+  const { issueServerCertificate } = await import('./pki/issue.ts');
+  const issued = await issueServerCertificate(fixture.ca, {
+    commonName: 'admin',
+    names: ['localhost'],
+    ips: [],
+  });
+  const as = { cert: issued.certificatePem, key: issued.keyPem };
+  assert.equal((await fixture.call('GET', '/api/v1/nodes', { as })).status, 401);
+});
+
+test('a fresh server has the objects every cluster has, and does not make them twice', async () => {
+  await using store = openMemoryStore();
+  const directory = mkdtempSync(join(tmpdir(), 'tulle-again-'));
+  try {
+    let revision = 0;
+    for (const start of ['first', 'second']) {
+      await using fixture = await startServerFixture({ store, directory });
+      const { items } = (
+        await fixture.call('GET', '/api/v1/services', { as: fixture.admin })
+      ).json();
+      const addresses = items.map((item) => (item.spec as { clusterIP: string }).clusterIP);
+      assert.deepEqual(addresses, ['10.96.0.1', '10.96.0.10'], start);
+      const pools = await fixture.call('GET', '/apis/tulle.dev/v1alpha1/ippools', {
+        as: fixture.admin,
+      });
+      assert.equal(pools.json().items.length, 1, start);
+      const now = await store.revision();
+      if (start === 'second') assert.equal(now, revision);
+      revision = now;
+    }
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('a pool that an operator deleted does not come back', async () => {
+  await using store = openMemoryStore();
+  const path = '/apis/tulle.dev/v1alpha1/ippools';
+  {
+    await using fixture = await startServerFixture({ store });
+    assert.equal(
+      (await fixture.call('DELETE', `${path}/default`, { as: fixture.admin })).status,
+      200,
+    );
+  }
+  await using fixture = await startServerFixture({ store });
+  assert.equal((await fixture.call('GET', path, { as: fixture.admin })).json().items.length, 0);
+});
+
+test('objects are made, read, changed and deleted', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const created = await fixture.call('POST', CONFIG_MAPS, { as, body: configMap('a') });
+  assert.equal(created.status, 201);
+  const again = await fixture.call('POST', CONFIG_MAPS, { as, body: configMap('a') });
+  assert.deepEqual([again.status, again.json().reason], [409, 'AlreadyExists']);
+  const put = await fixture.call('PUT', `${CONFIG_MAPS}/a`, {
+    as,
+    body: { ...created.json(), data: { x: '1' } },
+  });
+  assert.equal(put.status, 200);
+  const stale = await fixture.call('PUT', `${CONFIG_MAPS}/a`, { as, body: created.json() });
+  assert.deepEqual([stale.status, stale.json().reason], [409, 'Conflict']);
+  for (const [type, body] of [
+    ['application/merge-patch+json', { data: { y: '2', x: null } }],
+    ['application/json-patch+json', [{ op: 'add', path: '/data/z', value: '3' }]],
+    ['application/strategic-merge-patch+json', { metadata: { finalizers: ['tulle.dev/x'] } }],
+  ] as const) {
+    const headers = { 'content-type': type };
+    const patched = await fixture.call('PATCH', `${CONFIG_MAPS}/a`, { as, body, headers });
+    assert.equal(patched.status, 200, patched.text);
+  }
+  const read = (await fixture.call('GET', `${CONFIG_MAPS}/a`, { as })).json();
+  assert.deepEqual(read.data, { y: '2', z: '3' });
+  const held = await fixture.call('DELETE', `${CONFIG_MAPS}/a`, { as });
+  assert.ok((held.json().metadata as { deletionTimestamp?: string }).deletionTimestamp);
+  const headers = { 'content-type': 'application/merge-patch+json' };
+  const body = { metadata: { finalizers: null } };
+  await fixture.call('PATCH', `${CONFIG_MAPS}/a`, { as, body, headers });
+  assert.equal((await fixture.call('GET', `${CONFIG_MAPS}/a`, { as })).status, 404);
+});
+
+test('deletecollection deletes what its selector chooses', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  for (const [name, app] of [
+    ['a', 'web'],
+    ['b', 'db'],
+    ['c', 'web'],
+  ] as const)
+    await fixture.call('POST', CONFIG_MAPS, { as, body: configMap(name, { app }) });
+  const deleted = await fixture.call('DELETE', `${CONFIG_MAPS}?labelSelector=app%3Dweb`, { as });
+  assert.equal(deleted.json().items.length, 2);
+  const left = (await fixture.call('GET', CONFIG_MAPS, { as })).json();
+  assert.deepEqual(
+    left.items.map((item) => (item.metadata as { name: string }).name),
+    ['b'],
+  );
+});
+
+test('unknown fields are refused, warned of or dropped, as the client wishes', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const body = (name: string) => ({ ...configMap(name), daata: {} });
+  const strict = await fixture.call('POST', `${CONFIG_MAPS}?fieldValidation=Strict`, {
+    as,
+    body: body('a'),
+  });
+  assert.equal(strict.status, 400);
+  assert.match(strict.text, /strict decoding error: unknown field \\"daata\\"/);
+  const warned = await fixture.call('POST', CONFIG_MAPS, { as, body: body('a') });
+  assert.equal(warned.status, 201);
+  assert.match(String(warned.headers.warning), /^299 - "unknown field \\"daata\\"/);
+  assert.equal(warned.json().daata, undefined);
+  const silent = await fixture.call('POST', `${CONFIG_MAPS}?fieldValidation=Ignore`, {
+    as,
+    body: body('b'),
+  });
+  assert.equal(silent.headers.warning, undefined);
+  const wrong = await fixture.call('POST', `${CONFIG_MAPS}?fieldValidation=Maybe`, {
+    as,
+    body: body('c'),
+  });
+  assert.equal(wrong.status, 400);
+});
+
+test('bad requests are answered with a Status that says what is wrong', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const protobuf = { 'content-type': 'application/vnd.kubernetes.protobuf' };
+  const apply = { 'content-type': 'application/apply-patch+yaml' };
+  const cases: readonly (readonly [string, string, Call, number, RegExp])[] = [
+    ['POST', CONFIG_MAPS, { body: '{' }, 400, /not valid JSON/],
+    ['POST', CONFIG_MAPS, { body: '' }, 400, /empty/],
+    ['POST', CONFIG_MAPS, { body: '[]' }, 400, /must be a ConfigMap object/],
+    ['POST', CONFIG_MAPS, { body: { kind: 'Secret' } }, 400, /this URL takes a \\"ConfigMap\\"/],
+    ['POST', CONFIG_MAPS, { body: { ...configMap('a'), data: { a: 1 } } }, 400, /data\[a\]/],
+    ['POST', CONFIG_MAPS, { body: 'x', headers: protobuf }, 415, /does not read protobuf bodies/],
+    [
+      'POST',
+      CONFIG_MAPS,
+      { body: 'x', headers: { 'content-type': 'text/html' } },
+      415,
+      /unknown format/,
+    ],
+    [
+      'POST',
+      CONFIG_MAPS,
+      { body: { ...configMap('a'), metadata: { name: 'a', namespace: 'b' } } },
+      400,
+      /does not match the namespace/,
+    ],
+    ['POST', '/api/v1/configmaps', { body: configMap('a') }, 400, /namespace is missing/],
+    ['POST', '/api/v1/namespaces/default/nodes', { body: {} }, 404, /could not find/],
+    ['POST', `${CONFIG_MAPS}?dryRun=Some`, { body: configMap('a') }, 400, /dryRun/],
+    ['PATCH', `${CONFIG_MAPS}/a`, { body: '{}', headers: apply }, 415, /server-side apply/],
+    ['PATCH', `${CONFIG_MAPS}/a`, { body: '{}' }, 415, /unknown format/],
+    ['GET', '/api/v1/things', {}, 404, /could not find the requested resource/],
+    ['GET', '/nowhere', {}, 404, /could not find the requested resource/],
+    ['PUT', CONFIG_MAPS, { body: {} }, 405, /does not allow PUT/],
+    ['GET', `${CONFIG_MAPS}/a/exec`, {}, 404, /could not find/],
+    [
+      'GET',
+      CONFIG_MAPS,
+      { headers: { accept: 'image/png' } },
+      406,
+      /only the following media types/,
+    ],
+    ['GET', `${CONFIG_MAPS}?limit=many`, {}, 400, /limit=many/],
+    ['GET', `${CONFIG_MAPS}?watch=1&sendInitialEvents=true`, {}, 400, /resourceVersionMatch/],
+    ['GET', '/api/v1/nodes/%zz', {}, 400, /percent-encoding/],
+  ];
+  for (const [method, path, call, status, pattern] of cases) {
+    const response = await fixture.call(method, path, { as, ...call });
+    assert.equal(response.status, status, `${method} ${path}: ${response.text}`);
+    assert.match(response.text, pattern, `${method} ${path}`);
+    assert.equal(response.json().kind, 'Status');
+    assert.equal(response.json().code, status);
+  }
+});
+
+test('a body that is too large is refused, and the server goes on', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const request = httpsRequest({
+    ...fixture.options('POST', CONFIG_MAPS, { as, body: '' }),
+    agent: false,
+  });
+  request.on('error', () => {}); // the server closes while we write
+  request.write(Buffer.alloc(MAX_BODY_BYTES + 1, 'x'));
+  const [response] = await once(request, 'response');
+  assert.equal(response.statusCode, 413);
+  request.destroy();
+  assert.equal((await fixture.call('GET', CONFIG_MAPS, { as })).status, 200);
+});
+
+test('YAML is read, and written for who asks', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const body = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: "1"}\n';
+  const headers = { 'content-type': 'application/yaml' };
+  assert.equal((await fixture.call('POST', CONFIG_MAPS, { as, body, headers })).status, 201);
+  const read = await fixture.call('GET', `${CONFIG_MAPS}/a`, {
+    as,
+    headers: { accept: 'application/yaml' },
+  });
+  assert.match(read.text, /^data:\n {2}x: "1"$/m);
+  const twice = 'kind: ConfigMap\nkind: ConfigMap\n';
+  assert.equal((await fixture.call('POST', CONFIG_MAPS, { as, body: twice, headers })).status, 400);
+  const bomb = `a: &a [x,x,x,x,x,x,x,x,x]\n${'bcdefgh'
+    .split('')
+    .map((key, i) => `${key}: &${key} [${Array(9).fill(`*${'abcdefg'[i]}`).join(',')}]`)
+    .join('\n')}\n`;
+  assert.equal((await fixture.call('POST', CONFIG_MAPS, { as, body: bomb, headers })).status, 400);
+});
+
+test('a list is shown as a table, as metadata, and in pages', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  for (const name of ['a', 'b', 'c'])
+    await fixture.call('POST', CONFIG_MAPS, { as, body: configMap(name) });
+  const table = (await fixture.call('GET', CONFIG_MAPS, { as, headers: { accept: TABLE } })).json();
+  assert.equal(table.kind, 'Table');
+  assert.deepEqual(
+    (table.rows as { cells: string[] }[]).map(({ cells }) => cells[0]),
+    ['a', 'b', 'c'],
+  );
+  const accept = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
+  const metadata = (await fixture.call('GET', CONFIG_MAPS, { as, headers: { accept } })).json();
+  assert.equal(metadata.kind, 'PartialObjectMetadataList');
+  const page = (await fixture.call('GET', `${CONFIG_MAPS}?limit=2`, { as })).json();
+  const { continue: token, remainingItemCount } = page.metadata as Record<string, string>;
+  assert.equal(remainingItemCount, 1);
+  const rest = (
+    await fixture.call('GET', `${CONFIG_MAPS}?limit=2&continue=${token}`, { as })
+  ).json();
+  assert.equal(rest.items.length, 1);
+});
+
+test('a watch shows changes as they come', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const list = (await fixture.call('GET', CONFIG_MAPS, { as })).json();
+  const { resourceVersion } = list.metadata as { resourceVersion: string };
+  const watch = await openWatch(
+    fixture,
+    `${CONFIG_MAPS}?watch=true&resourceVersion=${resourceVersion}`,
+  );
+  await fixture.call('POST', CONFIG_MAPS, { as, body: configMap('a') });
+  await fixture.call('DELETE', `${CONFIG_MAPS}/a`, { as });
+  assert.equal((await watch.next()).type, 'ADDED');
+  assert.equal((await watch.next()).type, 'DELETED');
+  watch.close();
+});
+
+test('a watch with initial events marks their end with a bookmark', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  await fixture.call('POST', CONFIG_MAPS, { as, body: configMap('a') });
+  const query =
+    'watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan';
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?${query}`);
+  assert.equal((await watch.next()).type, 'ADDED');
+  const mark = await watch.next();
+  assert.ok(mark.type === 'BOOKMARK');
+  assert.equal(mark.object.metadata.annotations?.['k8s.io/initial-events-end'], 'true');
+  assert.equal(mark.object.metadata.resourceVersion, String(await fixture.store.revision()));
+  assert.equal(mark.object.kind, 'ConfigMap');
+  watch.close();
+});
+
+test('a watch as a table says its columns once', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  for (const name of ['a', 'b'])
+    await fixture.call('POST', CONFIG_MAPS, { as, body: configMap(name) });
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true`, {
+    headers: { accept: TABLE },
+  });
+  type Columns = { columnDefinitions: unknown[] };
+  const first = (await watch.next()).object as unknown as Columns;
+  const second = (await watch.next()).object as unknown as Columns;
+  assert.ok(first.columnDefinitions.length > 0);
+  assert.equal(second.columnDefinitions.length, 0);
+  watch.close();
+});
+
+test('a watch from a compacted revision is answered with 410 in the stream', async () => {
+  await using fixture = await startServerFixture();
+  await fixture.store.compact(await fixture.store.revision());
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true&resourceVersion=1`);
+  const event = await watch.next();
+  assert.ok(event.type === 'ERROR');
+  assert.equal(event.object.code, 410);
+  assert.equal(event.object.reason, 'Expired');
+  await watch.ended;
+});
+
+test('a watch from a revision of another life of the store makes the client list again', async () => {
+  await using fixture = await startServerFixture();
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true&resourceVersion=1000000`);
+  const event = await watch.next();
+  assert.ok(event.type === 'ERROR');
+  assert.equal(event.object.code, 410);
+});
+
+test('a watch ends in order after the time the client asked for', async () => {
+  await using fixture = await startServerFixture();
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true&timeoutSeconds=1`);
+  await watch.ended;
+});
+
+test('stopping the server ends its watches in order', async () => {
+  await using fixture = await startServerFixture();
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true`);
+  await fixture.server[Symbol.asyncDispose]();
+  await watch.ended;
+  await assert.rejects(fixture.call('GET', '/healthz'));
+});
+
+test('a client that goes away frees what its watch held', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const pattern =
+    /apiserver_registered_watchers\{group="",version="v1",resource="configmaps"\} (\d+)/;
+  const count = async () => pattern.exec((await fixture.call('GET', '/metrics', { as })).text)?.[1];
+  const watch = await openWatch(fixture, `${CONFIG_MAPS}?watch=true`);
+  assert.equal(await count(), '1');
+  watch.close();
+  while ((await count()) !== '0'); // the test's own time limit ends a server that never frees it
+});
+
+test('many watches and requests share one HTTP/2 connection', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const session = connect(fixture.server.url, { ...as, ca: fixture.ca.certificatePem });
+  const events: Promise<string>[] = [];
+  for (let i = 0; i < 20; i++) {
+    const stream = session.request({ ':path': `${CONFIG_MAPS}?watch=true` });
+    await once(stream, 'response');
+    events.push(
+      (async () => {
+        for await (const line of createInterface({ input: stream }))
+          return JSON.parse(line).object.metadata.name;
+      })(),
+    );
+  }
+  const post = session.request({
+    ':method': 'POST',
+    ':path': CONFIG_MAPS,
+    'content-type': 'application/json',
+  });
+  post.end(JSON.stringify(configMap('a')));
+  const [headers] = await once(post, 'response');
+  assert.equal(headers[':status'], 201);
+  assert.deepEqual(new Set(await Promise.all(events)), new Set(['a']));
+  session.destroy();
+});
+
+test('a node joins with a token, once it is checked, and with nothing else', async () => {
+  await using fixture = await startServerFixture();
+  const { generateKeyPairSync } = await import('node:crypto');
+  assert.ok(generateKeyPairSync);
+  const join = (headers: Record<string, string>) =>
+    fixture.call('POST', '/tulle/v1/join', { body: { nodeName: 'm1', csr: 'none' }, headers });
+  assert.equal((await join({})).status, 401);
+  assert.equal((await join({ authorization: 'Bearer aaaaaa.bbbbbbbbbbbbbbbb' })).status, 401);
+  assert.equal(
+    (await fixture.call('GET', '/api/v1/nodes', { headers: { authorization: 'Bearer x' } })).status,
+    401,
+  );
+  const ca = await fixture.call('GET', '/tulle/v1/ca');
+  assert.equal(ca.text.trim(), fixture.ca.certificatePem.trim());
+});
+
+test('discovery comes in one document or in pieces', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const accept =
+    'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json';
+  const whole = await fixture.call('GET', '/apis', { as, headers: { accept } });
+  assert.match(String(whole.headers['content-type']), /as=APIGroupDiscoveryList/);
+  assert.equal(whole.json().kind, 'APIGroupDiscoveryList');
+  const groups = (await fixture.call('GET', '/apis', { as })).json().groups as { name: string }[];
+  assert.deepEqual(
+    groups.map(({ name }) => name),
+    whole.json().items.map((item) => (item.metadata as { name: string }).name),
+  );
+  const resources = (await fixture.call('GET', '/api/v1', { as })).json().resources as {
+    name: string;
+  }[];
+  assert.ok(resources.some(({ name }) => name === 'pods/status'));
+  assert.equal((await fixture.call('GET', '/apis/none', { as })).status, 404);
+});
+
+test('schemas are served for each version, with their hash', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const { paths } = (await fixture.call('GET', '/openapi/v3', { as })).json();
+  const { serverRelativeURL } =
+    (paths as Record<string, { serverRelativeURL: string }>)['api/v1'] ?? {};
+  const document = await fixture.call('GET', serverRelativeURL ?? '', { as });
+  assert.equal(document.status, 200);
+  assert.ok(serverRelativeURL?.endsWith(String(document.headers.etag).replaceAll('"', '')));
+});
+
+test('health is open to everyone, figures are not', async () => {
+  await using fixture = await startServerFixture();
+  for (const path of ['/healthz', '/livez', '/readyz'])
+    assert.equal((await fixture.call('GET', path)).text, 'ok', path);
+  assert.match((await fixture.call('GET', '/readyz?verbose')).text, /\[\+\]store ok/);
+  assert.equal((await fixture.call('GET', '/metrics')).status, 401);
+  const figures = (await fixture.call('GET', '/metrics', { as: fixture.admin })).text;
+  assert.match(figures, /apiserver_request_total\{verb="get".*code="200"\}/);
+  assert.match(figures, /tulle_store_revision \d+/);
+});
+
+test('a second server on the same port is refused with what to do', async () => {
+  await using fixture = await startServerFixture();
+  await assert.rejects(startServerFixture({ port: fixture.server.address.port }), {
+    name: 'UserError',
+    message: /Cannot listen on 127\.0\.0\.1:\d+/,
+    hint: /Another program/,
+  });
+});
