@@ -42,13 +42,13 @@ export async function runAgent(
     });
   const log = createLogger({ level: options.logLevel });
   await using stack = new AsyncDisposableStack();
-  const network = stack.use(openNetworkStack());
-  const nftables = stack.use(openNftables());
+  const poller = stack.use(new Poller());
+  const network = stack.use(openNetworkStack({ poller }));
+  const nftables = stack.use(openNftables({ poller }));
   probeKernel(network, nftables);
   const nodeName = options.nodeName ?? hostname().toLowerCase();
   const config = await clientConfig(options, nodeName, log, signal);
   const client = stack.use(createApiClient(config));
-  const poller = stack.use(new Poller());
   stack.use(
     await startAgent(
       {

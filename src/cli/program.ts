@@ -25,6 +25,7 @@ export function createProgram(version: string, daemons: Daemons, context: Comman
   const program = new Command('tulle')
     .description('The container network in one program: CNI, services, DNS, policy.')
     .version(version)
+    .enablePositionalOptions()
     .showHelpAfterError('(run with --help for the options)')
     .configureHelp({ showGlobalOptions: true })
     .exitOverride((error) => {
@@ -130,6 +131,7 @@ function addLabCommands(program: Command, context: CommandContext): void {
   const lab = program
     .command('lab')
     .description('machines made of namespaces, for trying and testing');
+  lab.enablePositionalOptions();
   const named = () => new Option('--lab <name>', 'default: the only lab there is');
   lab
     .command('up [name]')
@@ -168,6 +170,4 @@ function addLabCommands(program: Command, context: CommandContext): void {
     .description('remove a lab, all of it (default: the only one)')
     .option('--all', 'remove all labs', false)
     .action((name: string | undefined, flags: { all: boolean }) => labDown(name, flags, context));
-  program.enablePositionalOptions();
-  lab.enablePositionalOptions();
 }

@@ -123,7 +123,7 @@ export async function runLeaderElection(options: LeaderElectionOptions): Promise
   const { signal, log, name, times = DEFAULT_LEASE_TIMES, lead } = options;
   const candidate = new Candidate(options, times);
   while (!signal.aborted) {
-    if (!(await candidate.tryHold())) {
+    if (!(await candidate.tryHold(times.renewDeadlineMs))) {
       await candidate.rest();
       continue;
     }
@@ -164,10 +164,10 @@ class Candidate {
     this.#clock = options.clock ?? systemClock;
   }
 
-  /** Takes or renews the lease. @returns whether we hold it now; failures are logged */
-  async tryHold(): Promise<boolean> {
+  /** Takes or renews the lease within a time limit. @returns whether we hold it now; failures are logged */
+  async tryHold(limitMs: number): Promise<boolean> {
     const { client, identity, name, namespace, log } = this.#options;
-    const limit = AbortSignal.timeout(this.#times.renewDeadlineMs);
+    const limit = AbortSignal.timeout(limitMs);
     try {
       const lease = await this.#read(limit);
       this.#observation = observeLease(this.#observation, lease, this.#clock.now());
@@ -200,15 +200,15 @@ class Candidate {
 
   /** Renews until the term ends, or ends it when renewing has failed for too long. */
   async renewUntil(term: AbortController): Promise<void> {
-    let renewedAtMs = this.#clock.now();
+    let deadlineMs = this.#clock.now() + this.#times.renewDeadlineMs;
     while (!term.signal.aborted) {
-      await pause(this.#clock, this.#times.retryMs, term.signal);
+      const leftMs = () => Math.max(1, deadlineMs - this.#clock.now());
+      await pause(this.#clock, Math.min(this.#times.retryMs, leftMs()), term.signal);
       if (term.signal.aborted) return;
-      const startedAtMs = this.#clock.now();
       // The deadline counts from before the request: others count from when the server had it.
-      if (await this.tryHold()) renewedAtMs = startedAtMs;
-      const isLost = this.#held === undefined;
-      if (isLost || this.#clock.now() - renewedAtMs >= this.#times.renewDeadlineMs)
+      const nextDeadlineMs = this.#clock.now() + this.#times.renewDeadlineMs;
+      if (await this.tryHold(leftMs())) deadlineMs = nextDeadlineMs;
+      if (this.#held === undefined || this.#clock.now() >= deadlineMs)
         term.abort(new Error('the lease is lost'));
     }
   }

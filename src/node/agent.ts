@@ -145,7 +145,8 @@ export async function startAgent(
     ),
   );
   const localAddresses = [...dnsServiceIps, DNS_LINK_LOCAL_V4];
-  started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses })).start();
+  const local = started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses }));
+  await local.start();
   const dns = started.use(
     startDns({
       services,

@@ -75,6 +75,10 @@ export class Mvcc {
   get compactRevision(): number {
     return this.#compactRevision;
   }
+  /** Keys that exist, or existed since the compact revision. */
+  get keyCount(): number {
+    return this.#sorted.size;
+  }
   /** Memory that the changes since the compact revision take, roughly. */
   get historyBytes(): number {
     return this.#logBytes;

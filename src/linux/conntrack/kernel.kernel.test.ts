@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
+import { CONNTRACK_STATUS } from '#wire/conntrack/codec.ts';
 import { accept, CT_STATE } from '#wire/nftables/expressions.ts';
 import { anyBit, ct } from '#wire/nftables/match.ts';
-import { CONNTRACK_STATUS } from '#wire/conntrack/codec.ts';
 import { inTable } from '#wire/nftables/objects.ts';
 import { openNftables } from '../nftables/kernel.ts';
 import { conntrackContract } from './contract.ts';
@@ -72,7 +72,11 @@ test('openConntrack() sees and deletes the flow that a packet made', () => {
   using conntrack = openConntrack({ netns: namespace.path });
   const flows = conntrack.list({ protocol: 17, originalDestinationPort: 7654 });
   assert.deepEqual(
-    flows.map((flow) => [flow.original.sourcePort, flow.reply.destinationPort, flow.status & CONNTRACK_STATUS.confirmed]),
+    flows.map((flow) => [
+      flow.original.sourcePort,
+      flow.reply.destinationPort,
+      flow.status & CONNTRACK_STATUS.confirmed,
+    ]),
     [[4567, 4567, 8]],
   );
   assert.equal(conntrack.flush({ originalDestinationPort: 7654 }), 1);

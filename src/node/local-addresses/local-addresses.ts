@@ -52,6 +52,8 @@ export class LocalAddresses implements AsyncDisposable {
     this.#stopWatch = this.#stack.watch((event) => {
       const concerns =
         event.type === 'overrun' ||
+        // A link that goes down takes its routes along without a word about them.
+        (event.type === 'link' && event.link.loopback) ||
         (event.type === 'route' &&
           event.deleted &&
           event.route.protocol === ROUTE_PROTOCOL &&

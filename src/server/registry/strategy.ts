@@ -81,7 +81,7 @@ export function prepareForCreate(
     apiVersion: apiVersionOf(kind),
     kind: kind.kind,
     metadata: {
-      ...metadata,
+      ...withoutEmpty(metadata),
       name: identity.name,
       ...(kind.namespaced ? { namespace: identity.namespace } : {}),
       uid: identity.uid,
@@ -120,7 +120,7 @@ export function prepareForUpdate(
     apiVersion: apiVersionOf(kind),
     kind: kind.kind,
     metadata: {
-      ...metadata,
+      ...withoutEmpty(metadata),
       ...ownedByServer(stored.metadata),
       name: stored.metadata.name,
       ...(kind.namespaced ? { namespace: stored.metadata.namespace ?? '' } : {}),
@@ -137,6 +137,17 @@ export function hasSubresource(kind: KindDefinition, subresource: string): boole
     strategyOf(kind).subresources?.[subresource] !== undefined
   );
 }
+
+/** An empty map or list of the metadata is the same as none, and is left out, as in Go's `omitempty`. */
+function withoutEmpty<T extends Partial<KubeObject['metadata']>>(metadata: T): T {
+  const kept = { ...metadata };
+  for (const field of EMPTIABLE_FIELDS) {
+    const value = kept[field];
+    if (value !== undefined && Object.keys(value).length === 0) delete kept[field];
+  }
+  return kept;
+}
+const EMPTIABLE_FIELDS = ['labels', 'annotations', 'finalizers', 'ownerReferences'] as const;
 
 /** Metadata that no client can change, with `undefined` standing for "not there" so that it covers what was sent. */
 function ownedByServer(stored: KubeObject['metadata']): Partial<KubeObject['metadata']> {

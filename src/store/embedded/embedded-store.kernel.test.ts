@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { silentLogger } from '#lib/log.ts';
 import { put, text } from '../contract.ts';
 import type { WriteOp } from '../port.ts';
 import { StoreWriteError } from '../port.ts';
@@ -20,9 +21,12 @@ test('a full disk refuses writes, not reads, and writes go on when there is spac
   const directory = join(disk, 'data');
   const filler = join(disk, 'filler');
   const large: WriteOp = { type: 'put', key: '/large', value: new Uint8Array(300_000) };
+  const logged: string[] = [];
+  const record = (_fields: object, message: string) => void logged.push(message);
+  const log = { ...silentLogger, info: record, error: record };
   let acknowledged: number;
   {
-    await using store = await openEmbeddedStore({ directory });
+    await using store = await openEmbeddedStore({ directory, log });
     await store.transact([], [put('/a', 'before')]);
     writeFileSync(filler, new Uint8Array(900_000));
     await assert.rejects(store.transact([], [put('/a', 'never'), large]), (error) => {
@@ -40,6 +44,11 @@ test('a full disk refuses writes, not reads, and writes go on when there is spac
     assert.deepEqual(again, { succeeded: true, revision: 2 });
     acknowledged = again.revision;
   }
+  assert.deepEqual(logged, [
+    'store opened',
+    'the store cannot be written; reads go on',
+    'the store can be written again',
+  ]);
   await using store = await openEmbeddedStore({ directory });
   assert.equal(await store.revision(), acknowledged);
   assert.equal(text((await store.get('/a'))?.value), 'after');

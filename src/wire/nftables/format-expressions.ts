@@ -17,6 +17,10 @@ interface Held {
   readonly text: string;
   readonly bytes: number;
   readonly type: DataTypeName | undefined;
+  /** Bytes of no known meaning: printed in hexadecimal. */
+  readonly raw?: boolean;
+  /** Only this many first bytes of an address were loaded, which compares a prefix. */
+  readonly leadingBytes?: number;
   /** Set after a mask: printed as a prefix if it is one. */
   readonly mask?: Uint8Array;
   readonly unmasked?: string;
@@ -72,12 +76,9 @@ class Printer {
       case 'meta':
         this.#hold(e.to, `meta ${e.key}`, META_TYPES[e.key]);
         break;
-      case 'payload': {
-        const place = `${e.base} ${e.offset} ${e.bytes}`;
-        const [, name, type] = FIELDS.find(([known]) => known === place) ?? [];
-        this.#hold(e.to, name ?? `@${e.base},${e.offset * 8},${e.bytes * 8}`, type, e.bytes);
+      case 'payload':
+        this.#registers.set(e.to, heldField(e));
         break;
-      }
       case 'ct': {
         const direction = e.direction === undefined ? '' : `${e.direction} `;
         this.#hold(e.to, `ct ${direction}${e.key}`, CT_TYPES[e.key]);
@@ -214,12 +215,13 @@ class Printer {
   #bitwise(e: Extract<Expression, { kind: 'bitwise' }>): void {
     const held = this.#registers.get(e.from);
     const type = held?.type;
-    const masked = `${this.#at(e.from)} & ${formatValue(e.mask, type)}`;
-    const xor = e.xor.every((byte) => byte === 0) ? '' : ` ^ ${formatValue(e.xor, type)}`;
+    const masked = `${this.#at(e.from)} & ${formatHeld(e.mask, held)}`;
+    const xor = e.xor.every((byte) => byte === 0) ? '' : ` ^ ${formatHeld(e.xor, held)}`;
     this.#registers.set(e.to, {
       text: `${masked}${xor}`,
       bytes: e.mask.length,
       type,
+      ...(held?.raw === true ? { raw: true } : {}),
       mask: e.mask,
       unmasked: this.#at(e.from),
     });
@@ -234,8 +236,15 @@ class Printer {
       this.#parts.push(`${held.unmasked} ${op}${formatValue(e.data, held.type)}/${prefix}`);
       return;
     }
+    if (held?.leadingBytes !== undefined) {
+      const address = new Uint8Array(held.type === 'ipv4_addr' ? 4 : 16);
+      address.set(e.data);
+      const length = held.leadingBytes * 8;
+      this.#parts.push(`${held.text} ${op}${formatValue(address, held.type)}/${length}`);
+      return;
+    }
     const masked = held?.mask === undefined ? op : `${e.op} `;
-    this.#parts.push(`${this.#at(e.from)} ${masked}${formatValue(e.data, held?.type)}`);
+    this.#parts.push(`${this.#at(e.from)} ${masked}${formatHeld(e.data, held)}`);
   }
 
   #lookup(e: Extract<Expression, { kind: 'lookup' }>): void {
@@ -253,6 +262,23 @@ class Printer {
     const held = port === undefined ? undefined : this.#registers.get(port);
     return ` to ${to}${held === undefined ? '' : `:${held.text}`}`;
   }
+}
+
+/** A field of a header, or the first bytes of an address: nft compares a prefix of whole bytes so. */
+function heldField(e: Extract<Expression, { kind: 'payload' }>): Held {
+  const { bytes } = e;
+  const exact = FIELDS.find(([place]) => place === `${e.base} ${e.offset} ${bytes}`);
+  if (exact !== undefined) return { text: exact[1], bytes, type: exact[2] };
+  const leading = FIELDS.find(([place, , type]) => {
+    const whole = type === 'ipv4_addr' ? 4 : type === 'ipv6_addr' ? 16 : 0;
+    // Fewer than 4 bytes at the place of an IPv6 address are more likely something of IPv4.
+    const isPart = bytes < whole && (whole === 4 || bytes >= 4);
+    return isPart && place === `${e.base} ${e.offset} ${whole}`;
+  });
+  if (leading !== undefined)
+    return { text: leading[1], bytes, type: leading[2], leadingBytes: bytes };
+  const text = `@${e.base},${e.offset * 8},${bytes * 8}`;
+  return { text, bytes, type: undefined, raw: true };
 }
 
 /** Statements that use no register. */
@@ -280,6 +306,10 @@ function formatPlain(e: Expression): string {
     default:
       return e.kind;
   }
+}
+
+function formatHeld(value: Uint8Array, held: Held | undefined): string {
+  return held?.raw === true ? hex(value) : formatValue(value, held?.type);
 }
 
 function natFlags(flags: NatFlags | undefined): string {
