@@ -54,7 +54,9 @@ export async function runServer(
     },
     listen: options.listen,
     inherited: inheritedSockets(),
-    advertise: { address: advertise, port: options.listen.port },
+    ...(isLoopback(advertise)
+      ? {} // Good for a try on one machine; no pod could reach it.
+      : { advertise: { address: advertise, port: options.listen.port } }),
     configuration,
     joinHandler: createJoinHandler({ ca, store }),
     tokenHandler: createTokenHandler({ ca, store }),
@@ -149,6 +151,10 @@ function advertisedAddress(listenHost: string): Ip {
   throw new UserError('This machine has no address that nodes could reach the server at', {
     hint: 'Give it one, or say which with --advertise-address.',
   });
+}
+
+function isLoopback(address: Ip): boolean {
+  return address.startsWith('127.') || address === '::1';
 }
 
 function localHost(listenHost: string): string {

@@ -63,6 +63,7 @@ export class FakeApi implements ApiClient {
   readonly #clock: Clock;
   readonly #collections = new Map<string, Map<string, KubeObject>>();
   readonly #watchers = new Set<Watcher>();
+  readonly #held = new Set<string>();
   #history: Change[] = [];
   #compactedVersion = 0;
   #version = 0;
@@ -160,6 +161,16 @@ export class FakeApi implements ApiClient {
       watcher.bookmark = true;
       watcher.wake();
     }
+  }
+
+  /** Keeps back what happens to a kind from its watches, as a slow server does, until released. */
+  holdWatches(kind: KindRef): void {
+    this.#held.add(collectionOf(kind));
+  }
+
+  releaseWatches(kind: KindRef): void {
+    this.#held.delete(collectionOf(kind));
+    for (const watcher of this.#watchers) watcher.wake();
   }
 
   /** Forgets the history: a watch from a version before the newest is answered with 410. Open watches that are up to date go on. */
@@ -297,7 +308,7 @@ export class FakeApi implements ApiClient {
         signal.throwIfAborted();
         if (position < this.#compactedVersion) throw expired();
         const change = this.#history[position - this.#compactedVersion];
-        if (change !== undefined) {
+        if (change !== undefined && !this.#held.has(collectionOf(kind))) {
           position = change.version;
           const event =
             change.collection === collectionOf(kind) ? eventOf(change, options) : undefined;

@@ -29,6 +29,10 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount --bind "$dir/run" /run
 mkdir -p /run/lock /run/netns /run/tulle
 
+# There is no name server on the underlay; the computer's own is out of reach from here.
+rm -f /etc/resolv.conf
+echo '# a lab machine has no name server' >/etc/resolv.conf
+
 hostname "$name"
 echo "$name" >/etc/hostname
 exec 3>&1 </dev/null >/dev/null 2>&1

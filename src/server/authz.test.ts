@@ -23,6 +23,8 @@ const TABLE: readonly (readonly [string, string, readonly string[]])[] = [
   ['POST', '/tulle/v1/join', ['admin', 'node', 'false node', 'user', 'nobody']],
   ['POST', '/healthz', ['admin']],
   ['GET', '/tulle/v1/join', ['admin']],
+  ['POST', '/tulle/v1/tokens', ['admin']],
+  ['DELETE', '/tulle/v1/tokens/abcdef', ['admin']],
   ['GET', '/healthz/secret', ['admin', 'node', 'false node', 'user']],
   ['GET', '/metrics', ['admin']],
   ['GET', '/api', ['admin', 'node', 'false node', 'user']],

@@ -10,7 +10,7 @@ import {
   type Http2ServerResponse,
   type ServerHttp2Session,
 } from 'node:http2';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -26,6 +26,8 @@ import {
 export interface ListenerOptions {
   readonly host: string;
   readonly port: number;
+  /** Sockets that listen already, handed over by whoever started us: served beside the own one. */
+  readonly inherited?: readonly number[];
   readonly certificatePem: string;
   readonly keyPem: string;
   /** Authorities whose client certificates are believed. */
@@ -59,17 +61,22 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       maxHeaderListSize: MAX_HEADER_BYTES,
       enablePush: false,
     },
-    http1Options: { keepAliveTimeout: MAX_IDLE_MS },
+    // The types know only some of the options that HTTP/1.1 connections take.
+    http1Options: { keepAliveTimeout: MAX_IDLE_MS, maxHeaderSize: MAX_HEADER_BYTES } as object,
   });
   server.maxConnections = MAX_CONNECTIONS;
   const connections = trackConnections(server, options.log);
   server.on('request', options.onRequest);
   await listen(server, options);
+  const inherited = await Promise.all(
+    (options.inherited ?? []).map((fd) => acceptFrom(fd, server)),
+  );
   const address = server.address() as AddressInfo;
   return {
     host: address.address,
     port: address.port,
     async [Symbol.asyncDispose]() {
+      for (const other of inherited) other.close();
       await close(server, connections);
     },
   };
@@ -132,6 +139,22 @@ function listen(server: Http2SecureServer, { host, port }: ListenerOptions): Pro
       server.off('error', onError);
       resolve();
     });
+  });
+}
+
+/** Hands the connections of a socket that listens already to the server. @throws UserError if it is none */
+function acceptFrom(fd: number, server: Http2SecureServer): Promise<Server> {
+  const other = createServer((socket) => server.emit('connection', socket));
+  return new Promise((resolve, reject) => {
+    other.once('error', (cause) =>
+      reject(
+        new UserError(`Cannot take over the listening socket ${fd} (LISTEN_FDS)`, {
+          cause,
+          hint: 'Start the server without LISTEN_FDS, or hand over a socket that listens.',
+        }),
+      ),
+    );
+    other.listen({ fd }, () => resolve(other));
   });
 }
 

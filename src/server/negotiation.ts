@@ -40,7 +40,7 @@ export interface ObjectForm {
  * @throws ApiError 406 if there is none
  */
 export function negotiateObject(accept: string | undefined): ObjectForm {
-  for (const { type, parameters } of parseMediaTypes(accept ?? '*/*')) {
+  for (const { type, parameters } of parseMediaTypes(accept || '*/*')) {
     const encoding = encodingOf(type);
     const presentation = presentationOf(parameters);
     if (encoding !== undefined && presentation !== undefined) return { presentation, encoding };

@@ -62,7 +62,10 @@ export function createPipeline(options: PipelineOptions): RequestListener {
         principal,
         joinToken,
         peer: request.socket.remoteAddress ?? '',
-        signal: AbortSignal.any([gone.signal, options.stopping]),
+        // Made only for who asks, which is watches: there are a thousand short requests for each of them.
+        get signal() {
+          return AbortSignal.any([gone.signal, options.stopping]);
+        },
         body: () => readBody(request, options.clock),
       });
     };

@@ -17,9 +17,11 @@ import { answerHealth, type HealthCheck, isHealthPath } from './health.ts';
 import type { ServerMetrics } from './metrics.ts';
 import { JSON_TYPE, wantsAggregatedDiscovery } from './negotiation.ts';
 import type { OpenApiDocuments } from './openapi.ts';
+import type { TokenCall } from './pki/tokens.ts';
 import type { PlainRequest } from './request.ts';
 
 export const CA_PATH = '/tulle/v1/ca';
+const TOKENS_PATH = '/tulle/v1/tokens';
 
 /** What a node sends to join, with the bearer token it showed. */
 export interface JoinCall {
@@ -38,6 +40,7 @@ export interface PlainHandlerOptions {
   readonly metrics: ServerMetrics;
   readonly serverAddress: () => string;
   readonly joinHandler: (call: JoinCall) => Promise<object>;
+  readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   readonly caHandler: () => Promise<string>;
 }
 
@@ -61,6 +64,8 @@ export async function handlePlain(
 ): Promise<Answer> {
   const { info, method } = exchange;
   if (info.path === JOIN_PATH) return await join(exchange, options);
+  if (info.path === TOKENS_PATH || info.path.startsWith(`${TOKENS_PATH}/`))
+    return await tokens(exchange, options);
   if (method !== 'GET' && method !== 'HEAD') throw notThere(method, info.path);
   if (info.path === CA_PATH)
     return {
@@ -91,6 +96,18 @@ async function join(
     throw unauthorized('Unauthorized: joining needs a join token ("Authorization: Bearer …")');
   const body = parseJson(await exchange.body());
   return json(200, await joinHandler({ token: exchange.joinToken, body }));
+}
+
+/** Only who may do everything gets as far as this; see `authz.ts`. */
+async function tokens(
+  exchange: Exchange<PlainRequest>,
+  { tokenHandler }: PlainHandlerOptions,
+): Promise<Answer> {
+  if (tokenHandler === undefined) throw pathNotFound();
+  const { method, info } = exchange;
+  const id = info.path.slice(TOKENS_PATH.length + 1) || undefined;
+  const body = method === 'POST' ? parseJson(await exchange.body()) : undefined;
+  return json(200, await tokenHandler({ method, id, body }));
 }
 
 async function figures({ metrics }: PlainHandlerOptions): Promise<Answer> {

@@ -13,6 +13,7 @@ import type { ClusterConfiguration } from './configuration.ts';
 import { type Ca, openCa } from './pki/ca.ts';
 import { issueClientCertificate, issueServerCertificate } from './pki/issue.ts';
 import { createJoinHandler } from './pki/join.ts';
+import { createTokenHandler } from './pki/tokens.ts';
 import { type ApiServer, startApiServer } from './server.ts';
 
 export interface Identity {
@@ -81,6 +82,7 @@ export async function startServerFixture(
       listen: { host: address, port: options.port ?? 0 },
       configuration: CONFIGURATION,
       joinHandler: createJoinHandler({ ca, store }),
+      tokenHandler: createTokenHandler({ ca, store }),
       log: options.log ?? silentLogger,
       ...(options.clock === undefined ? {} : { clock: options.clock }),
     }),

@@ -1,17 +1,22 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
+import { NODE, type Node } from '#api/core/v1/node.ts';
 import type { KubeObject, WatchEvent } from '#api/meta.ts';
+import { createApiClient } from '#client/http-client.ts';
+import { joinNode } from '#client/join.ts';
+import { FakeClock } from '#lib/clock.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
-import { MAX_BODY_BYTES } from './limits.ts';
+import { MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_STALL_MS } from './limits.ts';
 import { openCa } from './pki/ca.ts';
 import { issueClientCertificate } from './pki/issue.ts';
+import { createToken } from './pki/tokens.ts';
 import { type Call, type ServerFixture, startServerFixture } from './server-fixture.ts';
 
 const CONFIG_MAPS = '/api/v1/namespaces/default/configmaps';
@@ -419,6 +424,30 @@ test('a client that goes away frees what its watch held', async () => {
   while ((await count()) !== '0'); // the test's own time limit ends a server that never frees it
 });
 
+test('a client that does not read is cut off, and nobody else notices', async () => {
+  const clock = new FakeClock();
+  await using fixture = await startServerFixture({ clock });
+  const as = fixture.admin;
+  const request = httpsRequest({
+    ...fixture.options('GET', `${CONFIG_MAPS}?watch=true`, { as }),
+    agent: false,
+  });
+  request.on('error', () => {}); // the cut, when it comes
+  request.end();
+  const [response] = await once(request, 'response');
+  response.pause();
+  const data = { filler: 'x'.repeat(900 * 1024) };
+  // Socket buffers take some megabytes before the server has to wait for the client.
+  for (let i = 0; i < 64; i++) {
+    const body = { ...configMap(`filler-${i}`), data };
+    assert.equal((await fixture.call('POST', CONFIG_MAPS, { as, body })).status, 201);
+    clock.advance(MAX_STALL_MS);
+    const figures = (await fixture.call('GET', '/metrics', { as })).text;
+    if (figures.includes('apiserver_terminated_watchers_total{reason="slow"} 1')) return;
+  }
+  assert.fail('the watch was never cut');
+});
+
 test('many watches and requests share one HTTP/2 connection', async () => {
   await using fixture = await startServerFixture();
   const as = fixture.admin;
@@ -446,10 +475,8 @@ test('many watches and requests share one HTTP/2 connection', async () => {
   session.destroy();
 });
 
-test('a node joins with a token, once it is checked, and with nothing else', async () => {
+test('nobody joins without a token that holds', async () => {
   await using fixture = await startServerFixture();
-  const { generateKeyPairSync } = await import('node:crypto');
-  assert.ok(generateKeyPairSync);
   const join = (headers: Record<string, string>) =>
     fixture.call('POST', '/tulle/v1/join', { body: { nodeName: 'm1', csr: 'none' }, headers });
   assert.equal((await join({})).status, 401);
@@ -460,6 +487,65 @@ test('a node joins with a token, once it is checked, and with nothing else', asy
   );
   const ca = await fixture.call('GET', '/tulle/v1/ca');
   assert.equal(ca.text.trim(), fixture.ca.certificatePem.trim());
+});
+
+test('a node joins with a token, and writes itself with the certificate it gets', async () => {
+  await using fixture = await startServerFixture();
+  const { text: token } = await createToken(fixture.store, {
+    caFingerprint: fixture.ca.fingerprint,
+    description: 'test',
+    ttlMs: undefined,
+  });
+  const directory = join(fixture.directory, 'node');
+  const paths = await joinNode({ server: fixture.server.url, token, nodeName: 'm1', directory });
+  await using client = createApiClient({
+    servers: [fixture.server.url],
+    caPem: readFileSync(paths.caPath, 'utf8'),
+    certificatePem: readFileSync(paths.certificatePath, 'utf8'),
+    keyPem: readFileSync(paths.keyPath, 'utf8'),
+  });
+  const node = (name: string): Node => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } });
+  const { metadata } = await client.create(NODE, node('m1'));
+  await assert.rejects(client.create(NODE, node('m2')), { status: 403 });
+  const stop = new AbortController();
+  const events = client.watch(NODE, {
+    resourceVersion: metadata.resourceVersion ?? '',
+    signal: stop.signal,
+  });
+  const status = { addresses: [{ type: 'InternalIP', address: '192.0.2.1' }] };
+  await client.update(NODE, { ...node('m1'), status } as Node, { subresource: 'status' });
+  for await (const event of events) {
+    assert.ok(event.type === 'MODIFIED');
+    assert.deepEqual(event.object.status?.addresses, status.addresses);
+    stop.abort();
+    break;
+  }
+});
+
+test('an administrator makes and revokes join tokens', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const path = '/tulle/v1/tokens';
+  const made = (await fixture.call('POST', path, { as, body: { description: 'rack 7' } })).json();
+  assert.match(String(made.token), /^[a-z0-9]{6}\.[a-z0-9]{16}@sha256:/);
+  const { tokens } = (await fixture.call('GET', path, { as })).json();
+  assert.deepEqual(
+    (tokens as { id: string }[]).map(({ id }) => id),
+    [made.id],
+  );
+  assert.equal((await fixture.call('DELETE', `${path}/${made.id}`, { as })).status, 200);
+  assert.equal((await fixture.call('DELETE', `${path}/${made.id}`, { as })).status, 404);
+  assert.equal((await fixture.call('GET', path)).status, 401);
+});
+
+test('a request whose headers are too large is refused, and the server goes on', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const fits = { 'x-filler': 'x'.repeat(20 * 1024) };
+  assert.equal((await fixture.call('GET', CONFIG_MAPS, { as, headers: fits })).status, 200);
+  const large = { 'x-filler': 'x'.repeat(MAX_HEADER_BYTES) };
+  await assert.rejects(fixture.call('GET', CONFIG_MAPS, { as, headers: large }));
+  assert.equal((await fixture.call('GET', CONFIG_MAPS, { as })).status, 200);
 });
 
 test('discovery comes in one document or in pieces', async () => {

@@ -16,6 +16,7 @@ import { createServerMetrics, type ServerMetrics } from './metrics.ts';
 import { startNamespaceDeletion } from './namespace-deletion.ts';
 import { createOpenApiDocuments } from './openapi.ts';
 import { createPipeline } from './pipeline.ts';
+import type { TokenCall } from './pki/tokens.ts';
 import { handlePlain, type JoinCall, type PlainHandlerOptions, VERSION } from './plain-handler.ts';
 import { createRegistries, type Registries } from './registries.ts';
 import type { PlainRequest, ResourceRequest } from './request.ts';
@@ -33,6 +34,8 @@ export interface ApiServerOptions {
   };
   /** Port 0 takes any free one. */
   readonly listen: { readonly host: string; readonly port: number };
+  /** Descriptors of sockets that listen already (socket activation): served too. */
+  readonly inherited?: readonly number[];
   /** Where pods and nodes reach this server, if it is not the address it listens on. */
   readonly advertise?: { readonly address: Ip; readonly port: number };
   readonly configuration: ClusterConfiguration;
@@ -41,6 +44,11 @@ export interface ApiServerOptions {
    * @throws ApiError, which becomes the answer
    */
   readonly joinHandler: (call: JoinCall) => Promise<object>;
+  /**
+   * Answers `/tulle/v1/tokens`, for who may do everything.
+   * @throws ApiError, which becomes the answer
+   */
+  readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   /** Answers `GET /tulle/v1/ca`; by default with the certificates of `pki.caCertificatesPem`, as PEM. */
   readonly caHandler?: () => Promise<string>;
   readonly log: Logger;
@@ -90,6 +98,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   const listener = cleanup.use(
     await startListener({
       ...options.listen,
+      ...(options.inherited === undefined ? {} : { inherited: options.inherited }),
       certificatePem: options.pki.serverCertificatePem,
       keyPem: options.pki.serverKeyPem,
       clientCaPem: options.pki.caCertificatesPem,
@@ -164,6 +173,7 @@ function createHandler(
     metrics,
     serverAddress: parts.serverAddress,
     joinHandler: options.joinHandler,
+    ...(options.tokenHandler === undefined ? {} : { tokenHandler: options.tokenHandler }),
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
   };
   return async (exchange) =>

@@ -16,6 +16,8 @@ export type OpenApiDocument = {
   components: { schemas: Record<string, unknown> };
 };
 
+type JsonSchema = Record<string, unknown>;
+
 const PATCH_TYPES = [
   'application/json-patch+json',
   'application/merge-patch+json',
@@ -24,6 +26,7 @@ const PATCH_TYPES = [
 const JSON_TYPE = 'application/json';
 const OBJECT_META = 'io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta';
 const LIST_META = 'io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta';
+const INT_OR_STRING = 'io.k8s.apimachinery.pkg.util.intstr.IntOrString';
 const STATUS = 'io.k8s.apimachinery.pkg.apis.meta.v1.Status';
 
 /**
@@ -86,6 +89,11 @@ function emptyDocument(version: string): OpenApiDocument {
               description: 'The version of the whole list, to watch from.',
             },
           },
+        },
+        [INT_OR_STRING]: {
+          oneOf: [{ type: 'integer' }, { type: 'string' }],
+          format: 'int-or-string',
+          description: 'A number or a name.',
         },
         [STATUS]: STATUS_SCHEMA,
       },
@@ -231,12 +239,10 @@ function operation(
   };
 }
 
-function reference(component: string): unknown {
+function reference(component: string): JsonSchema {
   // A reference beside other keywords is not allowed in OpenAPI 3.0; upstream wraps it the same way.
-  return { allOf: [{ $ref: `#/components/schemas/${component}` }], default: {} };
+  return { allOf: [{ $ref: `#/components/schemas/${component}` }] };
 }
-
-type JsonSchema = Record<string, unknown>;
 
 function schemaOf(schema: Schema): JsonSchema {
   const described = schema.description === undefined ? {} : { description: schema.description };
@@ -261,11 +267,7 @@ function schemaOf(schema: Schema): JsonSchema {
     case 'any':
       return { ...described, 'x-kubernetes-preserve-unknown-fields': true };
     case 'int-or-string':
-      return {
-        ...described,
-        oneOf: [{ type: 'integer' }, { type: 'string' }],
-        format: 'int-or-string',
-      };
+      return { ...reference(INT_OR_STRING), ...described };
     case 'integer':
       return { type: 'integer', format: schema.format ?? 'int32', ...described };
     default:

@@ -90,10 +90,21 @@ export function kindSchema(
       apiVersion: string('The group and version of this representation of the object.'),
       kind: string('The kind of the object, in CamelCase. It cannot be changed.'),
       metadata: OBJECT_META_SCHEMA,
-      ...fields,
+      ...Object.fromEntries(
+        Object.entries(fields).map(([name, field]) => [name, describe(name, field)]),
+      ),
     },
     required,
   };
+}
+
+/** What `spec` and `status` are is the same for all kinds. */
+function describe(name: string, field: Schema): Schema {
+  if (field.description !== undefined) return field;
+  if (name === 'spec') return { ...field, description: 'What the object should be.' };
+  return name === 'status'
+    ? { ...field, description: 'What the object is; written by controllers.' }
+    : field;
 }
 
 export const OBJECT_META_SCHEMA: ObjectSchema = object(

@@ -42,7 +42,8 @@ export async function labExec(
   flags: { lab?: string },
 ): Promise<void> {
   const machine = theLab(flags.lab).machine(machineName);
-  const [program = '', ...args] = machine.enter(command);
+  const argv = command[0] === '--' ? command.slice(1) : command;
+  const [program = '', ...args] = machine.enter(argv);
   process.exitCode = await new Promise<number>((resolve, reject) => {
     const child = spawn(program, args, { stdio: 'inherit' });
     child.once('error', reject);

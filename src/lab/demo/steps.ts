@@ -283,7 +283,7 @@ async function pod(cluster: LabCluster, name: string): Promise<Pod> {
 }
 
 function fetch(address: string): string {
-  return `wget -q -T 5 -O - http://${address}`;
+  return `timeout 5 wget -q -O - http://${address}`;
 }
 
 /** Runs a command in a machine's client container. @throws Error with what it said if it fails */
@@ -306,7 +306,7 @@ async function countAnswers(
   host: string,
   requests: number,
 ): Promise<Map<string, number>> {
-  const script = `for i in $(seq ${requests}); do wget -q -T 5 -O - http://${host}/ 2>/dev/null || echo failed; done | sort | uniq -c`;
+  const script = `for i in $(seq ${requests}); do timeout 5 wget -q -O - http://${host}/ 2>/dev/null || echo failed; done | sort | uniq -c`;
   const said = await fromClient(cluster, machine, script);
   return new Map(
     said

@@ -102,7 +102,7 @@ const RULES: readonly (readonly [string, string])[] = [
   ['oifname "eth0" jump other', 'meta oifname "eth0" jump other'],
   ['ct state established,related accept', 'ct state & 0x00000006 != 0x00000000 accept'],
   ['ct status dnat accept', 'ct status & 0x00000020 != 0x00000000 accept'],
-  ['ct mark set 0x7', 'ct mark set 0x07000000'],
+  ['ct mark set 0x7', 'ct mark set 0x00000007'],
   ['meta mark set meta mark | 0x4000', 'meta mark set meta mark & 0xffffbfff ^ 0x00004000'],
   ['tcp flags syn / syn,rst accept', 'meta l4proto tcp tcp flags & 0x06 == 0x02 accept'],
   ['ip protocol tcp ct original proto-dst 80', 'ip protocol tcp ct original proto-dst 80'],
@@ -124,7 +124,7 @@ const RULES: readonly (readonly [string, string])[] = [
 
 /** Rules that need a place of their own. */
 const NAT_RULES: readonly (readonly [string, string])[] = [
-  ['tcp dport 80 dnat ip to 192.0.2.1:8080', 'dnat ip to 0xc0000201:8080'],
+  ['tcp dport 80 dnat ip to 192.0.2.1:8080', 'dnat ip to 192.0.2.1:8080'],
   ['masquerade random,persistent', 'masquerade random persistent'],
   ['tcp dport 80 redirect to :8080', 'redirect to :8080'],
 ];
@@ -188,7 +188,10 @@ test('a table of nft that is decoded and committed elsewhere is listed the same'
 test('dumpTable() keeps expressions that we do not know, and they can be written back', () => {
   using namespace = new ScratchNetns();
   using nft = openNftables({ netns: namespace.path });
-  apply(namespace, 'table ip q {\n chain c {\n rt classid 7 accept\n quota over 10 mbytes drop\n }\n }\n');
+  apply(
+    namespace,
+    'table ip q {\n chain c {\n rt classid 7 accept\n quota over 10 mbytes drop\n }\n }\n',
+  );
   const state = nft.dumpTable('ip', 'q');
   assert.ok(state !== undefined);
   const kinds = state.chains[0]?.rules.map((rule) => rule.expressions.map((e) => e.kind));

@@ -209,12 +209,14 @@ describe('installCniPlugin()', () => {
     assert.equal(statSync(conflist, { throwIfNoEntry: false }), undefined);
   });
 
-  test('says what is wrong with a folder it cannot write', () => {
+  test('says what is wrong with a folder it cannot write', async () => {
+    await using host = new Host();
+    const binDir = join(host.paths.binDir, 'tulle', 'below-a-file');
     assert.throws(
-      () => installCniPlugin({ binDir: '/proc/no/such', confDir: '/proc/no/such' }),
+      () => installCniPlugin({ ...host.paths, binDir }),
       (error) =>
         error instanceof UserError &&
-        /Cannot install "\/proc\/no\/such\/tulle"/.test(error.message),
+        /Cannot install ".*below-a-file.tulle": ENOTDIR/.test(error.message),
     );
   });
 

@@ -17,6 +17,8 @@ interface Held {
   readonly text: string;
   readonly bytes: number;
   readonly type: DataTypeName | undefined;
+  /** A constant; what it means shows only where it is used. */
+  readonly data?: Uint8Array;
   /** Bytes of no known meaning: printed in hexadecimal. */
   readonly raw?: boolean;
   /** Only this many first bytes of an address were loaded, which compares a prefix. */
@@ -130,10 +132,10 @@ class Printer {
   #statement(e: Expression): void {
     switch (e.kind) {
       case 'set meta':
-        this.#parts.push(`meta ${e.key} set ${this.#at(e.from)}`);
+        this.#parts.push(`meta ${e.key} set ${this.#as(e.from, META_TYPES[e.key])}`);
         break;
       case 'set ct':
-        this.#parts.push(`ct ${e.key} set ${this.#at(e.from)}`);
+        this.#parts.push(`ct ${e.key} set ${this.#as(e.from, CT_TYPES[e.key])}`);
         break;
       case 'set payload':
         this.#parts.push(`@${e.base},${e.offset * 8},${e.bytes * 8} set ${this.#at(e.from)}`);
@@ -201,15 +203,14 @@ class Printer {
     return texts.length === 0 ? `reg ${from}` : texts.join(' . ');
   }
 
-  /** Its type shows only in use, so it is kept by its length. */
   #immediate(to: Register, data: Uint8Array): void {
-    const type: DataTypeName | undefined =
-      data.length === 2 ? 'inet_service' : data.length === 16 ? 'ipv6_addr' : undefined;
-    this.#registers.set(to, {
-      text: type === undefined ? hex(data) : formatValue(data, type),
-      bytes: data.length,
-      type,
-    });
+    this.#registers.set(to, { text: hex(data), bytes: data.length, type: undefined, data });
+  }
+
+  /** What a register holds, where it is used as this type. */
+  #as(register: Register, type: DataTypeName | undefined): string {
+    const data = this.#registers.get(register)?.data;
+    return data === undefined ? this.#at(register) : formatValue(data, type);
   }
 
   #bitwise(e: Extract<Expression, { kind: 'bitwise' }>): void {
@@ -258,9 +259,9 @@ class Printer {
   /** A port whose register holds nothing of its own came with the address, out of one map. */
   #natTarget(address: Register | undefined, port: Register | undefined): string {
     if (address === undefined && port === undefined) return '';
-    const to = address === undefined ? '' : this.#at(address);
-    const held = port === undefined ? undefined : this.#registers.get(port);
-    return ` to ${to}${held === undefined ? '' : `:${held.text}`}`;
+    const to = address === undefined ? '' : this.#as(address, 'ipv6_addr');
+    const hasOwn = port !== undefined && this.#registers.has(port);
+    return ` to ${to}${hasOwn ? `:${this.#as(port, 'inet_service')}` : ''}`;
   }
 }
 

@@ -216,24 +216,15 @@ function setPortDefaults(port: ServicePort): ServicePort {
 }
 
 /**
- * Carries over from the stored service what the server had filled in and a client that sends its manifest again
- * leaves out: addresses, families, node ports. What belongs to a type that the service no longer has is dropped,
- * unless the client changed it (then it is a mistake that validation reports).
+ * Carries over from the stored service the ports that the server had filled in and a client that sends its manifest
+ * again leaves out. What belongs to a type that the service no longer has is dropped, unless the client changed it
+ * (then it is a mistake that validation reports). Addresses and families are not touched: they are given, kept and
+ * taken back by admission.
  * As `patchAllocatedValues` and `dropTypeDependentFields` of `k8s.io/kubernetes/pkg/registry/core/service`.
  */
 function prepareForUpdate(service: Service, old: Service): Service {
   const spec: ServiceSpec = { ...service.spec };
   const was = old.spec;
-  const hadAddress = was.type !== 'ExternalName';
-  if (spec.type === 'ExternalName') dropAddresses(spec, was);
-  else if (hadAddress) {
-    if (!spec.clusterIP && (spec.clusterIPs ?? []).length === 0) {
-      copyField(spec, was, 'clusterIP');
-      copyField(spec, was, 'clusterIPs');
-    }
-    if (spec.ipFamilies === undefined) copyField(spec, was, 'ipFamilies');
-    if (spec.ipFamilyPolicy === undefined) copyField(spec, was, 'ipFamilyPolicy');
-  }
   const hasNodePorts = spec.type === 'NodePort' || spec.type === 'LoadBalancer';
   if (spec.ports !== undefined)
     spec.ports = spec.ports.map((port) =>
@@ -246,17 +237,9 @@ function prepareForUpdate(service: Service, old: Service): Service {
   }
   if (spec.type !== 'LoadBalancer' || spec.externalTrafficPolicy !== 'Local')
     dropIfSame(spec, was, 'healthCheckNodePort');
-  else if (!spec.healthCheckNodePort) copyField(spec, was, 'healthCheckNodePort');
+  else if (!spec.healthCheckNodePort && was.healthCheckNodePort !== undefined)
+    spec.healthCheckNodePort = was.healthCheckNodePort;
   return { ...service, spec };
-}
-
-function dropAddresses(spec: ServiceSpec, was: ServiceSpec): void {
-  if (spec.clusterIP === was.clusterIP && spec.clusterIPs?.[0] === was.clusterIPs?.[0]) {
-    delete spec.clusterIP;
-    delete spec.clusterIPs;
-  }
-  dropIfSame(spec, was, 'ipFamilyPolicy');
-  if (spec.ipFamilies?.join() === was.ipFamilies?.join()) delete spec.ipFamilies;
 }
 
 function inheritNodePort(port: ServicePort, was: readonly ServicePort[] | undefined): ServicePort {
@@ -269,10 +252,6 @@ function dropNodePort(port: ServicePort, was: readonly ServicePort[] | undefined
   if (!port.nodePort || !was?.some((other) => other.nodePort === port.nodePort)) return port;
   const { nodePort: _, ...rest } = port;
   return rest;
-}
-
-function copyField<K extends keyof ServiceSpec>(to: ServiceSpec, from: ServiceSpec, key: K): void {
-  if (from[key] !== undefined) to[key] = from[key];
 }
 
 function dropIfSame(spec: ServiceSpec, was: ServiceSpec, key: keyof ServiceSpec): void {

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { cidr, type Family, type Ip, ip, mac } from '#lib/ip.ts';
+import type { NetworkEvent } from '#linux/network/port.ts';
+import type { Attachment } from '../attachment.ts';
+import { isBroken } from './cni.ts';
+import { comparePrevResult, planAttach, planDns, planResult } from './plan.ts';
+
+const POD_MAC = mac('02:00:00:00:00:01');
+const address = (text: string, block: string, family: Family) => ({
+  address: ip(text),
+  family,
+  pool: 'p',
+  block: cidr(block),
+  sequence: 1,
+});
+const V4 = address('192.0.2.7', '192.0.2.0/26', 4);
+const V6 = address('2001:db8::7', '2001:db8::/122', 6);
+const attachment: Attachment = {
+  handle: 'tulle.c1.eth0',
+  network: 'tulle',
+  containerId: 'c1',
+  ifName: 'eth0',
+  netns: '/run/netns/c1',
+  hostLink: 'tl0123456789a',
+  mac: POD_MAC,
+  mtuBytes: 1450,
+  addresses: [V4, V6],
+  pod: { namespace: 'shop', name: 'c1', kubelet: false },
+  createdAt: '2026-01-01T00:00:00.000Z',
+};
+const noSource = () => undefined;
+
+describe('planAttach()', () => {
+  test('makes the peer in the namespace, and gives the gateway a route before the default goes through it', () => {
+    const { link, pod } = planAttach(attachment, noSource);
+    assert.deepEqual(link.peer, {
+      name: 'eth0',
+      netns: '/run/netns/c1',
+      mac: POD_MAC,
+      mtuBytes: 1450,
+    });
+    assert.deepEqual(
+      pod.routes.map((it) => [it.destination, it.gateway]),
+      [
+        ['169.254.1.1/32', undefined],
+        ['0.0.0.0/0', '169.254.1.1'],
+        ['::/0', 'fe80::1'],
+      ],
+    );
+    assert.deepEqual(
+      pod.neighbours.map((it) => [it.address, it.mac, it.permanent]),
+      [
+        ['169.254.1.1', 'ee:ee:ee:ee:ee:ee', true],
+        ['fe80::1', 'ee:ee:ee:ee:ee:ee', true],
+      ],
+    );
+  });
+
+  test('gives host routes the preferred source of their family', () => {
+    const source = (family: Family): Ip | undefined =>
+      family === 4 ? ip('192.0.2.64') : undefined;
+    assert.deepEqual(
+      planAttach(attachment, source).host.routes.map((it) => [it.destination, it.source]),
+      [
+        ['192.0.2.7/32', '192.0.2.64'],
+        ['2001:db8::7/128', undefined],
+      ],
+    );
+  });
+
+  test('touches nothing of IPv6 for a pod without it', () => {
+    const { host, pod } = planAttach({ ...attachment, addresses: [V4] }, noSource);
+    const names = [...host.sysctls, ...pod.sysctls].map(([name]) => name);
+    assert.ok(names.length > 0 && names.every((it) => it.startsWith('net/ipv4/')), names.join());
+    assert.deepEqual(host.addresses, []);
+  });
+});
+
+test('planDns() searches from the namespace outwards, and says nothing without a server', () => {
+  const settings = { nameservers: [ip('192.0.2.53')], clusterDomain: 'cluster.local' };
+  assert.deepEqual(planDns('shop', settings).search, [
+    'shop.svc.cluster.local',
+    'svc.cluster.local',
+    'cluster.local',
+  ]);
+  assert.deepEqual(planDns('shop', { ...settings, nameservers: [] }), {});
+});
+
+test('comparePrevResult() accepts its own result and names every difference', () => {
+  const result = planResult(attachment, { nameservers: [], clusterDomain: 'x' });
+  assert.deepEqual(comparePrevResult(result, attachment), []);
+  const moved = { ...attachment, addresses: [V6], mac: mac('02:00:00:00:00:02') };
+  assert.deepEqual(comparePrevResult(result, moved), [
+    "prevResult has address 192.0.2.7/32, which is not the attachment's",
+    'prevResult has MAC 02:00:00:00:00:01, not 02:00:00:00:00:02',
+  ]);
+});
+
+test('isBroken() tells what takes something from the attachment from what does not', () => {
+  const route = { destination: cidr('192.0.2.7/32'), protocol: 84, link: 5 };
+  const neighbour = { link: 5, address: ip('192.0.2.7'), mac: POD_MAC, permanent: true };
+  const cases: [NetworkEvent, boolean][] = [
+    [{ type: 'route', deleted: true, route }, true],
+    [{ type: 'route', deleted: false, route }, false],
+    [{ type: 'route', deleted: true, route: { ...route, protocol: 4 } }, false],
+    [
+      { type: 'route', deleted: true, route: { ...route, destination: cidr('192.0.2.77/32') } },
+      false,
+    ],
+    [{ type: 'neighbour', deleted: true, neighbour }, true],
+    [{ type: 'neighbour', deleted: false, neighbour }, false],
+    [{ type: 'neighbour', deleted: false, neighbour: { ...neighbour, permanent: false } }, true],
+    [{ type: 'rule', deleted: true }, false],
+  ];
+  for (const [event, expected] of cases)
+    assert.equal(isBroken(event, attachment), expected, JSON.stringify(event));
+});

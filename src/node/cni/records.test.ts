@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { UserError } from '#lib/errors.ts';
+import { mac } from '#lib/ip.ts';
+import { silentLogger } from '#lib/log.ts';
+import type { Attachment } from '../attachment.ts';
+import { AttachmentRecords } from './records.ts';
+
+const attachment: Attachment = {
+  handle: 'tulle.c1.eth0',
+  network: 'tulle',
+  containerId: 'c1',
+  ifName: 'eth0',
+  netns: '/run/netns/c1',
+  hostLink: 'tl0123456789a',
+  mac: mac('02:00:00:00:00:01'),
+  mtuBytes: 1450,
+  addresses: [],
+  pod: { namespace: 'default', name: 'c1', kubelet: false },
+  createdAt: '2026-01-01T00:00:00.000Z',
+};
+
+function folder(): { path: string } & Disposable {
+  const path = mkdtempSync(join(tmpdir(), 'tulle-records-'));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
+}
+
+test('AttachmentRecords keeps the last phase of each attachment over a restart', async () => {
+  using directory = folder();
+  const records = new AttachmentRecords(directory.path, silentLogger);
+  await records.put({ version: 1, phase: 'adding', attachment });
+  await records.put({ version: 1, phase: 'attached', attachment });
+  const other = { ...attachment, handle: 'tulle.c2.eth0' };
+  await records.put({ version: 1, phase: 'adding', attachment: other });
+  await records.delete(other.handle);
+  await records.delete(other.handle);
+  const again = new AttachmentRecords(directory.path, silentLogger);
+  assert.deepEqual(again.values(), [{ version: 1, phase: 'attached', attachment }]);
+  const [file = ''] = readdirSync(directory.path);
+  assert.equal(statSync(join(directory.path, file)).mode & 0o777, 0o600);
+});
+
+test('AttachmentRecords sets unreadable files aside and ignores half written ones', async () => {
+  using directory = folder();
+  writeFileSync(join(directory.path, 'broken.json'), '{');
+  writeFileSync(join(directory.path, 'newer.json'), '{"version":2}');
+  writeFileSync(join(directory.path, 'half.json.tmp'), '{"ver');
+  assert.deepEqual(new AttachmentRecords(directory.path, silentLogger).values(), []);
+  const names = readdirSync(directory.path).sort();
+  assert.deepEqual(names, ['broken.json.unreadable', 'half.json.tmp', 'newer.json.unreadable']);
+});
+
+test('AttachmentRecords says which folder it cannot use', () => {
+  using directory = folder();
+  const path = join(directory.path, 'file');
+  writeFileSync(path, '');
+  assert.throws(
+    () => new AttachmentRecords(path, silentLogger),
+    (error) => error instanceof UserError && error.message.includes(path),
+  );
+});

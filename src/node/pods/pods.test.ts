@@ -1,0 +1,206 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { POD, type Pod } from '#api/core/v1/pod.ts';
+import { startCache } from '#client/cache.ts';
+import { FakeApi } from '#client/fake.ts';
+import { ip } from '#lib/ip.ts';
+import { silentLogger } from '#lib/log.ts';
+import { Pods } from './pods.ts';
+import { attachmentOf, RUNNING, TestAttachments, TestRuntime } from './test-containers.ts';
+
+/** An agent's pods feature on an API in memory. */
+class Agent implements AsyncDisposable {
+  readonly attachments = new TestAttachments();
+  readonly runtime = new TestRuntime();
+  readonly api: FakeApi;
+  readonly #resources = new AsyncDisposableStack();
+
+  constructor(options: { api?: FakeApi; node?: string; isInNetns?: boolean } = {}) {
+    this.api = options.api ?? new FakeApi();
+    const pods = this.#resources.use(startCache(this.api, POD, { log: silentLogger }));
+    const feature = this.#resources.use(
+      new Pods(
+        {
+          client: this.api,
+          pods,
+          attachments: this.attachments,
+          runtimes: [this.runtime],
+          watchExit: this.runtime.watchExit,
+          isInNetns: () => options.isInNetns ?? true,
+          log: silentLogger,
+        },
+        { node: { name: options.node ?? 'n1', hostIps: [ip('198.51.100.1')] } },
+      ),
+    );
+    feature.start();
+  }
+
+  /** Waits for the API to have what is wanted; the test's own time limit is the bound. */
+  async until(what: (pods: Pod[]) => boolean): Promise<Pod[]> {
+    const { resourceVersion } = this.api;
+    if (!what(this.api.objects(POD))) {
+      const stop = new AbortController();
+      const { signal } = stop;
+      for await (const _ of this.api.watch(POD, { resourceVersion, signal }))
+        if (what(this.api.objects(POD))) break;
+      stop.abort();
+    }
+    return this.api.objects(POD);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#resources.disposeAsync();
+  }
+}
+
+const isReady = (pod: Pod | undefined) =>
+  pod?.status?.conditions?.some((it) => it.type === 'Ready' && it.status === 'True') === true;
+const names = (pods: Pod[]) => pods.map((it) => it.metadata.name);
+
+describe('Pods', () => {
+  test('makes a ready Pod of a container, and removes it with the attachment', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    const [pod] = await agent.until(([it]) => isReady(it));
+    assert.deepEqual(pod?.metadata.labels, { app: 'web', 'tulle.dev/managed': 'true' });
+    agent.attachments.set();
+    await agent.until((pods) => pods.length === 0);
+  });
+
+  test('asks again until the container has started', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', { ...RUNNING, state: 'starting', pid: undefined });
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await agent.until(([it]) => it?.status?.phase === 'Pending');
+    agent.runtime.containers.set('c1', RUNNING);
+    await agent.until(([it]) => isReady(it));
+  });
+
+  test('makes a Pod of a namespace that no runtime knows, also when none can be asked', async () => {
+    await using agent = new Agent();
+    agent.runtime.failure = new Error('no such program');
+    agent.attachments.set(attachmentOf('c1', 'c1'));
+    await agent.until(([it]) => isReady(it));
+  });
+
+  test('says at once that a process has ended, and then how', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await agent.until(([it]) => isReady(it) && agent.runtime.isWatched(100));
+    agent.runtime.endProcess(100);
+    const [ended] = await agent.until(([it]) => !isReady(it));
+    assert.equal(ended?.status?.phase, 'Running', 'nobody knows yet whether it failed');
+    agent.runtime.containers.set('c1', {
+      ...RUNNING,
+      state: 'ended',
+      pid: undefined,
+      exitCode: 137,
+    });
+    const [failed] = await agent.until(([it]) => it?.status?.phase === 'Failed');
+    assert.equal(failed?.status?.containerStatuses?.[0]?.state?.terminated?.exitCode, 137);
+  });
+
+  test('does not believe a process number that is not in the namespace any more', async () => {
+    await using agent = new Agent({ isInNetns: false });
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await agent.until(([it]) => it?.status?.phase === 'Running' && !isReady(it));
+  });
+
+  test('leaves the pods of a kubelet alone', async () => {
+    await using agent = new Agent();
+    agent.attachments.set(
+      attachmentOf('k1', 'theirs', { pod: { kubelet: true } }),
+      attachmentOf('c1', 'ours'),
+    );
+    assert.deepEqual(names(await agent.until(([it]) => isReady(it))), ['ours']);
+  });
+
+  test('does not touch a Pod of the same name that is not its own', async () => {
+    await using agent = new Agent();
+    const foreign = agent.api.put(POD, {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'web', namespace: 'default' },
+      spec: { containers: [], nodeName: 'n1' },
+    });
+    agent.runtime.containers.set('c1ffee', RUNNING);
+    agent.attachments.set(attachmentOf('c1ffee', 'web'));
+    const pods = await agent.until((all) => all.some((it) => isReady(it)));
+    assert.deepEqual(names(pods), ['web', 'web-c1ffe']);
+    assert.deepEqual(pods[0], foreign);
+  });
+
+  test('two nodes with containers of the same name have a Pod each', async () => {
+    await using first = new Agent();
+    await using second = new Agent({ api: first.api, node: 'n2' });
+    for (const [agent, id] of [
+      [first, 'aaaaaa'],
+      [second, 'bbbbbb'],
+    ] as const) {
+      agent.runtime.containers.set(id, RUNNING);
+      agent.attachments.set(attachmentOf(id, 'web'));
+    }
+    const pods = await first.until((all) => all.filter(isReady).length === 2);
+    assert.deepEqual(pods.map((it) => it.spec.nodeName).sort(), ['n1', 'n2']);
+  });
+
+  test('adopts its Pods after a restart and removes those whose container is gone', async () => {
+    const api = new FakeApi();
+    {
+      await using before = new Agent({ api });
+      before.runtime.containers.set('c1', RUNNING).set('c2', { ...RUNNING, pid: 200 });
+      before.attachments.set(
+        attachmentOf('c1', 'stays'),
+        attachmentOf('c2', 'goes', { ordinal: 2 }),
+      );
+      await before.until((pods) => pods.filter(isReady).length === 2);
+    }
+    const uid = api.objects(POD).find((it) => it.metadata.name === 'stays')?.metadata.uid;
+    await using after = new Agent({ api });
+    after.runtime.containers.set('c1', RUNNING);
+    after.attachments.set(attachmentOf('c1', 'stays'));
+    const [pod] = await after.until((pods) => pods.length === 1);
+    assert.equal(pod?.metadata.uid, uid);
+    assert.ok(isReady(pod));
+  });
+
+  test('comes right when the API was away', async () => {
+    await using agent = new Agent();
+    const away = new Error('connection refused');
+    agent.api.failNext({ verb: 'create' }, away);
+    agent.api.failNext({ verb: 'patch' }, away);
+    agent.api.failNext({ verb: 'patch' }, away, { afterEffect: true });
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await agent.until(([it]) => isReady(it));
+    assert.deepEqual(
+      agent.api.writes.slice(0, 3).map((it) => it.verb),
+      ['create', 'create', 'patch'],
+    );
+  });
+
+  test('makes a Pod again that somebody has deleted', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    const [first] = await agent.until(([it]) => isReady(it));
+    agent.api.remove(POD, 'default/web');
+    const [second] = await agent.until(
+      ([it]) => isReady(it) && it?.metadata.uid !== first?.metadata.uid,
+    );
+    assert.ok(second !== undefined);
+  });
+
+  test('the Pod of a container that comes back under its id is a new one', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await agent.until(([it]) => isReady(it));
+    agent.attachments.set();
+    agent.attachments.set(attachmentOf('c1', 'web', { ordinal: 7, at: '2026-01-01T01:00:00Z' }));
+    await agent.until(([it]) => isReady(it) && it?.status?.podIP === '192.0.2.7');
+  });
+});
