@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
-import { type Clock, systemClock } from '#lib/clock.ts';
+import { type Clock, FakeClock, systemClock } from '#lib/clock.ts';
 import { ApiError } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import { indexCache, startCache } from './cache.ts';
@@ -281,6 +281,29 @@ describe('startCache() over the fake', () => {
     api.cutWatches();
     api.put(THING, sampleOf('two', 1));
     await until(cache, () => cache.size === 2);
+    assert.equal(api.requests.filter((r) => r.verb === 'list').length, 1);
+  });
+
+  test('gives up a watch that outlives its time in silence, and goes on from its version', async () => {
+    const clock = new FakeClock();
+    const api = new FakeApi({ clock });
+    await using cache = startCache(api, THING, { log: silentLogger, clock });
+    await cache.synced();
+    const watches = () => api.requests.filter((r) => r.verb === 'watch').length;
+    while (api.watchCount === 0) await new Promise((resolve) => setImmediate(resolve));
+    // A server that is gone without a word: nothing ends the stream, nothing comes.
+    api.holdWatches(THING);
+    api.put(THING, sampleOf('one', 1));
+    clock.advance(299_000);
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(watches(), 1);
+    clock.advance(400_000);
+    api.releaseWatches(THING);
+    while (cache.size === 0) {
+      clock.advance(100);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.equal(watches(), 2);
     assert.equal(api.requests.filter((r) => r.verb === 'list').length, 1);
   });
 

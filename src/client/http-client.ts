@@ -47,7 +47,7 @@ class HttpApiClient implements ApiClient, AsyncDisposable {
     await this.#transport[Symbol.asyncDispose]();
   }
 
-  get<T extends KubeObject>(
+  async get<T extends KubeObject>(
     kind: KindRef<T>,
     name: string,
     namespace?: string,
@@ -69,7 +69,7 @@ class HttpApiClient implements ApiClient, AsyncDisposable {
     return { ...list, items };
   }
 
-  create<T extends KubeObject>(
+  async create<T extends KubeObject>(
     kind: KindRef<T>,
     object: T,
     options: { fieldValidation?: 'Strict' | 'Warn' | 'Ignore'; signal?: AbortSignal } = {},
@@ -80,7 +80,7 @@ class HttpApiClient implements ApiClient, AsyncDisposable {
     return this.#json({ method: 'POST', path, query, body: object, signal });
   }
 
-  update<T extends KubeObject>(
+  async update<T extends KubeObject>(
     kind: KindRef<T>,
     object: T,
     options: { subresource?: 'status'; signal?: AbortSignal } = {},
@@ -90,7 +90,7 @@ class HttpApiClient implements ApiClient, AsyncDisposable {
     return this.#json({ method: 'PUT', path, body: object, signal });
   }
 
-  patch<T extends KubeObject>(
+  async patch<T extends KubeObject>(
     kind: KindRef<T>,
     target: { name: string; namespace?: string; subresource?: 'status' },
     patch: { type: PatchType; body: unknown },

@@ -17,7 +17,20 @@ const BUSYBOX = '/bin/busybox';
 const APPLETS = [
   ...['cat', 'date', 'dd', 'echo', 'env', 'grep', 'head', 'hostname', 'httpd', 'id', 'ip', 'ls'],
   ...['mkdir', 'nc', 'netstat', 'nslookup', 'ping', 'printf', 'ps', 'seq', 'sh', 'sleep', 'sort'],
-  ...['stat', 'tail', 'tee', 'telnet', 'test', 'time', 'timeout', 'top', 'traceroute', 'true', 'uniq', 'vi'],
+  ...[
+    'stat',
+    'tail',
+    'tee',
+    'telnet',
+    'test',
+    'time',
+    'timeout',
+    'top',
+    'traceroute',
+    'true',
+    'uniq',
+    'vi',
+  ],
   ...['wc', 'wget', 'xargs', 'chmod', 'cp', 'cut', 'sed', 'tr', 'usleep'],
 ];
 

@@ -86,7 +86,12 @@ export class SyncLoop implements AsyncDisposable {
       this.#dirty = true;
       this.#waiters.unshift(...waiters);
       this.lastError = explainError(error);
-      this.#options.log.error({ err: error }, `${this.#options.name}: sync failed, will retry`);
+      // What fails in a known way is told in words; a stack is for faults of our own.
+      const known = error instanceof Error && 'code' in error;
+      this.#options.log.error(
+        known ? { reason: this.lastError } : { err: error },
+        `${this.#options.name}: sync failed, will retry`,
+      );
     } finally {
       this.runs++;
     }

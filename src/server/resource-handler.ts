@@ -34,35 +34,6 @@ import { createFilter } from './selectors.ts';
 import { SIGN_OF_LIFE_MS, watchDurationMs, watchStream } from './watch-stream.ts';
 import { asYaml } from './yaml.ts';
 
-export interface ResourceHandlerOptions {
-  readonly store: Store;
-  /** @returns `undefined` if there is no such resource */
-  readonly registryOf: (place: {
-    group: string;
-    version: string;
-    resource: string;
-  }) => ResourceRegistry | undefined;
-  readonly clock: Clock;
-  readonly metrics: ServerMetrics;
-  readonly watchSlots: WatchSlots;
-  /** A number in [0, 1). */
-  readonly random: () => number;
-}
-
-/** When a user with too many watches may try again: some end every few minutes. */
-const RETRY_AFTER_SECONDS = 30;
-
-type ResourceExchange = Exchange<ResourceRequest>;
-
-interface Call {
-  readonly exchange: ResourceExchange;
-  readonly info: ResourceRequest;
-  readonly kind: KindDefinition;
-  readonly registry: ResourceRegistry;
-  readonly target: Target;
-  readonly options: ResourceHandlerOptions;
-}
-
 /** @throws ApiError for everything that is to be refused */
 export async function handleResource(
   exchange: ResourceExchange,
@@ -80,11 +51,11 @@ export async function handleResource(
   const call: Call = { exchange, info, kind, registry, target, options };
   switch (info.verb) {
     case 'get':
-      return isTrue(info.query.get('watch') ?? 'false') ? watch(call) : await get(call);
+      return isTrue(info.query.get('watch') ?? 'false') ? handleWatch(call) : await get(call);
     case 'list':
       return await list(call);
     case 'watch':
-      return watch(call);
+      return handleWatch(call);
     case 'create':
       return await create(call);
     case 'update':
@@ -96,24 +67,6 @@ export async function handleResource(
     case 'deletecollection':
       return await removeCollection(call);
   }
-}
-
-function presenterOf({ exchange, kind, info, options }: Call): Presenter {
-  const form = negotiateObject(headerOf(exchange.headers, 'accept'));
-  return createPresenter(kind, form, {
-    includeObject: info.query.get('includeObject') ?? 'Metadata',
-    nowMs: () => options.clock.now(),
-  });
-}
-
-function show(
-  { exchange }: Call,
-  status: number,
-  body: unknown,
-  warnings: readonly string[] = [],
-): Answer {
-  const { encoding } = negotiateObject(headerOf(exchange.headers, 'accept'));
-  return encoding === 'yaml' ? asYaml(status, body) : json(status, body, warnings);
 }
 
 async function get(call: Call): Promise<Answer> {
@@ -139,77 +92,6 @@ async function list(call: Call): Promise<Answer> {
     resourceVersionMatch: query.get('resourceVersionMatch') ?? '',
   });
   return show(call, 200, presenter.list(page));
-}
-
-function watch(call: Call): Answer {
-  const { info, kind, options, exchange } = call;
-  const { query } = info;
-  const presenter = presenterOf(call);
-  const filter = createFilter(kind, query, info.name === '' ? undefined : info.name);
-  const resourceVersion = query.get('resourceVersion') ?? '';
-  const sendInitialEvents = readInitialEvents(query);
-  const allowBookmarks = isTrue(query.get('allowWatchBookmarks') ?? 'false');
-  const durationMs = watchDurationMs(integerOf(query, 'timeoutSeconds'), options.random);
-  const release = options.watchSlots.take(exchange.principal.name);
-  if (release === undefined)
-    throw tooManyRequests(
-      `"${exchange.principal.name}" has too many watches open; close some, or share them`,
-      RETRY_AFTER_SECONDS,
-    );
-  const ended = options.metrics.watchStarted(kind);
-  const timeout = new AbortController();
-  const cancel = options.clock.schedule(durationMs, () => timeout.abort());
-  const signal = AbortSignal.any([exchange.signal, timeout.signal]);
-  const frames = watchObjects(kind, options.store, {
-    namespace: info.namespace,
-    ...(filter === undefined ? {} : { filter }),
-    resourceVersion,
-    sendInitialEvents,
-    progressMs: SIGN_OF_LIFE_MS,
-    signal,
-  });
-  const lines = watchStream(frames, {
-    kind,
-    presenter,
-    allowBookmarks,
-    clock: options.clock,
-    onLagged: () => options.metrics.watchCut('lagged'),
-  });
-  let isOpen = true;
-  const finish = () => {
-    if (!isOpen) return;
-    isOpen = false;
-    cancel();
-    release();
-    ended();
-  };
-  // A generator that was never started runs no `finally`: a client that is gone before the first line ends here.
-  signal.addEventListener('abort', finish, { once: true });
-  const chunks = endingWith(lines, finish);
-  return { type: 'stream', contentType: `${JSON_TYPE};stream=watch`, chunks };
-}
-
-async function* endingWith<T>(items: AsyncIterable<T>, atEnd: () => void): AsyncGenerator<T> {
-  try {
-    yield* items;
-  } finally {
-    atEnd();
-  }
-}
-
-function readInitialEvents(query: URLSearchParams): boolean {
-  const match = query.get('resourceVersionMatch') ?? '';
-  const wanted = query.get('sendInitialEvents');
-  if (wanted === null) {
-    if (match !== '')
-      throw badRequest(
-        'resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided',
-      );
-    return false;
-  }
-  if (match !== 'NotOlderThan')
-    throw badRequest('sendInitialEvents requires setting resourceVersionMatch to NotOlderThan');
-  return isTrue(wanted);
 }
 
 async function create(call: Call): Promise<Answer> {
@@ -294,25 +176,6 @@ async function removeCollection(call: Call): Promise<Answer> {
   return show(call, 200, presenter.list({ items: page.items, revision: page.revision }));
 }
 
-async function readDeleteOptions(call: Call) {
-  const { exchange, info } = call;
-  const body = await exchange.body();
-  const sent =
-    body.length === 0 ? {} : decodeBody(body, headerOf(exchange.headers, 'content-type'));
-  if (!isObject(sent)) throw badRequest('the body of a DELETE must be a DeleteOptions object');
-  const bodyDryRun = Array.isArray(sent.dryRun) ? sent.dryRun.map(String) : [];
-  const preconditions = isObject(sent.preconditions) ? sent.preconditions : {};
-  const { uid, resourceVersion } = preconditions;
-  return {
-    principal: exchange.principal,
-    dryRun: isDryRun([...info.query.getAll('dryRun'), ...bodyDryRun]),
-    preconditions: {
-      ...(typeof uid === 'string' ? { uid } : {}),
-      ...(typeof resourceVersion === 'string' ? { resourceVersion } : {}),
-    },
-  };
-}
-
 function showWritten(
   call: Call,
   status: number,
@@ -323,56 +186,3 @@ function showWritten(
   return show(call, status, body, [...warnings, ...written.warnings]);
 }
 
-async function readObject(
-  call: Call,
-): Promise<{ object: KubeObject; warnings: readonly string[] }> {
-  const { exchange, kind, info } = call;
-  const mode = parseFieldValidation(info.query.get('fieldValidation'));
-  const sent = decodeBody(await exchange.body(), headerOf(exchange.headers, 'content-type'));
-  return checkFields(kind, asObject(kind, sent), mode);
-}
-
-/** An object of this kind, as far as can be said without looking at its fields. */
-function asObject(kind: KindDefinition, value: unknown): JsonObject {
-  if (!isObject(value)) throw badRequest(`the body of the request must be a ${kind.kind} object`);
-  const apiVersion = apiVersionOf(kind);
-  const { apiVersion: saidVersion = apiVersion, kind: saidKind = kind.kind } = value;
-  if (saidVersion !== apiVersion || saidKind !== kind.kind)
-    throw badRequest(
-      `the object is a ${JSON.stringify(saidKind)} of ${JSON.stringify(saidVersion)}, but this URL takes a "${kind.kind}" of "${apiVersion}"`,
-    );
-  if (value.metadata !== undefined && !isObject(value.metadata))
-    throw badRequest('metadata must be an object');
-  return { apiVersion, kind: kind.kind, ...value, metadata: value.metadata ?? {} };
-}
-
-function checkNamespace({ info, kind }: Call, object: KubeObject): void {
-  const said = object.metadata.namespace ?? '';
-  if (kind.namespaced && said !== '' && said !== info.namespace)
-    throw badRequest(
-      `the namespace of the provided object (${said}) does not match the namespace sent on the request (${info.namespace})`,
-    );
-}
-
-function writeOptions({ exchange, info }: Call): WriteOptions {
-  return { principal: exchange.principal, dryRun: isDryRun(info.query.getAll('dryRun')) };
-}
-
-function isDryRun(values: readonly string[]): boolean {
-  for (const value of values)
-    if (value !== 'All')
-      throw badRequest(
-        `dryRun: Unsupported value: ${JSON.stringify(value)}: supported values: "All"`,
-      );
-  return values.length > 0;
-}
-
-/** A parameter that is a whole number. @returns `undefined` if it is missing or empty @throws ApiError 400 */
-function integerOf(query: URLSearchParams, name: string): number | undefined {
-  const text = query.get(name);
-  if (text === null || text === '') return undefined;
-  const value = Number(text);
-  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value))
-    throw badRequest(`the parameter ${name}=${text} must be a whole number`);
-  return value;
-}

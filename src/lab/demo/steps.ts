@@ -154,11 +154,13 @@ async function toOutside(cluster: LabCluster): Promise<string> {
   ]);
   let seen = '';
   await until('the outside host answers', SETTLE_TIMEOUT_MS, async () => {
-    seen = await fromClient(cluster, 'm2', fetch(`${OUTSIDE_ADDRESS}/cgi-bin/who`));
+    // busybox httpd writes an IPv4 client as [::ffff:192.0.2.1].
+    const said = await fromClient(cluster, 'm2', fetch(`${OUTSIDE_ADDRESS}/cgi-bin/who`));
+    seen = said.replace(/^\[::ffff:|\]$/g, '');
     return true;
   });
   const expected = cluster.lab.machine('m2').address;
-  if (!seen.endsWith(expected)) throw new Error(`the outside host saw ${seen}, not ${expected}`);
+  if (seen !== expected) throw new Error(`the outside host saw ${seen}, not ${expected}`);
   return `client-m2 reaches ${OUTSIDE_ADDRESS}, which sees ${expected} (m2), not the pod`;
 }
 
@@ -188,10 +190,11 @@ async function stopApiServer(cluster: LabCluster): Promise<string> {
     labels: { app: 'my-app-a' },
     role: 'server',
   });
-  await endpointsAre(cluster, 'my-service-a', 3);
-  const after = await countAnswers(cluster, 'm1', 'my-service-a', REQUESTS);
-  if (!after.has('a-new') || after.has('failed'))
-    throw new Error(`after the server's return: ${formatCounts(after)}; a-new should answer too`);
+  await until('a container started since answers for my-service-a', SETTLE_TIMEOUT_MS, async () => {
+    const after = await countAnswers(cluster, 'm1', 'my-service-a', REQUESTS);
+    if (after.has('failed')) throw new Error(`after the server's return: ${formatCounts(after)}`);
+    return after.has('a-new');
+  });
   return `${3 * REQUESTS} requests by name, none failed; started again, a new container joined the service`;
 }
 
@@ -202,7 +205,7 @@ async function restartAgents(cluster: LabCluster): Promise<string> {
   const server = (await pod(cluster, 'a-m3')).status?.podIP;
   const clientPid = await containerPid(near, 'client-m1');
   const serverPid = await containerPid(far, 'a-m3');
-  const retransmittedBefore = await retransmissions(far, serverPid);
+  const lostBefore = await lostSegments(far, serverPid);
   const stream = execInContainer(
     near,
     'client-m1',
@@ -221,15 +224,15 @@ async function restartAgents(cluster: LabCluster): Promise<string> {
   const bytes = Number((await stream).stdout);
   const summary = (await ping).stdout;
   const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(summary) ?? [];
-  const retransmitted = (await retransmissions(far, serverPid)) - retransmittedBefore;
+  const lost = (await lostSegments(far, serverPid)) - lostBefore;
   if (bytes !== STREAM_CHUNKS * STREAM_CHUNK_BYTES)
     throw new Error(
       `the transfer ended after ${bytes} of ${STREAM_CHUNKS * STREAM_CHUNK_BYTES} bytes`,
     );
   if (sent === undefined || sent !== received)
     throw new Error(`packets were lost: ${summary.trim()}`);
-  if (retransmitted > 0) throw new Error(`TCP sent ${retransmitted} segments again`);
-  return `${(bytes / 2 ** 20).toFixed(0)} MiB and ${sent} pings arrived, 0 lost, 0 retransmitted`;
+  if (lost > 0) throw new Error(`TCP lost ${lost} segments`);
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB and ${sent} pings arrived, none lost`;
 }
 
 async function deleteRoute(cluster: LabCluster): Promise<string> {
@@ -321,12 +324,19 @@ function formatCounts(counts: ReadonlyMap<string, number>): string {
   return [...counts].map(([name, count]) => `${name} ${count}`).join(', ');
 }
 
-/** TCP segments that were sent again in a process's network namespace (RFC 4022 tcpRetransSegs). */
-async function retransmissions(machine: Machine, pid: number): Promise<number> {
-  const text = await machine.runOk(['cat', `/proc/${pid}/net/snmp`]);
-  const [names, values] = text
-    .split('\n')
-    .filter((line) => line.startsWith('Tcp:'))
-    .map((line) => line.split(' '));
-  return Number(values?.[names?.indexOf('RetransSegs') ?? -1]);
+/**
+ * TCP segments that a sender in a process's network namespace sent again and that the receiver had not got before.
+ * A busy computer makes TCP send some again too early; the receiver reports those as duplicates (RFC 2883).
+ */
+async function lostSegments(machine: Machine, pid: number): Promise<number> {
+  const counter = async (file: string, group: string, name: string) => {
+    const text = await machine.runOk(['cat', `/proc/${pid}/net/${file}`]);
+    const [names, values] = text
+      .split('\n')
+      .filter((line) => line.startsWith(`${group}:`))
+      .map((line) => line.split(' '));
+    return Number(values?.[names?.indexOf(name) ?? -1]);
+  };
+  const sentAgain = await counter('snmp', 'Tcp', 'RetransSegs');
+  return sentAgain - (await counter('netstat', 'TcpExt', 'TCPDSACKRecvSegs'));
 }

@@ -77,6 +77,8 @@ export interface NftablesOptions {
   readonly poller?: Poller;
   /** Whether the kernel has the `destroy` messages (Linux 6.3). Default: asked. */
   readonly destroy?: boolean;
+  /** Size of the queue for events of {@link Nftables.watch}. */
+  readonly eventQueueBytes?: number;
 }
 
 /**
@@ -95,7 +97,10 @@ class KernelNftables implements Nftables {
   readonly #watches = new Map<GenerationWatch, () => void>();
   /** Starts anywhere, so that another program's sequence numbers are unlikely to be ours. */
   #sequence = randomInt(1, 0x7fffffff);
-  /** The generation after our last commit; undefined until asked for. */
+  /**
+   * Most likely the current generation: that after our last commit. A wrong guess costs one refused batch.
+   * Undefined until asked for.
+   */
   #lastGeneration: number | undefined;
   #hasDestroy: boolean | undefined;
 
@@ -116,8 +121,9 @@ class KernelNftables implements Nftables {
     const rewrite = destroys && !this.#canDestroy();
     let encoded: EncodedTransaction | undefined;
     for (let tries = 0; tries < MAX_COMMIT_TRIES; tries++) {
-      const generation = options.generation ?? this.#lastGeneration ?? this.generation();
-      // What exists is looked up after the generation is known, so a change in between is noticed.
+      // What exists is looked up after the generation is asked for, so a change in between is noticed.
+      const guess = rewrite ? undefined : this.#lastGeneration;
+      const generation = options.generation ?? guess ?? this.generation();
       const operations = rewrite ? replaceDestroys(transaction, this.#exists) : transaction;
       if (encoded === undefined || rewrite) encoded = this.#encode(operations, generation);
       else setGeneration(encoded, generation);
@@ -177,6 +183,7 @@ class KernelNftables implements Nftables {
       netns: this.#options.netns,
       poller,
       listener,
+      queueBytes: this.#options.eventQueueBytes,
       generation: () => this.generation(),
     });
     const stop = () => {

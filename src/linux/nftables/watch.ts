@@ -29,7 +29,9 @@ export interface GenerationWatchOptions {
   readonly netns: Netns | NetnsPath | undefined;
   readonly poller: Poller;
   readonly listener: (event: RulesetEvent) => void;
+  /** Asks the kernel for the current generation. */
   readonly generation: () => number;
+  readonly queueBytes?: number | undefined;
 }
 
 export class GenerationWatch implements Disposable {
@@ -50,7 +52,7 @@ export class GenerationWatch implements Disposable {
       protocol: NETLINK_NETFILTER,
       netns: options.netns,
       groups: [NFNLGRP_NFTABLES],
-      receiveQueueBytes: EVENT_QUEUE_BYTES,
+      receiveQueueBytes: options.queueBytes ?? EVENT_QUEUE_BYTES,
     });
     this.#seen = options.generation();
     this.#unwatch = options.poller.add(this.#socket.fd, () => this.#read());
@@ -109,16 +111,18 @@ export class GenerationWatch implements Disposable {
     this.#options.listener({ kind: 'commit', generation, own, pid, processName, changes });
   }
 
+  /** Events come in the order of commits, so only the oldest that is expected can be meant. */
   #isOwn(sequence: number): boolean {
-    for (const commit of this.#expected.values())
-      if ((sequence - commit.firstSequence) >>> 0 < commit.messageCount) return true;
-    return false;
+    const [oldest] = this.#expected.values();
+    return oldest !== undefined && isOf(oldest, sequence);
   }
 
+  /** Both must fit: a batch of ours that changed nothing made no generation, and then it was another's. */
   #takeOwn(generation: number, sequence: number): boolean {
     const commit = this.#expected.get(generation);
-    this.#expected.delete(generation);
-    return commit !== undefined && (sequence - commit.firstSequence) >>> 0 < commit.messageCount;
+    for (const expected of this.#expected.keys())
+      if (!isAfter(expected, generation)) this.#expected.delete(expected);
+    return commit !== undefined && isOf(commit, sequence);
   }
 
   /** Forgets what is queued and looks at the generations instead. */
@@ -144,6 +148,10 @@ export class GenerationWatch implements Disposable {
       }
     }
   }
+}
+
+function isOf(commit: OwnCommit, sequence: number): boolean {
+  return (sequence - commit.firstSequence) >>> 0 < commit.messageCount;
 }
 
 /** Serial number arithmetic (RFC 1982): generations wrap. */

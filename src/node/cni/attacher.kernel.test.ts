@@ -214,10 +214,19 @@ describe('Attacher', () => {
     const [a, b] = [machine.addNamespace('a'), machine.addNamespace('b')];
     await machine.attacher.add(machine.request('ADD', a));
     await machine.attacher.add(machine.request('ADD', b));
+    const echoesAt = (pod: string) => {
+      const [names, values] = machine
+        .run(pod, 'cat /proc/net/snmp')
+        .split('\n')
+        .filter((line) => line.startsWith('Icmp:'))
+        .map((line) => line.split(' '));
+      return values?.[names?.indexOf('InEchos') ?? -1];
+    };
     machine.run(a, 'ip address add 203.0.113.66/32 dev eth0');
-    machine.run(machine.host, 'ip route add 203.0.113.66/32 dev lo');
     assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 203.0.113.66 192.0.2.2'));
+    assert.equal(echoesAt(b), '0');
     machine.run(a, `${PING} 192.0.2.2`);
+    assert.equal(echoesAt(b), '1');
   });
 
   test('takes everything away on DEL, as often as it is called, and without namespace', async () => {

@@ -52,12 +52,13 @@ export function askUdp(
   return new Promise((resolve, reject) => {
     const socket = createSocket(isIPv6(upstream.address) ? 'udp6' : 'udp4');
     let bogus = 0;
+    let isOver = false;
     const end = (finish: () => void) => {
+      // What comes late, such as an ICMP error while the socket closes, is of no interest.
+      if (isOver) return;
+      isOver = true;
       clearTimeout(timer);
       options.signal?.removeEventListener('abort', onAbort);
-      socket.removeAllListeners();
-      // A late error (ICMP) of a closing socket is of no interest, but without a listener it would be thrown.
-      socket.on('error', () => undefined);
       socket.close();
       finish();
     };
@@ -77,7 +78,7 @@ export function askUdp(
     });
     // Connected, the socket takes datagrams only from the server, and the kernel picks a random port.
     socket.connect(upstream.port, upstream.address, () => {
-      socket.send(query);
+      if (!isOver) socket.send(query);
     });
   });
 }
@@ -94,11 +95,12 @@ export function askTcp(
   return new Promise((resolve, reject) => {
     const socket = connect({ host: upstream.address, port: upstream.port, noDelay: true });
     const reader = new FrameReader();
+    let isOver = false;
     const end = (finish: () => void) => {
+      if (isOver) return;
+      isOver = true;
       clearTimeout(timer);
       options.signal?.removeEventListener('abort', onAbort);
-      socket.removeAllListeners();
-      socket.on('error', () => undefined); // as above
       socket.destroy();
       finish();
     };

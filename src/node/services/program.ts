@@ -15,6 +15,7 @@ import type { Protocol } from '#api/core/v1/protocol.ts';
 import { type Ip, ipToBytes } from '#lib/ip.ts';
 import {
   CT_STATE,
+  CT_STATUS,
   dnat,
   drop,
   type Expression,
@@ -97,7 +98,12 @@ export function servicesPart(family: 'ip' | 'ip6', counts: Iterable<number>): Ru
       natChain('nat-prerouting', 'prerouting', PRIORITY.dstnat, balance),
       natChain('nat-output', 'output', PRIORITY.dstnat, balance),
       natChain('nat-postrouting', 'postrouting', PRIORITY.srcnat, {
-        expressions: [...inSet([saddr, daddr], HAIRPIN), masquerade({ fullyRandom: true })],
+        expressions: [
+          // Only what a service has led back: a node talks to its own address for other reasons too.
+          ...anyBit(ct('status'), CT_STATUS.dnat),
+          ...inSet([saddr, daddr], HAIRPIN),
+          masquerade({ fullyRandom: true }),
+        ],
         comment: 'a pod that reaches itself through a service must see another source',
       }),
     ],

@@ -39,6 +39,8 @@ export interface DnsServerOptions {
   /** All names: for a new worker. */
   readonly snapshot: () => { changes: Iterable<NameChange>; serial: number; synced: boolean };
   readonly onStats?: (stats: StatsDelta) => void;
+  /** Another worker: for tests. */
+  readonly workerUrl?: URL;
 }
 
 type SocketReport = Extract<FromWorker, { kind: 'sockets' }>;
@@ -131,7 +133,7 @@ export class DnsServer implements AsyncDisposable {
       seed: randomInt(HASH_SEEDS),
       wakeFd: wake.fd,
     };
-    const worker = new Worker(new URL('./worker.ts', import.meta.url), {
+    const worker = new Worker(this.#options.workerUrl ?? new URL('./worker.ts', import.meta.url), {
       workerData: { port: channel.port2, config },
       transferList: [channel.port2],
       name: 'tulle-dns',

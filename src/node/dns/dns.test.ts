@@ -1,0 +1,332 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
+import { Registry } from 'prom-client';
+import type { Service } from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import { sleep } from '#lib/clock.ts';
+import { ip } from '#lib/ip.ts';
+import { silentLogger } from '#lib/log.ts';
+import { decodeMessage, type Message } from '#wire/dns/message.ts';
+import { type Dns, startDns } from './dns.ts';
+import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
+import { Forwarder } from './forward.ts';
+import { DnsServer } from './server/server.ts';
+import { FrameReader, frame } from './tcp-frame.ts';
+import {
+  DOMAIN,
+  describeMessage,
+  exampleZone,
+  HandCache,
+  queryBytes,
+  service,
+  slice,
+} from './testing.ts';
+import { VECTORS } from './vectors.ts';
+
+const LOOPBACK = ip('127.0.0.1');
+const run = promisify(execFile);
+const dig = await run('dig', ['-v']).then(
+  () => undefined,
+  () => 'dig (Debian: bind9-dnsutils) is not installed',
+);
+
+function portOf(listening: readonly string[], transport: 'udp' | 'tcp'): number {
+  const socket = listening.find((text) => text.endsWith(`/${transport}`));
+  return Number(/:(\d+)\//.exec(socket ?? '')?.[1] ?? 0);
+}
+
+/** The only wait of these tests: for what the server reports and does not announce. */
+async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let i = 0; i < 1000; i++) {
+    if (condition()) return;
+    await sleep(10);
+  }
+  assert.fail(`never: ${what}`);
+}
+
+async function askUdp(port: number, query: Uint8Array): Promise<Message> {
+  const socket = createSocket('udp4');
+  try {
+    socket.connect(port, LOOPBACK);
+    await once(socket, 'connect');
+    socket.send(query);
+    const [answer] = (await once(socket, 'message', { signal: AbortSignal.timeout(20_000) })) as [
+      Buffer,
+    ];
+    return decodeMessage(answer);
+  } finally {
+    socket.close();
+  }
+}
+
+/** Sends all queries in one write and collects as many answers. */
+async function askTcp(port: number, queries: readonly Uint8Array[]): Promise<Message[]> {
+  const socket = connect(port, LOOPBACK);
+  const reader = new FrameReader();
+  const answers: Message[] = [];
+  socket.end(Buffer.concat(queries.map(frame)));
+  for await (const chunk of socket)
+    answers.push(...reader.push(chunk as Buffer).map(decodeMessage));
+  return answers;
+}
+
+const WEB = 'web.default.svc.cluster.local.';
+const webService = service('default/web', {
+  clusterIP: '10.96.0.1',
+  ports: [{ name: 'http', port: 80 }],
+});
+
+describe('startDns() on the wire', () => {
+  const services = new HandCache<Service>();
+  const slices = new HandCache<EndpointSlice>();
+  const registry = new Registry();
+  let upstream: FakeUpstream;
+  let dns: Dns;
+  let udp = 0;
+  let tcp = 0;
+
+  before(async () => {
+    upstream = await startFakeUpstream((query) => [answerWith(query, ['192.0.2.80'])]);
+    services.put(webService);
+    dns = startDns({
+      services,
+      slices,
+      registry,
+      listen: [LOOPBACK],
+      port: 0,
+      upstreams: [upstream.upstream],
+      log: silentLogger,
+    });
+    await until(() => dns.status().listening.length === 2, 'UDP and TCP are open');
+    udp = portOf(dns.status().listening, 'udp');
+    tcp = portOf(dns.status().listening, 'tcp');
+  });
+  after(async () => {
+    await dns[Symbol.asyncDispose]();
+    await upstream[Symbol.asyncDispose]();
+  });
+
+  test('it says SERVFAIL until both caches are full, and answers then', async () => {
+    assert.equal(dns.status().synced, false);
+    assert.deepEqual(describeMessage(await askUdp(udp, queryBytes(WEB, 'A'))), ['SERVFAIL']);
+    services.sync();
+    slices.sync();
+    await until(() => dns.status().synced, 'synced');
+    const answer = await askUdp(udp, queryBytes(WEB, 'A'));
+    assert.deepEqual(describeMessage(answer), ['NOERROR aa', `${WEB} 5 A 10.96.0.1`]);
+  });
+
+  test('it answers pipelined queries over TCP, also after the client has ended its side', async () => {
+    const queries = [
+      queryBytes(WEB, 'A'),
+      queryBytes('no.default.svc.cluster.local', 'A'),
+      queryBytes('www.example.com', 'A'),
+    ];
+    const answers = await askTcp(tcp, queries);
+    assert.deepEqual(answers.map((a) => describeMessage(a)[0]).sort(), [
+      'NOERROR',
+      'NOERROR aa',
+      'NXDOMAIN aa',
+    ]);
+  });
+
+  test('it forwards other names, and asks the upstream once while the answer is good', async () => {
+    for (let i = 0; i < 3; i++) {
+      const answer = await askUdp(udp, queryBytes('Cached.example.com', 'A', {}));
+      assert.match(
+        describeMessage(answer)[1] ?? '',
+        /^Cached\.example\.com\. \d+ A 192\.0\.2\.80$/,
+      );
+    }
+    const asked = upstream.asked.filter(
+      (a) => a.query.questions[0]?.name.toLowerCase() === 'cached.example.com.',
+    );
+    assert.equal(asked.length, 1);
+  });
+
+  test('it follows an ExternalName to the upstream', async () => {
+    services.put(service('default/out', { type: 'ExternalName', externalName: 'www.example.net' }));
+    const answer = await askUdp(udp, queryBytes('out.default.svc.cluster.local', 'A'));
+    assert.deepEqual(describeMessage(answer), [
+      'NOERROR',
+      'out.default.svc.cluster.local. 5 CNAME www.example.net.',
+      'www.example.net. 300 A 192.0.2.80',
+    ]);
+  });
+
+  test('it follows changes of services and slices', async () => {
+    const head = 'head.db.svc.cluster.local.';
+    const first = async () => describeMessage(await askUdp(udp, queryBytes(head, 'A'))).slice(0, 2);
+    slices.put(slice('db/head', [{ addresses: ['192.0.2.1'] }]));
+    assert.deepEqual((await first())[0], 'NXDOMAIN aa');
+    services.put(service('db/head', { clusterIP: 'None' }));
+    assert.deepEqual(await first(), ['NOERROR aa', `${head} 5 A 192.0.2.1`]);
+    slices.put(slice('db/head', [{ addresses: ['192.0.2.2'] }]));
+    assert.deepEqual(await first(), ['NOERROR aa', `${head} 5 A 192.0.2.2`]);
+    slices.remove('db/head-1');
+    assert.deepEqual((await first())[0], 'NXDOMAIN aa');
+  });
+
+  test('it answers SERVFAIL when the upstream gives nothing usable', async () => {
+    const before = upstream.behaviour;
+    upstream.behaviour = (query) => [answerWith(query, [], { rcode: 5 })];
+    const answer = await askUdp(udp, queryBytes('refused.example.com', 'A'));
+    upstream.behaviour = before;
+    assert.deepEqual(describeMessage(answer), ['REFUSED']);
+  });
+
+  test('dig takes its answers', { skip: dig }, async () => {
+    const ask = async (...words: string[]) => {
+      const { stdout } = await run('dig', [
+        `@${LOOPBACK}`,
+        '-p',
+        String(udp),
+        '+tries=1',
+        '+time=20',
+        ...words,
+      ]);
+      return stdout;
+    };
+    assert.match(
+      await ask(WEB, 'A'),
+      /status: NOERROR[\s\S]*flags: qr aa rd ra;[\s\S]*web\.default\.svc\.cluster\.local\. 5 IN A\s+10\.96\.0\.1/,
+    );
+    assert.match(
+      await ask('no.svc.cluster.local', 'A'),
+      /status: NXDOMAIN[\s\S]*AUTHORITY: 1[\s\S]*SOA\s+ns\.dns\.cluster\.local\. hostmaster/,
+    );
+    assert.match(
+      await ask(`_http._tcp.${WEB}`, 'SRV'),
+      /SRV\s+0 100 80 web\.default[\s\S]*ADDITIONAL SECTION/,
+    );
+    assert.match(await ask('www.example.com', 'A', '+nocookie'), /192\.0\.2\.80/);
+    const { stdout } = await run('dig', [
+      `@${LOOPBACK}`,
+      '-p',
+      String(tcp),
+      '+tcp',
+      'dns-version.cluster.local',
+      'TXT',
+      '+short',
+    ]);
+    assert.equal(stdout, '"1.1.0"\n');
+  });
+
+  test('its metrics have CoreDNS’s names and count', async () => {
+    await until(() => dns.status().queries >= 10, 'counts arrive');
+    const text = await registry.metrics();
+    for (const pattern of [
+      /coredns_dns_requests_total\{[^}]*proto="udp",family="1",type="A"\} \d+/,
+      /coredns_dns_responses_total\{[^}]*rcode="NXDOMAIN",plugin="kubernetes"\} \d+/,
+      /coredns_dns_request_duration_seconds_bucket\{[^}]*le="\+Inf"\} [1-9]/,
+      /coredns_forward_responses_total\{to="127[^}]*rcode="NOERROR"\} [1-9]/,
+      /coredns_cache_hits_total\{[^}]*\} [1-9]/,
+      /coredns_kubernetes_dns_programming_duration_seconds/,
+    ])
+      assert.match(text, pattern);
+  });
+});
+
+/** A server with the example zone. */
+function exampleServer(options: { workerUrl?: URL; port?: number } = {}): DnsServer {
+  const zone = exampleZone();
+  return new DnsServer({
+    listen: [LOOPBACK],
+    port: 0,
+    zone: DOMAIN,
+    forwarder: new Forwarder({ upstreams: () => [] }),
+    log: silentLogger,
+    snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
+    ...options,
+  });
+}
+
+test('DnsServer answers the vectors over UDP and TCP', async () => {
+  await using server = exampleServer();
+  await until(() => server.listening.length === 2, 'UDP and TCP are open');
+  const udp = portOf(server.listening, 'udp');
+  for (const { question, type, expected } of VECTORS) {
+    // Sets of several addresses come in any order, and no upstream is known.
+    const wanted = expected[0] === 'forward' ? ['SERVFAIL'] : [...expected].sort();
+    const bytes = queryBytes(question, type, {});
+    assert.deepEqual(
+      describeMessage(await askUdp(udp, bytes)).sort(),
+      wanted,
+      `${question} ${type}`,
+    );
+  }
+  const queries = VECTORS.map(({ question, type }) => queryBytes(question, type));
+  const answers = await askTcp(portOf(server.listening, 'tcp'), queries);
+  assert.equal(answers.length, VECTORS.length);
+});
+
+test('DnsServer starts a crashed worker again with all names', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tulle-dns-'));
+  process.env['TULLE_TEST_CRASH_MARKER'] = join(folder, 'crashed');
+  try {
+    await using server = exampleServer({
+      workerUrl: new URL('./server/crash-once.fixture.ts', import.meta.url),
+    });
+    await until(() => server.listening.length === 2, 'the second worker listens');
+    assert.equal(server.restarts, 1);
+    const answer = await askUdp(portOf(server.listening, 'udp'), queryBytes(WEB, 'A'));
+    assert.equal(describeMessage(answer)[0], 'NOERROR aa');
+  } finally {
+    rmSync(folder, { recursive: true });
+    delete process.env['TULLE_TEST_CRASH_MARKER'];
+  }
+});
+
+test('DnsServer shares its port with its successor, which answers when it has gone', async () => {
+  const first = exampleServer();
+  await until(() => first.listening.length === 2, 'the first listens');
+  const udp = portOf(first.listening, 'udp');
+  await using second = exampleServer({ port: udp });
+  await until(() => second.listening.length === 2, 'the second listens');
+  await first[Symbol.asyncDispose]();
+  for (let i = 0; i < 20; i++)
+    assert.equal(describeMessage(await askUdp(udp, queryBytes(WEB, 'A')))[0], 'NOERROR aa');
+});
+
+test('startDns() says which address it cannot use, and why', async () => {
+  const dns = startDns({
+    services: new HandCache<Service>(),
+    slices: new HandCache<EndpointSlice>(),
+    registry: new Registry(),
+    listen: [ip('192.0.2.53')],
+    port: 0,
+    upstreams: [],
+    log: silentLogger,
+  });
+  await until(
+    () =>
+      dns
+        .status()
+        .failing.some((f) => f.socket.endsWith('udp') && f.reason.includes('EADDRNOTAVAIL')),
+    'the reason',
+  );
+  assert.deepEqual(dns.status().listening, []);
+  await dns[Symbol.asyncDispose]();
+});
+
+test('startDns() refuses a cluster domain that is none, and nothing to listen on', () => {
+  const base = {
+    services: new HandCache<Service>(),
+    slices: new HandCache<EndpointSlice>(),
+    registry: new Registry(),
+    log: silentLogger,
+  };
+  assert.throws(
+    () => startDns({ ...base, listen: [LOOPBACK], clusterDomain: 'a..b' }),
+    /"a\.\.b" is not a domain name/,
+  );
+  assert.throws(() => startDns({ ...base, listen: [] }), /no address to listen on/);
+});

@@ -1,0 +1,77 @@
+/** What clients send about objects, as the registry takes it: objects, and wishes how to write or delete them. */
+import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
+import { isObject, type JsonObject } from '#api/machinery/json.ts';
+import { badRequest } from '#api/machinery/status.ts';
+import type { KubeObject } from '#api/meta.ts';
+import { decodeBody } from './body.ts';
+import { headerOf } from './exchange.ts';
+import { checkFields, parseFieldValidation } from './fields.ts';
+import type { DeleteOptions, WriteOptions } from './registry/resource-registry.ts';
+import type { Call } from './resource-call.ts';
+
+/** Reads an object and checks its fields. @throws ApiError 400, 413, 415 */
+export async function readObject(
+  call: Call,
+): Promise<{ object: KubeObject; warnings: readonly string[] }> {
+  const { exchange, kind, info } = call;
+  const mode = parseFieldValidation(info.query.get('fieldValidation'));
+  const sent = decodeBody(await exchange.body(), headerOf(exchange.headers, 'content-type'));
+  return checkFields(kind, asObject(kind, sent), mode);
+}
+
+/** An object of this kind, as far as can be said without looking at its fields. */
+export function asObject(kind: KindDefinition, value: unknown): JsonObject {
+  if (!isObject(value)) throw badRequest(`the body of the request must be a ${kind.kind} object`);
+  const apiVersion = apiVersionOf(kind);
+  const { apiVersion: saidVersion = apiVersion, kind: saidKind = kind.kind } = value;
+  if (saidVersion !== apiVersion || saidKind !== kind.kind)
+    throw badRequest(
+      `the object is a ${JSON.stringify(saidKind)} of ${JSON.stringify(saidVersion)}, but this URL takes a "${kind.kind}" of "${apiVersion}"`,
+    );
+  if (value.metadata !== undefined && !isObject(value.metadata))
+    throw badRequest('metadata must be an object');
+  return { apiVersion, kind: kind.kind, ...value, metadata: value.metadata ?? {} };
+}
+
+function checkNamespace({ info, kind }: Call, object: KubeObject): void {
+  const said = object.metadata.namespace ?? '';
+  if (kind.namespaced && said !== '' && said !== info.namespace)
+    throw badRequest(
+      `the namespace of the provided object (${said}) does not match the namespace sent on the request (${info.namespace})`,
+    );
+}
+
+/** Who writes, and whether it is only a try. @throws ApiError 400 */
+export function writeOptions({ exchange, info }: Call): WriteOptions {
+  return { principal: exchange.principal, dryRun: isDryRun(info.query.getAll('dryRun')) };
+}
+
+/** Reads the `DeleteOptions` of the body and the URL. @throws ApiError 400, 413, 415 */
+export async function readDeleteOptions(call: Call): Promise<DeleteOptions> {
+  const { exchange, info } = call;
+  const body = await exchange.body();
+  const sent =
+    body.length === 0 ? {} : decodeBody(body, headerOf(exchange.headers, 'content-type'));
+  if (!isObject(sent)) throw badRequest('the body of a DELETE must be a DeleteOptions object');
+  const bodyDryRun = Array.isArray(sent.dryRun) ? sent.dryRun.map(String) : [];
+  const preconditions = isObject(sent.preconditions) ? sent.preconditions : {};
+  const { uid, resourceVersion } = preconditions;
+  return {
+    principal: exchange.principal,
+    dryRun: isDryRun([...info.query.getAll('dryRun'), ...bodyDryRun]),
+    preconditions: {
+      ...(typeof uid === 'string' ? { uid } : {}),
+      ...(typeof resourceVersion === 'string' ? { resourceVersion } : {}),
+    },
+  };
+}
+
+function isDryRun(values: readonly string[]): boolean {
+  for (const value of values)
+    if (value !== 'All')
+      throw badRequest(
+        `dryRun: Unsupported value: ${JSON.stringify(value)}: supported values: "All"`,
+      );
+  return values.length > 0;
+}
+
