@@ -65,7 +65,7 @@ export async function applyManifest(
       results.push(applied);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      refusals.push(...describeRefusal(source, kind, error));
+      refusals.push(...describeRefusal(source, object, error));
     }
   }
   if (refusals.length > 0) throw new UserError(refusals.join('\n'));
@@ -186,8 +186,8 @@ async function discover(client: ApiClient, apiVersion: string): Promise<readonly
 }
 
 /** A line per mistake, with the line it is in where that is known. */
-function describeRefusal(source: ApplySource, kind: KindRef, error: ApiError): string[] {
-  const what = `${kind.kind} "${objectKey(source.object)}"`;
+function describeRefusal(source: ApplySource, object: KubeObject, error: ApiError): string[] {
+  const what = `${object.kind} "${objectKey(object)}"`;
   const causes = ((error.details as Status['details'] | undefined)?.causes ?? []).filter(
     ({ field, message }) => field !== undefined && message !== undefined,
   );

@@ -55,13 +55,13 @@ export class LabCluster {
    * made here and handed over by the socket activation protocol (sd_listen_fds(3)), because a socket stays in the
    * network namespace that it was made in.
    */
-  async startServer(): Promise<void> {
+  async startServer(flags: readonly string[] = []): Promise<void> {
     const machine = this.serverMachine;
     const listener = await loopbackListener(Number(this.lab.notes.apiPort ?? 0));
     try {
       this.#server = await machine.start(
         'server',
-        [...tulle('server'), '--listen', `${machine.address}:${API_PORT}`],
+        [...tulle('server'), '--listen', `${machine.address}:${API_PORT}`, ...flags],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },

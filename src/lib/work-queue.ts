@@ -92,6 +92,8 @@ export class WorkQueue implements AsyncDisposable {
   }
 
   async #run(key: string): Promise<void> {
+    // Work that throws at once must not end before #pump() has noted that it runs.
+    await Promise.resolve();
     this.#failures.get(key)?.cancel?.();
     try {
       await this.#work(key);

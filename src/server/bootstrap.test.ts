@@ -8,7 +8,7 @@ import { cidr, type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
-import { AS_ADMIN, type Fixture, openFixture } from './registry/fixture.ts';
+import { AS_ADMIN, type Fixture, openFixture } from './registry/test-registries.ts';
 
 const V4 = cidr('10.96.0.0/24');
 const V6 = cidr('fd00:96::/112');

@@ -4,14 +4,14 @@
  */
 import type { ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
-import type { TLSSocket } from 'node:tls';
 import { tooManyRequests } from '#api/machinery/status.ts';
 import type { Clock } from '#lib/clock.ts';
 import { ApiError, explainError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { authenticate, type Credentials } from './authn.ts';
+import { authenticate } from './authn.ts';
 import { authorize } from './authz.ts';
 import { readBody } from './body.ts';
+import { createCredentialsReader } from './credentials.ts';
 import { toApiError } from './errors.ts';
 import { type Answer, type Exchange, errorAnswer } from './exchange.ts';
 import { MAX_REQUESTS_IN_FLIGHT, MAX_STALL_MS } from './limits.ts';
@@ -35,6 +35,7 @@ const RETRY_AFTER_SECONDS = 1;
 /** Makes the function that serves requests; it never throws. */
 export function createPipeline(options: PipelineOptions): RequestListener {
   let inFlight = 0;
+  const credentials = createCredentialsReader(options.clock);
   return (request, response) => {
     const startedMs = options.clock.now();
     let info: RequestInfo | undefined;
@@ -52,7 +53,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
           `${MAX_REQUESTS_IN_FLIGHT} requests are being worked on; please try again later`,
           RETRY_AFTER_SECONDS,
         );
-      const { principal, joinToken } = authenticate(credentialsOf(request), info.path);
+      const { principal, joinToken } = authenticate(credentials.of(request), info.path);
       const decision = authorize(principal, info);
       if (!decision.allowed) throw decision.error;
       return await options.handle({
@@ -106,31 +107,6 @@ function refuse(error: unknown, request: Http2ServerRequest, options: PipelineOp
 
 function stackOf(error: unknown): string | undefined {
   return error instanceof Error ? error.stack : undefined;
-}
-
-function credentialsOf(request: Http2ServerRequest): Credentials {
-  const socket = request.socket as TLSSocket;
-  const authorization = request.headers.authorization;
-  const base: Credentials = authorization === undefined ? {} : { authorization };
-  const certificate = socket.getPeerCertificate?.();
-  if (certificate === undefined || certificate === null || certificate.subject === undefined)
-    return base;
-  const problem = socket.authorizationError;
-  return {
-    ...base,
-    certificate: {
-      isTrusted: socket.authorized,
-      ...(problem === undefined || problem === null ? {} : { problem: String(problem) }),
-      commonNames: listOf(certificate.subject.CN),
-      organizations: listOf(certificate.subject.O),
-    },
-  };
-}
-
-/** Node gives one value as text and several as a list. */
-function listOf(value: string | readonly string[] | undefined): readonly string[] {
-  if (value === undefined) return [];
-  return typeof value === 'string' ? [value] : value;
 }
 
 function statusCode(answer: Answer): number {

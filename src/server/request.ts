@@ -84,7 +84,7 @@ export function parseRequest(method: string, target: string): RequestInfo {
   return { type: 'resource', verb: watchVerb(verb, query), ...place, path, query };
 }
 
-/** `?watch=true` makes a list, also one of a single name, a watch. */
+/** `?watch=true` makes a list a watch. One object is watched by a field selector on its name. */
 function watchVerb(verb: ResourceVerb, query: URLSearchParams): ResourceVerb {
   return verb === 'list' && isTrue(query.get('watch')) ? 'watch' : verb;
 }

@@ -33,7 +33,8 @@ export function asObject(kind: KindDefinition, value: unknown): JsonObject {
   return { apiVersion, kind: kind.kind, ...value, metadata: value.metadata ?? {} };
 }
 
-function checkNamespace({ info, kind }: Call, object: KubeObject): void {
+/** The namespace of the body, if it names one, is that of the URL. @throws ApiError 400 */
+export function checkNamespace({ info, kind }: Call, object: KubeObject): void {
   const said = object.metadata.namespace ?? '';
   if (kind.namespaced && said !== '' && said !== info.namespace)
     throw badRequest(
@@ -74,4 +75,3 @@ function isDryRun(values: readonly string[]): boolean {
       );
   return values.length > 0;
 }
-

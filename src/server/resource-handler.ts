@@ -1,38 +1,36 @@
 /** Requests for objects: from the URL's words, parameters and bodies to the registry, and back to what the client reads. */
-import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
-import { isObject, type JsonObject } from '#api/machinery/json.ts';
+import type { KindDefinition } from '#api/kind.ts';
 import {
   badRequest,
   methodNotAllowed,
   pathNotFound,
   successStatus,
-  tooManyRequests,
 } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
-import type { Clock } from '#lib/clock.ts';
 import { isNotFound } from '#lib/errors.ts';
-import type { Store } from '#store/port.ts';
-import { decodeBody } from './body.ts';
-import { type Answer, type Exchange, headerOf, json } from './exchange.ts';
+import { type Answer, headerOf, json } from './exchange.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
-import type { WatchSlots } from './limits.ts';
-import type { ServerMetrics } from './metrics.ts';
-import { JSON_TYPE, negotiateObject } from './negotiation.ts';
 import { decodePatch } from './patch.ts';
-import { createPresenter, type Presenter } from './present.ts';
 import { listObjects } from './registry/list.ts';
-import type {
-  ResourceRegistry,
-  Target,
-  WriteOptions,
-  Written,
-} from './registry/resource-registry.ts';
+import type { Written } from './registry/resource-registry.ts';
 import { hasSubresource } from './registry/strategy.ts';
-import { watchObjects } from './registry/watch.ts';
-import { isTrue, type ResourceRequest } from './request.ts';
+import {
+  asObject,
+  checkNamespace,
+  readDeleteOptions,
+  readObject,
+  writeOptions,
+} from './resource-body.ts';
+import {
+  type Call,
+  integerOf,
+  presenterOf,
+  type ResourceExchange,
+  type ResourceHandlerOptions,
+  show,
+} from './resource-call.ts';
 import { createFilter } from './selectors.ts';
-import { SIGN_OF_LIFE_MS, watchDurationMs, watchStream } from './watch-stream.ts';
-import { asYaml } from './yaml.ts';
+import { handleWatch } from './watch-handler.ts';
 
 /** @throws ApiError for everything that is to be refused */
 export async function handleResource(
@@ -51,7 +49,7 @@ export async function handleResource(
   const call: Call = { exchange, info, kind, registry, target, options };
   switch (info.verb) {
     case 'get':
-      return isTrue(info.query.get('watch') ?? 'false') ? handleWatch(call) : await get(call);
+      return await get(call);
     case 'list':
       return await list(call);
     case 'watch':
@@ -185,4 +183,3 @@ function showWritten(
   const body = presenterOf(call).object(written.object);
   return show(call, status, body, [...warnings, ...written.warnings]);
 }
-

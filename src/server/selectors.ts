@@ -13,17 +13,12 @@ import type { Filter } from './registry/list.ts';
 
 /**
  * Reads `labelSelector` and `fieldSelector`.
- * @param name set to look at the object of this name only
  * @returns `undefined` if everything matches
  * @throws ApiError 400 for a selector that does not parse or names a field the kind does not offer
  */
-export function createFilter(
-  kind: KindDefinition,
-  query: URLSearchParams,
-  name?: string,
-): Filter | undefined {
+export function createFilter(kind: KindDefinition, query: URLSearchParams): Filter | undefined {
   const labels = readLabels(query.get('labelSelector') ?? '');
-  const fields = readFields(kind, query.get('fieldSelector') ?? '', name);
+  const fields = readFields(kind, query.get('fieldSelector') ?? '');
   if (labels.length === 0 && fields.length === 0) return undefined;
   const onlyName = requiredValue(fields, 'metadata.name');
   return {
@@ -40,14 +35,10 @@ function readLabels(text: string): Selector {
   return parsed.selector;
 }
 
-function readFields(kind: KindDefinition, text: string, name: string | undefined): FieldSelector {
+function readFields(kind: KindDefinition, text: string): FieldSelector {
   const parsed = parseFieldSelector(text);
   if (!parsed.ok) throw badRequest(`unable to parse the fieldSelector: ${parsed.message}`);
-  const selector: FieldSelector =
-    name === undefined
-      ? parsed.selector
-      : [...parsed.selector, { field: 'metadata.name', operator: '=', value: name }];
-  const problem = checkFieldSelector(selector, kind);
+  const problem = checkFieldSelector(parsed.selector, kind);
   if (problem !== undefined) throw badRequest(problem);
-  return selector;
+  return parsed.selector;
 }

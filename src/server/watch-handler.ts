@@ -3,8 +3,8 @@ import { badRequest, tooManyRequests } from '#api/machinery/status.ts';
 import type { Answer } from './exchange.ts';
 import { JSON_TYPE } from './negotiation.ts';
 import { watchObjects } from './registry/watch.ts';
-import { type Call, integerOf, presenterOf } from './resource-call.ts';
 import { isTrue } from './request.ts';
+import { type Call, integerOf, presenterOf } from './resource-call.ts';
 import { createFilter } from './selectors.ts';
 import { SIGN_OF_LIFE_MS, watchDurationMs, watchStream } from './watch-stream.ts';
 
@@ -16,7 +16,7 @@ export function handleWatch(call: Call): Answer {
   const { info, kind, options, exchange } = call;
   const { query } = info;
   const presenter = presenterOf(call);
-  const filter = createFilter(kind, query, info.name === '' ? undefined : info.name);
+  const filter = createFilter(kind, query);
   const resourceVersion = query.get('resourceVersion') ?? '';
   const sendInitialEvents = readInitialEvents(query);
   const allowBookmarks = isTrue(query.get('allowWatchBookmarks') ?? 'false');
@@ -82,4 +82,3 @@ function readInitialEvents(query: URLSearchParams): boolean {
     throw badRequest('sendInitialEvents requires setting resourceVersionMatch to NotOlderThan');
   return isTrue(wanted);
 }
-

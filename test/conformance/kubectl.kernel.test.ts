@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { type ServerFixture, startServerFixture } from '#server/server-fixture.ts';
+import { type ServerFixture, startServerFixture } from '#server/test-server.ts';
 
 /** A kubectl that hangs is a failure of its test, not of the run. */
 const MAX_RUN_MS = 30_000;

@@ -1,38 +1,22 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { CONNTRACK_STATUS } from '#wire/conntrack/codec.ts';
 import { accept, CT_STATE } from '#wire/nftables/expressions.ts';
 import { anyBit, ct } from '#wire/nftables/match.ts';
 import { inTable } from '#wire/nftables/objects.ts';
 import { openNftables } from '../nftables/kernel.ts';
+import { ScratchNetns } from '../testing/scratch-netns.ts';
 import { conntrackContract } from './contract.ts';
 import { openConntrack } from './kernel.ts';
 
-let count = 0;
-
-function scratchNamespace(): { name: string; path: string; [Symbol.dispose](): void } {
-  const name = `tulle-ct-${process.pid}-${count++}`;
-  execFileSync('ip', ['netns', 'add', name]);
-  return {
-    name,
-    path: `/run/netns/${name}`,
-    [Symbol.dispose]: () => execFileSync('ip', ['netns', 'delete', name]),
-  };
-}
-
-const inNamespace = (name: string, ...command: string[]) =>
-  execFileSync('ip', ['netns', 'exec', name, ...command], { encoding: 'utf8', stdio: 'pipe' });
-
 conntrackContract('kernel', () => {
-  const namespace = scratchNamespace();
+  const namespace = new ScratchNetns();
   const conntrack = openConntrack({ netns: namespace.path });
   return {
     conntrack,
     add(original, reply) {
       // The reference implementation makes the entry, so that ours is not only read back by itself.
-      inNamespace(
-        namespace.name,
+      namespace.run(
         'conntrack',
         '--create',
         ...['--proto', original.protocol === 6 ? 'tcp' : 'udp', '--timeout', '60'],
@@ -52,8 +36,8 @@ conntrackContract('kernel', () => {
 });
 
 test('openConntrack() sees and deletes the flow that a packet made', () => {
-  using namespace = scratchNamespace();
-  inNamespace(namespace.name, 'ip', 'link', 'set', 'lo', 'up');
+  using namespace = new ScratchNetns();
+  namespace.run('ip', 'link', 'set', 'lo', 'up');
   // Conntrack looks at packets only where a rule asks for it.
   using nft = openNftables({ netns: namespace.path });
   const t = inTable('ip', 'track');
@@ -62,8 +46,7 @@ test('openConntrack() sees and deletes the flow that a packet made', () => {
     t.chain.add('output', { base: { type: 'filter', hook: 'output', priority: 0 } }),
     t.rule.add('output', [...anyBit(ct('state'), CT_STATE.new), accept]),
   ]);
-  inNamespace(
-    namespace.name,
+  namespace.run(
     process.execPath,
     '-e',
     `const s = require('node:dgram').createSocket('udp4');
@@ -80,5 +63,5 @@ test('openConntrack() sees and deletes the flow that a packet made', () => {
     [[4567, 4567, 8]],
   );
   assert.equal(conntrack.flush({ originalDestinationPort: 7654 }), 1);
-  assert.equal(inNamespace(namespace.name, 'conntrack', '-L', '-p', 'udp').trim(), '');
+  assert.equal(namespace.run('conntrack', '-L', '-p', 'udp').trim(), '');
 });

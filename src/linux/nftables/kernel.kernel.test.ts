@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { EBUSY, KernelError } from '#lib/errors.ts';
 import type { NftFamily, SetElement } from '#wire/nftables/objects.ts';
 import { inTable } from '#wire/nftables/objects.ts';
+import { concat, portBytes } from '#wire/nftables/values.ts';
 import { ScratchNetns } from '../testing/scratch-netns.ts';
 import { nftablesContract } from './contract.ts';
 import { openNftables } from './kernel.ts';
@@ -108,6 +109,36 @@ test('dumpTable() gives the time that an element has left', () => {
   const { expiresMs, ...rest } = found;
   assert.deepEqual(rest, element);
   assert.ok(expiresMs !== undefined && expiresMs > 0 && expiresMs <= 3_600_000);
+});
+
+test('a catch-all matches what no other element does', () => {
+  using namespace = new ScratchNetns();
+  using nft = openNftables({ netns: namespace.path });
+  const rest = { key: new Uint8Array(0), catchAll: true, verdict: { kind: 'drop' } } as const;
+  const known = { key: Uint8Array.of(192, 0, 2, 1), verdict: { kind: 'accept' } } as const;
+  nft.commit([
+    t.table.add(),
+    t.set.add('m', { key: ['ipv4_addr'], data: 'verdict' }),
+    t.elements.add('m', [known, rest]),
+  ]);
+  assert.deepEqual(nft.dumpTable('ip', 'kernel')?.sets[0]?.elements, [known, rest]);
+  assert.match(namespace.run('nft', 'list', 'ruleset'), /\* : drop/);
+});
+
+test('intervals of concatenations are made and read back', () => {
+  using namespace = new ScratchNetns();
+  using nft = openNftables({ netns: namespace.path });
+  const element = {
+    key: concat([Uint8Array.of(192, 0, 2, 0), portBytes(80)]),
+    keyEnd: concat([Uint8Array.of(192, 0, 2, 255), portBytes(90)]),
+  };
+  nft.commit([
+    t.table.add(),
+    t.set.add('s', { key: ['ipv4_addr', 'inet_service'], interval: true }),
+    t.elements.add('s', [element]),
+  ]);
+  assert.deepEqual(nft.dumpTable('ip', 'kernel')?.sets[0]?.elements, [element]);
+  assert.match(namespace.run('nft', 'list', 'ruleset'), /192\.0\.2\.0\/24 \. 80-90/);
 });
 
 test('base chains of every family are made and read back', () => {

@@ -24,11 +24,13 @@ import * as N from '#wire/nftables/constants.ts';
 import { encodeElement } from '#wire/nftables/element-codec.ts';
 import { describeOperation, formatElementAt } from '#wire/nftables/format.ts';
 import {
+  type DecodedSet,
   decodeChain,
   decodeElements,
   decodeGeneration,
   decodeRule,
   decodeSet,
+  decodeSetCount,
   decodeTable,
 } from '#wire/nftables/object-decoder.ts';
 import type {
@@ -243,7 +245,7 @@ class KernelNftables implements Nftables {
       });
   }
 
-  /** @returns `changed` if something vanished while it was read */
+  /** @returns `changed` if something vanished or moved while it was read */
   #readTable(ref: TableRef, withElements: boolean): TableState | undefined | 'changed' {
     const { family, table } = ref;
     const op = `dump table ${family} ${table}`;
@@ -263,7 +265,10 @@ class KernelNftables implements Nftables {
       );
       for (const message of ruleMessages) {
         const { family: _f, table: inTable, chain, ...rule } = decodeRule(message.payload);
-        if (inTable === table) rules.set(chain, [...(rules.get(chain) ?? []), rule]);
+        if (inTable !== table) continue;
+        const ofChain = rules.get(chain);
+        if (ofChain === undefined) rules.set(chain, [rule]);
+        else ofChain.push(rule);
       }
       const chains: ChainState[] = dump(N.NFT_MSG_GETCHAIN, () => {})
         .map((message) => decodeChain(message.payload))
@@ -272,13 +277,14 @@ class KernelNftables implements Nftables {
       const setMessages = dump(N.NFT_MSG_GETSET, (writer) =>
         writer.attributeString(N.NFTA_SET_TABLE, table),
       );
-      const sets: SetState[] = setMessages
-        .map((message) => decodeSet(message.payload))
-        .filter((set) => set.table === table)
-        .map((set) => ({
-          ...set,
-          elements: withElements ? readElements(dump, table, set.set) : [],
-        }));
+      const sets: SetState[] = [];
+      for (const { payload } of setMessages) {
+        const set = decodeSet(payload);
+        if (set.table !== table) continue;
+        const elements = withElements ? readElements(dump, set, decodeSetCount(payload)) : [];
+        if (elements === undefined) return 'changed';
+        sets.push({ ...set, elements });
+      }
       return { ...decodeTable(decoded.payload), chains, sets };
     } catch (error) {
       if (isErrno(error, ENOENT)) return 'changed';
@@ -356,12 +362,27 @@ class KernelNftables implements Nftables {
 
 type Dump = (type: number, write: (writer: NetlinkWriter) => void) => NetlinkMessage[];
 
-function readElements(dump: Dump, table: string, set: string): SetElement[] {
+/**
+ * The elements of a set. A hash table that grows meanwhile makes the kernel leave out some and give others twice, in a
+ * dump of one and the same generation; that is seen by the count, or on older kernels by what came twice.
+ * @returns undefined if the dump was not whole
+ */
+function readElements(
+  dump: Dump,
+  set: DecodedSet,
+  count: number | undefined,
+): SetElement[] | undefined {
   const messages = dump(N.NFT_MSG_GETSETELEM, (writer) => {
-    writer.attributeString(N.NFTA_SET_ELEM_LIST_TABLE, table);
-    writer.attributeString(N.NFTA_SET_ELEM_LIST_SET, set);
+    writer.attributeString(N.NFTA_SET_ELEM_LIST_TABLE, set.table);
+    writer.attributeString(N.NFTA_SET_ELEM_LIST_SET, set.set);
   });
-  return messages.flatMap((message) => decodeElements(message.payload).elements);
+  const elements = messages.flatMap((message) => decodeElements(message.payload).elements);
+  // Intervals are kept in trees and counted otherwise; what rules and time change has no steady count.
+  if (set.interval === true || set.dynamic === true || set.timeout === true) return elements;
+  const keyed = elements.filter((element) => element.catchAll !== true);
+  if (count !== undefined && count !== keyed.length) return undefined;
+  const names = new Set(keyed.map(({ key }) => Buffer.from(key).toString('latin1')));
+  return names.size === keyed.length ? elements : undefined;
 }
 
 /** Names the operation that the kernel refused, and the element if it pointed at one. */

@@ -10,7 +10,7 @@ import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { syncNamespaces } from '../namespace-deletion.ts';
 import type { Principal } from '../principal.ts';
-import { AS_ADMIN, configMap, type Fixture, openFixture } from '../registry/fixture.ts';
+import { AS_ADMIN, configMap, type Fixture, openFixture } from '../registry/test-registries.ts';
 
 const M1: Principal = { name: 'system:node:m1', groups: ['system:nodes'] };
 const AS_M1 = { principal: M1, dryRun: false };

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { SERVICE, type Service, type ServiceSpec } from '#api/core/v1/service.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { cidr, ip } from '#lib/ip.ts';
-import { AS_ADMIN, DRY_RUN, type Fixture, openFixture } from '../registry/fixture.ts';
 import { CLUSTER_IP_PREFIX } from '../registry/keys.ts';
+import { AS_ADMIN, DRY_RUN, type Fixture, openFixture } from '../registry/test-registries.ts';
 import { isUsable, upperBandStart } from './cluster-ips.ts';
 
 const V4 = cidr('10.96.0.0/24');

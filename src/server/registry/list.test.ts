@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { CONFIG_MAP } from '#api/core/v1/config-map.ts';
 import { createFilter } from '../selectors.ts';
 import { formatContinueToken, parseContinueToken } from './continue-token.ts';
-import { AS_ADMIN, configMap, type Fixture, openFixture } from './fixture.ts';
 import { type ListRequest, listObjects } from './list.ts';
+import { AS_ADMIN, configMap, type Fixture, openFixture } from './test-registries.ts';
 
 function list(fixture: Fixture, request: Partial<ListRequest> = {}, query = '') {
   const filter = createFilter(CONFIG_MAP, new URLSearchParams(query));

@@ -4,7 +4,7 @@ import { CONFIG_MAP, type ConfigMap } from '#api/core/v1/config-map.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import type { KubeObject } from '#api/meta.ts';
-import { AS_ADMIN, configMap, DRY_RUN, openFixture } from './fixture.ts';
+import { AS_ADMIN, configMap, DRY_RUN, openFixture } from './test-registries.ts';
 
 const A = { namespace: 'default', name: 'a' };
 

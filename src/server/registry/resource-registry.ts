@@ -15,7 +15,7 @@ import {
 import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
-import type { Compare, Store, StoreEntry, WriteOp } from '#store/port.ts';
+import type { Store, StoreEntry } from '#store/port.ts';
 import {
   type AdmissionOutcome,
   type AdmissionPlugin,
@@ -24,6 +24,7 @@ import {
 } from '../admission/admission.ts';
 import type { Principal } from '../principal.ts';
 import { atRevision, decodeEntry, encodeObject } from './codec.ts';
+import { type CommitResult, commit } from './commit.ts';
 import { objectKey } from './keys.ts';
 import {
   generateName,
@@ -332,34 +333,6 @@ const EMPTY_OUTCOME: AdmissionOutcome = {
   errors: [],
   warnings: [],
 };
-
-type CommitResult =
-  | { readonly kind: 'done' /** 0 in a dry run. */; readonly revision: number }
-  | { readonly kind: 'object-changed' }
-  /** Something that admission relied on. */
-  | { readonly kind: 'surroundings-changed' };
-
-async function commit(
-  store: Store,
-  dryRun: boolean,
-  change: { key: string; expected: number; operation: WriteOp; outcome: AdmissionOutcome },
-): Promise<CommitResult> {
-  const own: Compare = { key: change.key, modRevision: change.expected };
-  if (dryRun) {
-    const current = await store.get(change.key);
-    return (current?.modRevision ?? 0) === change.expected
-      ? { kind: 'done', revision: 0 }
-      : { kind: 'object-changed' };
-  }
-  const result = await store.transact(
-    [own, ...change.outcome.compares],
-    [change.operation, ...change.outcome.operations],
-  );
-  if (result.succeeded) return { kind: 'done', revision: result.revision };
-  return (result.conflicts[0]?.modRevision ?? 0) === change.expected
-    ? { kind: 'surroundings-changed' }
-    : { kind: 'object-changed' };
-}
 
 function reviewBase(
   kind: KindDefinition,

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { CONFIG_MAP } from '#api/core/v1/config-map.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { createFilter } from '../selectors.ts';
-import { AS_ADMIN, configMap, type Fixture, openFixture } from './fixture.ts';
+import { AS_ADMIN, configMap, type Fixture, openFixture } from './test-registries.ts';
 import { type WatchFrame, type WatchRequest, watchObjects } from './watch.ts';
 
 const HOUR_MS = 3_600_000;

@@ -80,6 +80,8 @@ export const NFTA_SET_TIMEOUT = 11;
 export const NFTA_SET_GC_INTERVAL = 12;
 export const NFTA_SET_USERDATA = 13;
 export const NFTA_SET_HANDLE = 16;
+/** Number of elements; Linux 6.16 and newer. */
+export const NFTA_SET_COUNT = 20;
 export const NFTA_SET_DESC_SIZE = 1;
 export const NFTA_SET_DESC_CONCAT = 2;
 export const NFTA_SET_FIELD_LEN = 1;

@@ -157,6 +157,11 @@ function decodeDataFields(
   return named ?? typesOfId(type) ?? [];
 }
 
+/** How many elements a set has, if the kernel says so. */
+export function decodeSetCount(payload: Buffer): number | undefined {
+  return new AttributeReader('set', payload, N.NFGENMSG_BYTES).u32(N.NFTA_SET_COUNT);
+}
+
 /** A message with elements of one set; a large set comes in many. */
 export function decodeElements(payload: Buffer): SetRef & { elements: SetElement[] } {
   const { family, r } = readerOf(payload, 'elements');

@@ -117,7 +117,14 @@ test('messageOf() finds a message by its sequence number', () => {
   assert.equal(messageOf(encoded, 99), undefined);
 });
 
-test('encodeTransaction() refuses a hook that the family does not have', () => {
+test('encodeTransaction() refuses what cannot be encoded and names the operation', () => {
   const base = { type: 'filter', hook: 'egress', priority: 0 } as const;
-  assert.throws(() => encodeTransaction([t.chain.add('c', { base })]), TypeError);
+  assert.throws(
+    () => encodeTransaction([t.table.add(), t.chain.add('c', { base })]),
+    /Cannot encode "add chain ip t c": family "ip" has no hook "egress"/,
+  );
+  assert.throws(
+    () => encodeTransaction([t.rule.add('c', [accept], { comment: 'x'.repeat(129) })]),
+    /Cannot encode "add rule to chain ip t c": comment .* more than 128 bytes/,
+  );
 });

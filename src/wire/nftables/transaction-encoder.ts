@@ -10,6 +10,7 @@
  * The last message before the end asks for an acknowledgement: older kernels do not acknowledge the end itself.
  * Source: `include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h`.
  */
+import { explainError } from '#lib/errors.ts';
 import {
   NLA_HEADER_BYTES,
   NLM_F_ACK,
@@ -26,6 +27,7 @@ import { fieldInfo, keyBytes, typeIdOf } from './data-types.ts';
 import { encodeElement } from './element-codec.ts';
 import { encodeExpressions } from './expression-encoder.ts';
 import { FAMILY_NUMBERS, hookNumber } from './families.ts';
+import { describeOperation } from './format.ts';
 import type {
   Chain,
   NftFamily,
@@ -67,7 +69,7 @@ export interface EncodedTransaction {
 
 /**
  * @param options `generation`: the kernel refuses the batch (ERESTART) unless this is the current one
- * @throws TypeError, RangeError for a value that cannot be encoded; names the operation
+ * @throws TypeError for a value that cannot be encoded; names the operation
  */
 export function encodeTransaction(
   transaction: Transaction,
@@ -82,7 +84,16 @@ export function encodeTransaction(
   const encoder = new OperationEncoder(writer);
   const operationSequences = transaction.map((operation) => {
     const sequence = writer.nextSequence;
-    encoder.encode(operation);
+    try {
+      encoder.encode(operation);
+    } catch (cause) {
+      throw new TypeError(
+        `Cannot encode "${describeOperation(operation)}": ${explainError(cause)}`,
+        {
+          cause,
+        },
+      );
+    }
     return sequence;
   });
   const lastSequence = (writer.nextSequence - 1) >>> 0;
