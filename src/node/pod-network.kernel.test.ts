@@ -48,6 +48,7 @@ for place in var/lib/containers var/lib/cni etc/cni; do
 done
 mkdir -p /run/netns /run/lock
 ip link set lo up
+ip address add 198.51.100.1/32 dev lo
 exec "$@"
 `;
 
@@ -60,7 +61,13 @@ if (MACHINE_DIRECTORY === undefined)
     const env: NodeJS.ProcessEnv = { ...process.env, TULLE_TEST_MACHINE: directory };
     // Otherwise the inner run reports to the outer one in its binary format.
     delete env.NODE_TEST_CONTEXT;
-    const node = [process.execPath, '--test', '--test-reporter=spec', import.meta.filename];
+    const node = [
+      process.execPath,
+      '--test',
+      '--test-timeout=30000',
+      '--test-reporter=spec',
+      import.meta.filename,
+    ];
     const argv = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
     try {
       const result = await run([...argv, 'sh', '-c', SET_UP, 'sh', ...node], {
@@ -273,7 +280,9 @@ class Agent implements AsyncDisposable {
     );
   }
 
+  /** Also removes the containers of a test that failed, so that the next one starts on an empty machine. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await podmanIn(this.#directory)('rm', '--all', '--force', '--time', '0');
     await this.#resources.disposeAsync();
   }
 }

@@ -4,14 +4,17 @@ import { parseDocument } from 'yaml';
 import { badRequest, requestEntityTooLarge, unsupportedMediaType } from '#api/machinery/status.ts';
 import type { Clock } from '#lib/clock.ts';
 import { ApiError, explainError } from '#lib/errors.ts';
-import { MAX_BODY_BYTES, MAX_BODY_READ_MS } from './limits.ts';
+import { MAX_BODY_READ_MS } from './limits.ts';
 import { JSON_TYPE, PROTOBUF_TYPE, parseMediaTypes, YAML_TYPE } from './negotiation.ts';
 
 /** Aliases that one document may expand to; more is an attempt to fill memory. */
 const MAX_YAML_ALIASES = 100;
 
 /** Reads a body to its end. @throws ApiError 413 if it is too large, 408 if it takes too long, 400 if it breaks off */
-export function readBody(request: Http2ServerRequest, clock: Clock): Promise<Buffer> {
+export function readBody(
+  request: Http2ServerRequest,
+  { maxBytes, clock }: { maxBytes: number; clock: Clock },
+): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
@@ -27,7 +30,7 @@ export function readBody(request: Http2ServerRequest, clock: Clock): Promise<Buf
     };
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      if (size > MAX_BODY_BYTES) fail(requestEntityTooLarge(MAX_BODY_BYTES));
+      if (size > maxBytes) fail(requestEntityTooLarge(maxBytes));
       else chunks.push(chunk);
     };
     const onEnd = () => {

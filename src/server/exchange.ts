@@ -18,8 +18,8 @@ export interface Exchange<Info extends RequestInfo = RequestInfo> {
   readonly peer: string;
   /** Aborted when the client is gone or the server stops. */
   readonly signal: AbortSignal;
-  /** The whole body. @throws ApiError 413 */
-  body(): Promise<Buffer>;
+  /** The whole body. @param maxBytes {@link MAX_BODY_BYTES} if missing @throws ApiError 413 */
+  body(maxBytes?: number): Promise<Buffer>;
 }
 
 export type Answer =

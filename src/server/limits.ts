@@ -2,6 +2,8 @@
 
 /** Of one request's body: kube-apiserver's limit; an object in the store may be half of it. */
 export const MAX_BODY_BYTES = 3 * 1024 * 1024;
+/** Of what somebody without a credential sends to join: a name and a certificate request. */
+export const MAX_JOIN_BODY_BYTES = 64 * 1024;
 /** All headers of a request together. Ours are a few hundred bytes; proxies add some. */
 export const MAX_HEADER_BYTES = 32 * 1024;
 /** From the first header to the last byte of the body: a client that trickles does not hold memory. */

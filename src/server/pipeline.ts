@@ -14,7 +14,7 @@ import { readBody } from './body.ts';
 import { createCredentialsReader } from './credentials.ts';
 import { toApiError } from './errors.ts';
 import { type Answer, type Exchange, errorAnswer } from './exchange.ts';
-import { MAX_REQUESTS_IN_FLIGHT, MAX_STALL_MS } from './limits.ts';
+import { MAX_BODY_BYTES, MAX_REQUESTS_IN_FLIGHT, MAX_STALL_MS } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
 import { parseRequest, type RequestInfo } from './request.ts';
 
@@ -67,7 +67,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
         get signal() {
           return AbortSignal.any([gone.signal, options.stopping]);
         },
-        body: () => readBody(request, options.clock),
+        body: (maxBytes = MAX_BODY_BYTES) => readBody(request, { maxBytes, clock: options.clock }),
       });
     };
     const run = async () => {

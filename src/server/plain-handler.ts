@@ -14,6 +14,7 @@ import {
 } from './discovery.ts';
 import { type Answer, type Exchange, headerOf, json } from './exchange.ts';
 import { answerHealth, type HealthCheck, isHealthPath } from './health.ts';
+import { MAX_JOIN_BODY_BYTES } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
 import { JSON_TYPE, wantsAggregatedDiscovery } from './negotiation.ts';
 import type { OpenApiDocuments } from './openapi.ts';
@@ -94,7 +95,7 @@ async function join(
   if (exchange.method !== 'POST') throw notThere(exchange.method, JOIN_PATH);
   if (exchange.joinToken === undefined)
     throw unauthorized('Unauthorized: joining needs a join token ("Authorization: Bearer …")');
-  const body = parseJson(await exchange.body());
+  const body = parseJson(await exchange.body(MAX_JOIN_BODY_BYTES));
   return json(200, await joinHandler({ token: exchange.joinToken, body }));
 }
 

@@ -11,7 +11,7 @@ import { createApiClient } from '#client/http-client.ts';
 import { joinNode } from '#client/join.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
-import { MAX_BODY_BYTES, MAX_HEADER_BYTES } from './limits.ts';
+import { MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_JOIN_BODY_BYTES } from './limits.ts';
 import { openCa } from './pki/ca.ts';
 import { issueClientCertificate } from './pki/issue.ts';
 import { createToken } from './pki/tokens.ts';
@@ -318,6 +318,11 @@ test('nobody joins without a token that holds', async () => {
     (await fixture.call('GET', '/api/v1/nodes', { headers: { authorization: 'Bearer x' } })).status,
     401,
   );
+  const large = await fixture.call('POST', '/tulle/v1/join', {
+    body: { nodeName: 'm1', csr: 'x'.repeat(MAX_JOIN_BODY_BYTES) },
+    headers: { authorization: 'Bearer aaaaaa.bbbbbbbbbbbbbbbb' },
+  });
+  assert.equal(large.status, 413);
   const ca = await fixture.call('GET', '/tulle/v1/ca');
   assert.equal(ca.text.trim(), fixture.ca.certificatePem.trim());
 });

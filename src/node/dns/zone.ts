@@ -103,7 +103,7 @@ export class Zone {
     for (const ancestor of this.#ancestors(name)) {
       const count = this.#below.get(ancestor) ?? 0;
       this.#below.set(ancestor, count + 1);
-      if (count === 0) touched.add(ancestor);
+      if (count === 0 && !this.#owners.has(ancestor)) touched.add(ancestor);
     }
   }
 
@@ -118,7 +118,7 @@ export class Zone {
       if (count > 0) this.#below.set(ancestor, count);
       else {
         this.#below.delete(ancestor);
-        touched.add(ancestor);
+        if (!this.#owners.has(ancestor)) touched.add(ancestor);
       }
     }
   }

@@ -188,7 +188,8 @@ export class Fabric implements AsyncDisposable {
       case 'route':
         return isFabricRoute(event.route, this.#vxlanIndex());
       case 'neighbour':
-        return event.neighbour.permanent && event.neighbour.link === this.#vxlanIndex();
+        // Also those that are not permanent: the kernel tells of a deleted one in the state it died in.
+        return event.neighbour.link === this.#vxlanIndex();
       case 'address': {
         const { address } = event.address;
         return address === this.#underlay || this.#tunnelAddresses.includes(address);

@@ -6,15 +6,97 @@
  *                   FLAGS u32?, TIMEOUT u64?, EXPIRATION u64?, USERDATA bytes? }
  * ```
  * A map of a large cluster has hundreds of thousands, so the encoder writes straight into the message:
- * no object, closure or string is made for an element. Source: `enum nft_set_elem_attributes`.
+ * no object, closure or string is made for a common element. Source: `enum nft_set_elem_attributes`.
  */
-import type { NetlinkWriter } from '#wire/netlink/writer.ts';
+import { NLA_HEADER_BYTES } from '#wire/netlink/constants.ts';
+import { NetlinkWriter } from '#wire/netlink/writer.ts';
 import { AttributeReader } from './attributes.ts';
 import * as N from './constants.ts';
 import { decodeData, decodeValue, encodeVerdict } from './data-codec.ts';
 import type { SetElement } from './objects.ts';
 import { decodeComment, encodeComment } from './userdata.ts';
 
+/**
+ * Encodes many elements of one set. All that are alike but for key and data differ in these bytes only, so the last one
+ * is kept as a template in which they are overwritten: one copy into the message for each element.
+ */
+export class ElementEncoder {
+  readonly #writer: NetlinkWriter;
+  #template: Template | undefined;
+
+  constructor(writer: NetlinkWriter) {
+    this.#writer = writer;
+  }
+
+  encode(element: SetElement): void {
+    if (!isPlain(element)) {
+      encodeElement(this.#writer, element);
+      return;
+    }
+    let template = this.#template;
+    if (template === undefined || !fits(template, element)) {
+      template = makeTemplate(element);
+      this.#template = template;
+    }
+    const { bytes, dataOffset } = template;
+    copy(element.key, bytes, KEY_OFFSET);
+    if (element.data !== undefined) copy(element.data, bytes, dataOffset);
+    this.#writer.raw(bytes);
+  }
+}
+
+interface Template {
+  readonly bytes: Uint8Array;
+  readonly keyBytes: number;
+  readonly dataBytes: number | undefined;
+  readonly verdict: SetElement['verdict'];
+  readonly dataOffset: number;
+}
+
+/** After the headers of the element, of its key and of the key's value. */
+const KEY_OFFSET = 3 * NLA_HEADER_BYTES;
+
+/** Nothing but a key and what it maps to. */
+function isPlain(element: SetElement): boolean {
+  return (
+    element.catchAll !== true &&
+    element.intervalEnd !== true &&
+    element.keyEnd === undefined &&
+    element.timeoutMs === undefined &&
+    element.expiresMs === undefined &&
+    element.comment === undefined &&
+    (element.verdict === undefined || element.data === undefined)
+  );
+}
+
+function fits(template: Template, element: SetElement): boolean {
+  return (
+    template.keyBytes === element.key.length &&
+    template.dataBytes === element.data?.length &&
+    template.verdict === element.verdict
+  );
+}
+
+function makeTemplate(element: SetElement): Template {
+  const writer = new NetlinkWriter({ capacityBytes: 256 });
+  encodeElement(writer, element);
+  const keyBytes = element.key.length;
+  return {
+    bytes: Uint8Array.from(writer.bytes()),
+    keyBytes,
+    dataBytes: element.data?.length,
+    verdict: element.verdict,
+    // The padded key, then the headers of the data and of its value.
+    dataOffset: KEY_OFFSET + ((keyBytes + 3) & ~3) + 2 * NLA_HEADER_BYTES,
+  };
+}
+
+/** For a few bytes a loop is faster than `set`. */
+function copy(from: Uint8Array, to: Uint8Array, offset: number): void {
+  for (let i = 0; i < from.length; i++) to[offset + i] = from[i] ?? 0;
+}
+
+/** One element, with everything that it can have. */
 export function encodeElement(writer: NetlinkWriter, element: SetElement): void {
   const item = writer.beginNested(N.NFTA_LIST_ELEM);
   if (element.catchAll === true) {

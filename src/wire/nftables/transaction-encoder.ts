@@ -24,7 +24,7 @@ import {
 import { NetlinkWriter } from '#wire/netlink/writer.ts';
 import * as N from './constants.ts';
 import { fieldInfo, keyBytes, typeIdOf } from './data-types.ts';
-import { encodeElement } from './element-codec.ts';
+import { ElementEncoder } from './element-codec.ts';
 import { encodeExpressions } from './expression-encoder.ts';
 import { FAMILY_NUMBERS, hookNumber } from './families.ts';
 import { describeOperation } from './format.ts';
@@ -34,7 +34,6 @@ import type {
   NftSet,
   Operation,
   Rule,
-  SetElement,
   SetRef,
   Table,
   Transaction,
@@ -377,6 +376,7 @@ class OperationEncoder {
   /** No element, no message: to the kernel an empty list of deletions would mean "all". */
   #elements(operation: Extract<Operation, { kind: 'elements' }>): void {
     const w = this.#writer;
+    const encoder = new ElementEncoder(w);
     let message: ElementMessage | undefined;
     for (const element of operation.elements) {
       if (message !== undefined && w.length - message.list > MAX_ELEMENT_LIST_BYTES) {
@@ -384,7 +384,7 @@ class OperationEncoder {
         message = undefined;
       }
       message ??= this.#beginElements(operation.verb, operation.ref);
-      encodeElement(w, element satisfies SetElement);
+      encoder.encode(element);
     }
     if (message !== undefined) this.#endElements(message);
   }
