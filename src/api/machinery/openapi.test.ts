@@ -40,6 +40,15 @@ test('openApiDocuments() tells kubectl that the server validates and takes strat
   assert.ok(at(patch, 'requestBody', 'content', 'application/strategic-merge-patch+json'));
 });
 
+test('openApiDocuments() leaves strategic merges of half described kinds to what clients know', () => {
+  const path = '/api/v1/namespaces/{namespace}/pods/{name}';
+  const content = at(documents.get('api/v1'), 'paths', path, 'patch', 'requestBody', 'content');
+  assert.deepEqual(Object.keys(content ?? {}), [
+    'application/json-patch+json',
+    'application/merge-patch+json',
+  ]);
+});
+
 test('openApiDocuments() says merge keys, descriptions and what is required', () => {
   const schema = at(documents.get('api/v1'), 'components', 'schemas', 'io.k8s.api.core.v1.Service');
   assert.deepEqual(at(schema, 'x-kubernetes-group-version-kind'), [

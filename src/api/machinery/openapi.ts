@@ -18,11 +18,8 @@ export type OpenApiDocument = {
 
 type JsonSchema = Record<string, unknown>;
 
-const PATCH_TYPES = [
-  'application/json-patch+json',
-  'application/merge-patch+json',
-  'application/strategic-merge-patch+json',
-];
+const PATCH_TYPES = ['application/json-patch+json', 'application/merge-patch+json'];
+const STRATEGIC_TYPE = 'application/strategic-merge-patch+json';
 const JSON_TYPE = 'application/json';
 const OBJECT_META = 'io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta';
 const LIST_META = 'io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta';
@@ -167,7 +164,7 @@ function pathsOf(kind: KindDefinition): Record<string, unknown> {
       ...pathParameters(kind, { name: true }),
       get: operation(kind, 'get', {}),
       put: operation(kind, 'put', { body: [JSON_TYPE] }),
-      patch: operation(kind, 'patch', { body: PATCH_TYPES }),
+      patch: operation(kind, 'patch', { body: patchTypesOf(kind) }),
       delete: operation(kind, 'delete', { result: STATUS }),
     },
   };
@@ -180,7 +177,7 @@ function pathsOf(kind: KindDefinition): Record<string, unknown> {
       ...pathParameters(kind, { name: true }),
       get: operation(kind, 'get', {}),
       put: operation(kind, 'put', { body: [JSON_TYPE] }),
-      patch: operation(kind, 'patch', { body: PATCH_TYPES }),
+      patch: operation(kind, 'patch', { body: patchTypesOf(kind) }),
     };
   return paths;
 }
@@ -195,6 +192,33 @@ function pathParameters(kind: KindDefinition, has: { name: boolean }): { paramet
       schema: { type: 'string', uniqueItems: true },
     })),
   };
+}
+
+/**
+ * A client that reads here that strategic merge patches are taken makes them by the schema alone, and fails on a part
+ * the schema does not describe. For kinds with such parts the server takes these patches too, but does not say so
+ * here: then clients use their own knowledge of the kind.
+ */
+function patchTypesOf(kind: KindDefinition): string[] {
+  const { metadata: _, ...fields } = kind.schema.fields;
+  return Object.values(fields).some(hasUndescribedPart)
+    ? PATCH_TYPES
+    : [...PATCH_TYPES, STRATEGIC_TYPE];
+}
+
+function hasUndescribedPart(schema: Schema): boolean {
+  switch (schema.type) {
+    case 'any':
+      return true;
+    case 'object':
+      return schema.open === true || Object.values(schema.fields).some(hasUndescribedPart);
+    case 'map':
+      return hasUndescribedPart(schema.values);
+    case 'array':
+      return hasUndescribedPart(schema.items);
+    default:
+      return false;
+  }
 }
 
 const WRITE_PARAMETERS = ['dryRun', 'fieldManager', 'fieldValidation'];

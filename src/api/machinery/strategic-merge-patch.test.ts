@@ -178,6 +178,12 @@ const CASES: Case[] = [
     result: { items: [{ name: 'server' }, { name: 'b' }, { name: 'a' }, { name: 'new' }] },
   },
   {
+    name: 'what stood between two named elements stays between them',
+    current: { set: ['a', 'server', 'b'] },
+    patch: { '$setElementOrder/set': ['a', 'b'] },
+    result: { set: ['a', 'server', 'b'] },
+  },
+  {
     name: 'the elements of a patch come in its own order',
     current: { items: [{ name: '1' }, { name: '2' }, { name: '3' }] },
     patch: { items: [{ name: '3' }, { name: '1' }] },

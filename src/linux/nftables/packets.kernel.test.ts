@@ -15,8 +15,8 @@ import { ScratchNetns } from '../testing/scratch-netns.ts';
 import { EXAMPLE_V4, EXAMPLE_V6, type ExampleLayout, exampleLayout } from './example-layout.ts';
 import { openNftables } from './kernel.ts';
 
+/** Of two endpoints at random, one gets none of 40 connections once in 5 * 10^11 runs. */
 const CONNECTIONS = 40;
-/** Two endpoints at random: one of them gets none of 40 connections once in 5 * 10^11 runs. */
 
 interface Addresses {
   readonly layout: ExampleLayout;

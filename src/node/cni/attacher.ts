@@ -63,7 +63,7 @@ export interface AttacherOptions {
   readonly clock?: Clock;
   /** Names the namespace at a path; undefined if there is none. */
   readonly netnsIdentity?: (path: string) => string | undefined;
-  /** Whether the runtime still knows the container; undefined if it cannot be asked. */
+  /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
   readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
   /** Called at each {@link AttachPoint}; for tests. */
   readonly failpoint?: (point: AttachPoint) => Promise<void>;

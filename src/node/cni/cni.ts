@@ -35,7 +35,7 @@ export interface CniOptions {
   readonly clock?: Clock;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
-  /** Whether the runtime still knows the container; undefined if it cannot be asked. */
+  /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
   readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
   readonly socketPath?: string;
   readonly recordsDir?: string;

@@ -81,15 +81,19 @@ export class Zone {
     const touched = new Set<Name>();
     for (const [name, sets] of records) {
       const before = old?.get(name);
+      if (!this.#exists(name) || !sameSets(before ?? [], sets)) touched.add(name);
       if (before === undefined) this.#own(name, owner, touched);
-      if (before === undefined || !sameSets(before, sets)) touched.add(name);
     }
-    for (const name of old?.keys() ?? []) {
+    for (const [name, before] of old ?? []) {
       if (records.has(name)) continue;
       this.#disown(name, owner, touched);
-      touched.add(name);
+      if (!this.#exists(name) || before.length > 0) touched.add(name);
     }
     return [...touched].map((name) => this.#view(name));
+  }
+
+  #exists(name: Name): boolean {
+    return this.#owners.has(name) || this.#below.has(name);
   }
 
   /** @param touched gets the ancestors that came into being */

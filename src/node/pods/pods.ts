@@ -13,6 +13,7 @@ import type { Attachments } from '../attachment.ts';
 import { Containers } from './containers.ts';
 import {
   assignNames,
+  CONTAINER_ID_ANNOTATION,
   isOwnPod,
   type NodeIdentity,
   type PodWrite,
@@ -119,7 +120,7 @@ export class Pods implements AsyncDisposable {
     return planWrites(desired, own).filter(
       (write) =>
         write.type !== 'delete' ||
-        !pending.has(write.pod.metadata.annotations?.['tulle.dev/container-id'] ?? ''),
+        !pending.has(write.pod.metadata.annotations?.[CONTAINER_ID_ANNOTATION] ?? ''),
     );
   }
 

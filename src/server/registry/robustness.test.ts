@@ -10,21 +10,21 @@ import { checkFields } from '../fields.ts';
 import { AS_ADMIN, openFixture } from './test-registries.ts';
 
 /** Values that fit a schema's types and little else: what gets past the field check and meets defaults and plugins. */
-function valueOf(schema: Schema, depth = 0): fc.Arbitrary<unknown> {
+function anyValue(schema: Schema, depth = 0): fc.Arbitrary<unknown> {
   switch (schema.type) {
     case 'object':
       return fc.record(
         Object.fromEntries(
-          Object.entries(schema.fields).map(([name, field]) => [name, valueOf(field, depth + 1)]),
+          Object.entries(schema.fields).map(([name, field]) => [name, anyValue(field, depth + 1)]),
         ),
         { requiredKeys: [] },
       );
     case 'map':
-      return fc.dictionary(fc.constantFrom('a', 'app', '__proto__', ''), valueOf(schema.values), {
+      return fc.dictionary(fc.constantFrom('a', 'app', '__proto__', ''), anyValue(schema.values), {
         maxKeys: 2,
       });
     case 'array':
-      return fc.array(valueOf(schema.items, depth + 1), { maxLength: depth > 3 ? 1 : 2 });
+      return fc.array(anyValue(schema.items, depth + 1), { maxLength: depth > 3 ? 1 : 2 });
     case 'integer':
     case 'number':
       return fc.constantFrom(0, 1, 80, 26, -1, 70000);
@@ -46,7 +46,7 @@ function valueOf(schema: Schema, depth = 0): fc.Arbitrary<unknown> {
 
 /** An object of the kind whose metadata is good, so that the rest is looked at. */
 function objectOf(kind: KindDefinition): fc.Arbitrary<Record<string, unknown>> {
-  return valueOf(kind.schema).map((value) => ({
+  return anyValue(kind.schema).map((value) => ({
     ...(isObject(value) ? value : {}),
     apiVersion: apiVersionOf(kind),
     kind: kind.kind,

@@ -1,0 +1,101 @@
+/** Failures of the kernel in the middle of things; what works is tried in `attacher.kernel.test.ts`. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { ENOBUFS } from '#lib/errors.ts';
+import { silentLogger } from '#lib/log.ts';
+import { FakeNetwork } from '#linux/network/fake.ts';
+import { parseCniRequest } from '#wire/cni/request.ts';
+import { Attacher } from './attacher.ts';
+import { AttachmentRecords } from './records.ts';
+import type { AddRequest } from './target.ts';
+import { TestAddresses } from './test-addresses.ts';
+
+const NETNS = '/run/netns/c1';
+
+class Machine implements AsyncDisposable {
+  readonly network = new FakeNetwork();
+  readonly addresses = new TestAddresses();
+  readonly directory = mkdtempSync(join(tmpdir(), 'tulle-attacher-'));
+  readonly host = this.network.open();
+  readonly attacher = new Attacher({
+    host: this.host,
+    openStack: this.network.open,
+    records: new AttachmentRecords(this.directory, silentLogger),
+    addresses: this.addresses,
+    mtuBytes: () => 1450,
+    dns: { nameservers: [], clusterDomain: 'cluster.local' },
+    log: silentLogger,
+    netnsIdentity: (path) => path,
+  });
+
+  constructor() {
+    this.network.addNamespace(NETNS);
+  }
+
+  leftovers(): unknown {
+    return {
+      links: this.host.links.list().map((it) => it.name),
+      addresses: this.addresses.given.size,
+      records: readdirSync(this.directory),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.attacher[Symbol.asyncDispose]();
+    rmSync(this.directory, { recursive: true });
+  }
+}
+
+const ENV = { CNI_CONTAINERID: 'c1', CNI_NETNS: NETNS, CNI_IFNAME: 'eth0', CNI_PATH: '/bin' };
+const STDIN = JSON.stringify({ cniVersion: '1.1.0', name: 'tulle' });
+const ADD = parseCniRequest({ ...ENV, CNI_COMMAND: 'ADD' }, STDIN) as AddRequest;
+const NOTHING = { links: ['lo'], addresses: 0, records: [] };
+
+describe('Attacher', () => {
+  for (const op of [
+    /create /,
+    /set sysctl/,
+    /add address/,
+    /neighbour/,
+    /route .*192\.0\.2\.1/,
+    /route .*0\.0\.0\.0\/0/,
+  ])
+    test(`ADD leaves nothing behind when the kernel refuses ${op}`, async () => {
+      await using machine = new Machine();
+      machine.network.failNext(op, ENOBUFS);
+      await assert.rejects(machine.attacher.add(ADD), /ENOBUFS/);
+      assert.deepEqual(machine.leftovers(), NOTHING);
+      await machine.attacher.add(ADD);
+      assert.equal(machine.attacher.list().length, 1);
+    });
+
+  test('DEL goes on in the background when the kernel refuses to delete the link', async () => {
+    await using machine = new Machine();
+    await machine.attacher.add(ADD);
+    machine.network.failNext(/delete link/, ENOBUFS);
+    await machine.attacher.delete({ ...ADD, command: 'DEL' });
+    assert.equal(machine.addresses.given.size, 1, 'the address is kept while the link has it');
+    await machine.attacher.undone();
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('tells listeners of attachments that come and go', async () => {
+    await using machine = new Machine();
+    const counts: number[] = [];
+    machine.attacher.onChange(() => counts.push(machine.attacher.list().length));
+    await machine.attacher.add(ADD);
+    await machine.attacher.add(ADD);
+    await machine.attacher.delete({ ...ADD, command: 'DEL' });
+    assert.deepEqual(counts, [1, 0]);
+  });
+
+  test('calls for one attachment at the same time do not meet', async () => {
+    await using machine = new Machine();
+    const del = () => machine.attacher.delete({ ...ADD, command: 'DEL' });
+    await Promise.all([machine.attacher.add(ADD), del(), machine.attacher.add(ADD), del()]);
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+});
