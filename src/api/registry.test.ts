@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { apiVersionOf, type Schema } from './kind.ts';
+import { createTable } from './machinery/table.ts';
+import { decodeFields } from './machinery/unknown-fields.ts';
+import type { KubeObject } from './meta.ts';
 import { KINDS, kindByApiVersion, kindByGvk, kindByName, kindByResource } from './registry.ts';
 
 test('every kind is found by its resource, its kind and its names, and they are its own', () => {
@@ -77,3 +81,64 @@ test('the columns of every kind begin or end with what kubectl shows', () => {
     assert.equal(new Set(names).size, names.length, kind.kind);
   }
 });
+
+/** Values that fit the schema, with any field missing. */
+function valuesOf(schema: Schema): fc.Arbitrary<unknown> {
+  switch (schema.type) {
+    case 'object': {
+      const fields = Object.entries(schema.fields).map(([name, field]) => [name, valuesOf(field)]);
+      return fc.record(Object.fromEntries(fields), { requiredKeys: [], noNullPrototype: true });
+    }
+    case 'map':
+      return fc.dictionary(fc.constantFrom('a', '0', 'A b'), valuesOf(schema.values), {
+        maxKeys: 2,
+        noNullPrototype: true,
+      });
+    case 'array':
+      return fc.array(valuesOf(schema.items), { maxLength: 2 });
+    case 'integer':
+    case 'number':
+      return fc.constantFrom(0, 1, 80, 70000, -1);
+    case 'boolean':
+      return fc.boolean();
+    case 'int-or-string':
+      return fc.constantFrom<unknown>(0, 80, '', 'http');
+    case 'any':
+      return fc.constantFrom<unknown>(null, 1, 'x', [], {});
+    case 'string': {
+      if (schema.format === 'date-time') return fc.constant('2026-01-01T00:00:00Z');
+      if (schema.format === 'byte') return fc.constantFrom('', 'AAAA');
+      const words = ['', 'a', 'A b', '10.0.0.0/24', '10.0.0.1', 'fd00::1', ...(schema.enum ?? [])];
+      return fc.constantFrom(...words);
+    }
+  }
+}
+
+for (const kind of KINDS)
+  test(`${kind.kind}: whatever fits the schema is defaulted, checked and shown without a throw`, () => {
+    const nowMs = Date.parse('2026-01-01T00:10:00Z');
+    const values = valuesOf(kind.schema);
+    fc.assert(
+      fc.property(values, fc.option(values, { nil: undefined }), (sent, before) => {
+        const decode = (value: unknown) => {
+          const { object, typeErrors } = decodeFields(kind.schema, value);
+          assert.deepEqual(typeErrors, []);
+          const metadata = { name: 'a', ...(object.metadata as object | undefined) };
+          return kind.setDefaults({ ...object, metadata } as KubeObject);
+        };
+        const object = decode(sent);
+        const stored = before === undefined ? undefined : decode(before);
+        const old =
+          stored !== undefined && kind.validate(stored, undefined).length === 0
+            ? stored
+            : undefined;
+        const next = old === undefined ? object : (kind.prepareForUpdate?.(object, old) ?? object);
+        assert.deepEqual(kind.setDefaults(next), kind.setDefaults(kind.setDefaults(next)));
+        if (kind.validate(next, old).length > 0) return;
+        createTable(kind, [next], { nowMs });
+        for (const read of Object.values(kind.selectableFields))
+          assert.equal(typeof read(next), 'string');
+      }),
+      { numRuns: 200 },
+    );
+  });

@@ -2,7 +2,7 @@
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { formatAge } from '../../machinery/age.ts';
 import { column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
-import { invalid } from '../../machinery/field-errors.ts';
+import { invalid, required } from '../../machinery/field-errors.ts';
 import {
   int32,
   kindSchema,
@@ -66,16 +66,17 @@ const SCHEMA = kindSchema(
 );
 
 function validateEvent(event: Event): FieldError[] {
+  if (event.involvedObject === undefined) return [required('involvedObject')];
   const errors = validateMeta(event.metadata, { namespaced: true });
-  const about = event.involvedObject?.namespace || CLUSTER_EVENTS_NAMESPACE;
-  const isClusterEvent = (event.involvedObject?.namespace ?? '') === '';
+  const about = event.involvedObject.namespace || CLUSTER_EVENTS_NAMESPACE;
+  const isClusterEvent = (event.involvedObject.namespace ?? '') === '';
   // Events about nodes come from some clients in kube-system too.
   const mayBeIn = isClusterEvent ? [about, 'kube-system', ''] : [about];
   if (!mayBeIn.includes(event.metadata.namespace ?? ''))
     errors.push(
       invalid(
         'involvedObject.namespace',
-        event.involvedObject?.namespace ?? '',
+        event.involvedObject.namespace ?? '',
         `does not match event.namespace "${event.metadata.namespace}"`,
       ),
     );

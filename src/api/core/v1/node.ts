@@ -144,7 +144,7 @@ function validateNode(node: Node): FieldError[] {
   const taints = new Set<string>();
   node.spec?.taints?.forEach((taint, i) => {
     const field = `spec.taints[${i}]`;
-    const wrongKey = checkQualifiedName(taint.key);
+    const wrongKey = checkQualifiedName(taint.key ?? '');
     if (wrongKey !== undefined) errors.push(invalid(`${field}.key`, taint.key, wrongKey));
     if (!TAINT_EFFECTS.includes(taint.effect))
       errors.push(notSupported(`${field}.effect`, taint.effect, TAINT_EFFECTS));

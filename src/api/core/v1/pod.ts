@@ -209,7 +209,7 @@ function validateContainerPorts(
 
 function validatePodIps(status: PodStatus | undefined): FieldError[] {
   const errors: FieldError[] = [];
-  const ips = (status?.podIPs ?? []).map(({ ip }) => ip);
+  const ips = (status?.podIPs ?? []).map(({ ip }) => ip ?? '');
   ips.forEach((ip, i) => {
     if (parseIp(ip) === undefined) errors.push(invalid(`status.podIPs[${i}].ip`, ip, NOT_AN_IP));
     const family = ip.includes(':');

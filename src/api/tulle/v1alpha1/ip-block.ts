@@ -122,18 +122,17 @@ const SCHEMA = kindSchema(
 );
 
 function setDefaults(block: IPBlock): IPBlock {
-  return {
-    ...block,
-    spec: {
-      ...block.spec,
-      node: block.spec.node ?? '',
-      affinity: block.spec.affinity ?? 'Pending',
-      sequence: block.spec.sequence ?? 0,
-      allocations: block.spec.allocations ?? {},
-      free: block.spec.free ?? [],
-      releasedAt: block.spec.releasedAt ?? {},
-    },
+  // Without a spec there is nothing to fill in; validation refuses it.
+  if (block.spec === undefined) return block;
+  const unset = {
+    node: '',
+    affinity: 'Pending' as const,
+    sequence: 0,
+    allocations: {},
+    free: [],
+    releasedAt: {},
   };
+  return { ...block, spec: { ...unset, ...block.spec } };
 }
 
 function validateBlock(block: IPBlock, old: IPBlock | undefined): FieldError[] {
