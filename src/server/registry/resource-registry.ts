@@ -191,9 +191,7 @@ async function update(
       ...reviewBase(kind, context, target, options),
       subresource,
       operation: 'UPDATE',
-      object: plainJson(
-        kind.setDefaults(plainJson(prepareForUpdate(kind, subresource, wanted, old))),
-      ),
+      object: plainJson(nextState(kind, subresource, wanted, old)),
       old,
     };
     const outcome = await admit(context.plugins, review);
@@ -216,6 +214,17 @@ async function update(
     if (result.kind === 'done') return written(object, result.revision, outcome);
   }
   throw conflict(kind, target.name);
+}
+
+/** The state that a client wants, complete: defaults filled in, and what belonged to another type of it dropped. */
+function nextState(
+  kind: KindDefinition,
+  subresource: string,
+  wanted: KubeObject,
+  old: KubeObject,
+): KubeObject {
+  const next = kind.setDefaults(plainJson(prepareForUpdate(kind, subresource, wanted, old)));
+  return subresource === '' ? (kind.prepareForUpdate?.(next, old) ?? next) : next;
 }
 
 /** What a client sent must be about the object that is stored, as the client last saw it. */
