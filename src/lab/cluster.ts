@@ -57,7 +57,7 @@ export class LabCluster {
    */
   async startServer(flags: readonly string[] = []): Promise<void> {
     const machine = this.serverMachine;
-    const listener = await loopbackListener(Number(this.lab.notes.apiPort ?? 0));
+    const listener = await this.#loopbackListener();
     try {
       this.#server = await machine.start(
         'server',
@@ -87,6 +87,18 @@ export class LabCluster {
       this.#client ??= createApiClient(loadKubeconfig({ path: this.kubeconfig }));
       return (await this.#client.raw('GET', '/readyz')).status === 200;
     });
+  }
+
+  /** The same port as before, which the processes of a server just killed may hold for a moment yet. */
+  async #loopbackListener(): ReturnType<typeof loopbackListener> {
+    const port = Number(this.lab.notes.apiPort ?? 0);
+    let listener: Awaited<ReturnType<typeof loopbackListener>> | undefined;
+    await until(`port ${port} is free`, STOP_TIMEOUT_MS, async () => {
+      listener = await loopbackListener(port);
+      return true;
+    });
+    if (listener === undefined) throw new Error(`cannot listen on port ${port}`);
+    return listener;
   }
 
   /** Ends `tulle server`: SIGKILL, as a crash would. */

@@ -15,6 +15,20 @@ test('run() ends a program that takes too long', async () => {
   await assert.rejects(run(['/bin/sleep', '60'], { timeoutMs: 50 }), RunError);
 });
 
+test('run() ends what the program has started too, and does not wait for who keeps the pipes', async () => {
+  const started = run(['/bin/sh', '-c', 'sleep 61 & echo $!; setsid sleep 62 & wait'], {
+    timeoutMs: 300,
+  });
+  const error = await started.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof RunError);
+  const child = Number(error.result?.stdout.trim());
+  assert.throws(() => process.kill(child, 0), /ESRCH/);
+  await runOk(['pkill', '-f', '^sleep 62$']);
+});
+
 test('run() cuts the output of a program that writes too much', async () => {
   const { stdout } = await run(['/bin/sh', '-c', 'echo 0123456789'], { maxOutputBytes: 4 });
   assert.equal(stdout, '0123');

@@ -1,5 +1,5 @@
 /** Child processes that run to their end: with a time limit, bounded output, and their error text kept. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 
 export interface RunResult {
   /** `undefined` if a signal ended it. */
@@ -50,6 +50,8 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
     if (options.signal?.aborted) return reject(options.signal.reason);
     const child = spawn(program, args, {
       stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      // A group of its own, so that what the program has started can be ended with it.
+      detached: true,
       ...(options.env === undefined ? {} : { env: options.env }),
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
@@ -58,9 +60,9 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
-      child.kill('SIGKILL');
+      killGroup(child);
     }, timeoutMs);
-    const onAbort = () => child.kill('SIGKILL');
+    const onAbort = () => killGroup(child);
     options.signal?.addEventListener('abort', onAbort, { once: true });
     const finish = () => {
       clearTimeout(timer);
@@ -103,6 +105,19 @@ export async function runOk(argv: readonly string[], options: RunOptions = {}): 
   const how =
     result.exitCode === undefined ? `was ended by ${result.signal}` : `failed (${result.exitCode})`;
   throw new RunError(`"${argv.join(' ')}" ${how}: ${said}`, argv, result);
+}
+
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch (error) {
+    // All of them ended between the decision and the kill.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+  // Whoever left the group may hold the pipes for ever; nobody reads them any more.
+  child.stdout?.destroy();
+  child.stderr?.destroy();
 }
 
 function collect(stream: NodeJS.ReadableStream | null, maxBytes: number): () => string {
