@@ -13,7 +13,7 @@ import { UserError } from '#lib/errors.ts';
 import { cidrAddress, familyOf, type Ip, ip, parseIp } from '#lib/ip.ts';
 import { createLogger } from '#lib/log.ts';
 import { inheritedSockets } from '#proc/socket-activation.ts';
-import type { ClusterConfiguration } from '#server/configuration.ts';
+import { type ClusterConfiguration, checkConfiguration } from '#server/configuration.ts';
 import { type Ca, openCa } from '#server/pki/ca.ts';
 import { issueClientCertificate, issueServerCertificate } from '#server/pki/issue.ts';
 import { createJoinHandler } from '#server/pki/join.ts';
@@ -36,6 +36,8 @@ export async function runServer(
   signal: AbortSignal,
 ): Promise<void> {
   const options = serverOptions(flags, configFile);
+  const configuration = clusterConfiguration(options);
+  checkConfiguration(configuration);
   const log = createLogger({ level: options.logLevel });
   const advertise = options.advertise ?? advertisedAddress(options.listen.host);
   const { dataDirectory } = options;
@@ -43,7 +45,6 @@ export async function runServer(
   // First, because it is the lock: whoever else uses this directory keeps us from touching anything in it.
   const store = stack.use(await openEmbeddedStore({ directory: dataDirectory, log }));
   const ca = await openCa({ directory: join(dataDirectory, 'pki') });
-  const configuration = clusterConfiguration(options);
   const certificate = await serverCertificate(ca, configuration, [advertise, options.listen.host]);
   const server = await startApiServer({
     store,

@@ -4,6 +4,8 @@ import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, MANAGED_BY_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient } from '#client/port.ts';
@@ -14,6 +16,7 @@ import { MANAGED_BY } from './endpoint-slices/plan.ts';
 import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
 import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
 import { startPodGc } from './pod-gc/pod-gc.ts';
+import { startPoolStatus } from './pool-status/pool-status.ts';
 
 export interface ControllersOptions {
   readonly client: ApiClient;
@@ -54,6 +57,9 @@ export function startControllers(options: ControllersOptions): Controllers {
   const endpointSlices = stack.use(startEndpointSlices({ ...base, services, slices }));
   const nodeLifecycle = stack.use(startNodeLifecycle({ ...base, leases, events }));
   const podGc = stack.use(startPodGc(base));
+  const pools = stack.use(startCache(client, IP_POOL, common));
+  const blocks = stack.use(startCache(client, IP_BLOCK, common));
+  const poolStatus = stack.use(startPoolStatus({ ...common, client, pools, blocks }));
   const caches = { services, pods, nodes, leases, endpointslices: slices };
   return {
     problems: () => [
@@ -63,7 +69,12 @@ export function startControllers(options: ControllersOptions): Controllers {
       ...endpointSlices.failing.map((key) => `the endpoint slices of ${key} cannot be written`),
     ],
     async settled() {
-      await Promise.all([endpointSlices.settled(), nodeLifecycle.settled(), podGc.settled()]);
+      await Promise.all([
+        endpointSlices.settled(),
+        nodeLifecycle.settled(),
+        podGc.settled(),
+        poolStatus.settled(),
+      ]);
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };

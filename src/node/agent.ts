@@ -133,7 +133,7 @@ export async function startAgent(
   await fabric.start();
   health.add('FabricReady', () => {
     const { ready, peers, podMtuBytes, problems } = fabric.status();
-    return { ready, message: problems.join('; ') || `${peers} peers, mtu ${podMtuBytes}` };
+    return { ready, message: problems.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
   });
 
   const rulesets = (['ip', 'ip6'] as const).map((family) =>
@@ -171,7 +171,8 @@ export async function startAgent(
   health.add('ServicesReady', () => {
     const { ready, frontends, endpoints, problems } = balancer.status();
     const wrong = [...problems, ...(masquerade.problem === undefined ? [] : [masquerade.problem])];
-    const message = wrong.join('; ') || `${frontends} frontends, ${endpoints} endpoints`;
+    const message =
+      wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
     return { ready: ready && masquerade.problem === undefined, message };
   });
 
@@ -237,8 +238,12 @@ function cniHealth(
   const problem = allocator.notReady() ?? pods.problem;
   return {
     ready: problem === undefined,
-    message: problem ?? `${cni.list().length} pods attached`,
+    message: problem ?? `${count(cni.list().length, 'pod')} attached`,
   };
+}
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }
 
 async function dnsAddresses(client: ApiClient): Promise<Ip[]> {

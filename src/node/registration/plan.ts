@@ -103,7 +103,7 @@ export function planConditions(
   return conditions.map((condition) => {
     const old = previous.find((candidate) => candidate.type === condition.type);
     const since = old?.status === condition.status ? old.lastTransitionTime : undefined;
-    return { ...condition, lastTransitionTime: since ?? now };
+    return { ...condition, lastHeartbeatTime: now, lastTransitionTime: since ?? now };
   });
 }
 

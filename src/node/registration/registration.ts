@@ -126,7 +126,7 @@ export class Registration implements AsyncDisposable {
         apiVersion: 'coordination.k8s.io/v1',
         kind: 'Lease',
         metadata: { name, namespace: LEASE_NAMESPACE },
-        spec,
+        spec: { ...spec, acquireTime: renewTime },
       });
     }
     // After a silence the node controller may have written that it knows nothing of us.
