@@ -83,22 +83,7 @@ export class Fabric implements AsyncDisposable {
 
   /** Publishes this node's VTEP on its Node object and resolves after the first sync. */
   async start(): Promise<void> {
-    const { client, nodes, blocks, pools, stack } = this.#c;
-    await client.patch(
-      NODE,
-      { name: this.#nodeName },
-      {
-        type: 'application/merge-patch+json',
-        body: {
-          metadata: {
-            annotations: {
-              [TUNNEL_ADDRESSES_ANNOTATION]: this.#tunnelAddresses.join(','),
-              [VTEP_MAC_ANNOTATION]: vtepMac(this.#nodeName),
-            },
-          },
-        },
-      },
-    );
+    const { nodes, blocks, pools, stack } = this.#c;
     await Promise.all([nodes.synced(), blocks.synced(), pools.synced()]);
     const trigger = () => this.#loop.trigger();
     this.#stops.push(
@@ -142,7 +127,13 @@ export class Fabric implements AsyncDisposable {
     await this.#loop[Symbol.asyncDispose]();
   }
 
-  #sync(): void {
+  async #sync(): Promise<void> {
+    this.#program();
+    // After the kernel: being known to others must not wait for the API, nor the kernel for it.
+    await this.#publish();
+  }
+
+  #program(): void {
     const byKernel = this.#kernelChanged;
     this.#kernelChanged = false;
     const uplink = observeUplink(this.#c.stack, this.#underlay);
@@ -169,6 +160,23 @@ export class Fabric implements AsyncDisposable {
       this.#repairs += countOf(changes);
       this.#c.log.warn({ ...changes }, 'fabric: put right what something else had changed');
     } else this.#c.log.info({ ...changes }, 'fabric: programmed');
+  }
+
+  /** Tells the other nodes of this node's VTEP; again if somebody made the Node object anew. */
+  async #publish(): Promise<void> {
+    const own = this.#c.nodes.get(this.#nodeName);
+    const annotations = {
+      [TUNNEL_ADDRESSES_ANNOTATION]: this.#tunnelAddresses.join(','),
+      [VTEP_MAC_ANNOTATION]: vtepMac(this.#nodeName),
+    };
+    const current = own?.metadata.annotations ?? {};
+    if (own === undefined || Object.entries(annotations).every(([k, v]) => current[k] === v))
+      return;
+    await this.#c.client.patch(
+      NODE,
+      { name: this.#nodeName },
+      { type: 'application/merge-patch+json', body: { metadata: { annotations } } },
+    );
   }
 
   #onKernelEvent(event: NetworkEvent): void {

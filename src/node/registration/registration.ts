@@ -49,7 +49,7 @@ export class Registration implements AsyncDisposable {
       clock,
       resyncMs: RENEW_INTERVAL_MS,
     });
-    this.#status = new SyncLoop(() => this.#updateStatus(), {
+    this.#status = new SyncLoop(() => this.#keepStatus(), {
       name: 'node status',
       log,
       clock,
@@ -59,6 +59,22 @@ export class Registration implements AsyncDisposable {
 
   /** Makes the Node if there is none, and begins to keep it. Rejects if the API refuses this node. */
   async register(): Promise<void> {
+    await this.#ensureNode();
+    await Promise.all([this.#updateStatus(), this.#renew()]);
+    this.#status.trigger();
+    this.#lease.trigger();
+  }
+
+  /** Asks for a look at the parts now rather than at the next interval. */
+  healthChanged(): void {
+    this.#status.trigger();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#lease[Symbol.asyncDispose](), this.#status[Symbol.asyncDispose]()]);
+  }
+
+  async #ensureNode(): Promise<void> {
     const labels = nodeLabels(this.#facts);
     const { name } = this.#facts;
     try {
@@ -76,18 +92,18 @@ export class Registration implements AsyncDisposable {
         { type: 'application/merge-patch+json', body: { metadata: { labels } } },
       );
     }
-    await Promise.all([this.#updateStatus(), this.#renew()]);
-    this.#status.trigger();
-    this.#lease.trigger();
   }
 
-  /** Asks for a look at the parts now rather than at the next interval. */
-  healthChanged(): void {
-    this.#status.trigger();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#lease[Symbol.asyncDispose](), this.#status[Symbol.asyncDispose]()]);
+  /** Somebody may delete the Node while its machine lives: then it is made again. */
+  async #keepStatus(): Promise<void> {
+    try {
+      await this.#updateStatus();
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      this.#node = undefined;
+      await this.#ensureNode();
+      await this.#updateStatus();
+    }
   }
 
   async #updateStatus(): Promise<void> {
