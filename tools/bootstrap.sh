@@ -12,12 +12,24 @@ fail() {
 
 # Installs the npm packages if the lock file is newer than what is installed; Node 26 is among them.
 ensure_npm() {
-  if [ -x "$NODE" ] && cmp -s package-lock.json node_modules/.tulle-lock; then return 0; fi
+  if [ -x "$NODE" ] && cmp -s package-lock.json node_modules/.tulle-lock; then
+    ensure_node_runs
+    return 0
+  fi
   command -v npm >/dev/null 2>&1 || fail "npm is needed to install Tulle's packages, and there is none on this machine. Install Node.js with npm (Debian: apt-get install nodejs npm) and run this again."
   echo "tulle: installing the npm packages (npm ci)" >&2
-  npm ci --no-audit --no-fund --loglevel=error >&2 || fail "npm ci failed; its messages are above. Is the npm registry reachable?"
+  npm ci --no-audit --no-fund --no-update-notifier --loglevel=error >&2 || fail "npm ci failed; its messages are above. Is the npm registry reachable?"
   [ -x "$NODE" ] || fail "there is no Node 26 for this machine ($(uname -m)) among the npm packages; x86_64 and aarch64 are supported."
   cp package-lock.json node_modules/.tulle-lock
+  ensure_node_runs
+}
+
+# The Node of the npm package is linked against libatomic, which a small Debian has not.
+ensure_node_runs() {
+  if "$NODE" --version >/dev/null 2>&1; then return 0; fi
+  [ "$(id -u)" = 0 ] || fail "Node 26 from the npm packages does not start: $("$NODE" --version 2>&1 | head -n 1). Install the Debian package libatomic1, or run this once with sudo."
+  ensure_debian libatomic1
+  "$NODE" --version >/dev/null 2>&1 || fail "Node 26 from the npm packages does not start: $("$NODE" --version 2>&1 | head -n 1)"
 }
 
 # Installs the Debian packages that are missing, and says which.
