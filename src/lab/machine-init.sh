@@ -29,9 +29,9 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount --bind "$dir/run" /run
 mkdir -p /run/lock /run/netns /run/tulle
 
-# There is no name server on the underlay; the computer's own is out of reach from here.
+# The computer's own name servers are out of reach from here; nothing answers at the router's port 53.
 rm -f /etc/resolv.conf
-echo '# a lab machine has no name server' >/etc/resolv.conf
+echo 'nameserver 192.0.2.1' >/etc/resolv.conf
 
 hostname "$name"
 echo "$name" >/etc/hostname

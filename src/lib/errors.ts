@@ -166,9 +166,17 @@ export function isExpired(error: unknown): error is ApiError {
 export function explainError(error: unknown): string {
   const parts: string[] = [];
   for (let e: unknown = error, depth = 0; e !== undefined && depth < 5; depth++) {
-    const text = e instanceof Error ? e.message || e.name : String(e);
+    const text = messageOf(e);
     if (text !== '' && !parts.includes(text)) parts.push(text);
     e = e instanceof Error ? e.cause : undefined;
   }
   return parts.join(': ');
+}
+
+/** An aggregate without words of its own (Node's, of tries at several addresses) speaks by its members. */
+function messageOf(e: unknown): string {
+  if (!(e instanceof Error)) return String(e);
+  if (e.message === '' && e instanceof AggregateError)
+    return [...new Set(e.errors.map(messageOf))].join(', ') || e.name;
+  return e.message || e.name;
 }

@@ -70,6 +70,9 @@ export function linkFrom(message: LinkMessage): Link {
   };
 }
 
+/** `IFAPROT_…` of the kernel itself (loopback, router advertisements, link-local) are below. */
+const FIRST_OWN_PROTOCOL = 4;
+
 export function addressFrom(message: AddressMessage): Address {
   return {
     link: message.index,
@@ -77,6 +80,7 @@ export function addressFrom(message: AddressMessage): Address {
     prefixLength: message.prefixLength,
     scope: message.scope,
     ...((message.flags & IFA_F_NODAD) === 0 ? {} : { nodad: true }),
+    ...(message.protocol < FIRST_OWN_PROTOCOL ? {} : { protocol: message.protocol }),
   };
 }
 
@@ -87,6 +91,7 @@ export function addressMessage(address: Address): AddressMessage {
     prefixLength: address.prefixLength,
     scope: address.scope ?? RT_SCOPE_UNIVERSE,
     flags: address.nodad === true ? IFA_F_NODAD : 0,
+    protocol: address.protocol ?? 0,
   };
 }
 

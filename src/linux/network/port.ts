@@ -103,6 +103,8 @@ export interface Address {
   readonly scope?: number;
   /** IPv6 only: no duplicate address detection; the address is usable at once. */
   readonly nodad?: boolean;
+  /** Who owns it (`IFA_PROTO`, Linux 5.18; lost on older kernels). Missing for what the kernel made or nobody marked. */
+  readonly protocol?: number;
 }
 
 export type RouteType = 'unicast' | 'local' | 'blackhole' | 'unreachable' | 'prohibit' | 'throw';

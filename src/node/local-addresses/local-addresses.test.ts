@@ -6,27 +6,32 @@ import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { LocalAddresses } from './local-addresses.ts';
 
-const LOCAL = { protocol: ROUTE_PROTOCOL, table: 255 };
-
 test('LocalAddresses makes addresses local, drops old ones, and puts back what is deleted', async () => {
   const stack = new FakeNetwork().open();
-  const destinations = () => stack.routes.list(LOCAL).map((route) => route.destination);
-  await using first = new LocalAddresses(
-    { stack, log: silentLogger },
-    { addresses: [ip('10.96.0.10'), ip('fd00:96::a')] },
-  );
-  await first.start();
-  assert.deepEqual(destinations().sort(), ['10.96.0.10/32', 'fd00:96::a/128']);
+  const ours = () => [
+    ...stack.routes
+      .list({ family: 4, protocol: ROUTE_PROTOCOL, table: 255 })
+      .map((route) => route.destination),
+    ...stack.addresses.list().flatMap((a) => (a.protocol === ROUTE_PROTOCOL ? [a.address] : [])),
+  ];
+  const start = async (...addresses: string[]) => {
+    const local = new LocalAddresses(
+      { stack, log: silentLogger },
+      { addresses: addresses.map(ip) },
+    );
+    await local.start();
+    return local;
+  };
+  const first = await start('10.96.0.10', 'fd00:96::a');
+  assert.deepEqual(ours(), ['10.96.0.10/32', 'fd00:96::a']);
   assert.ok(stack.links.get('lo')?.up);
   await first[Symbol.asyncDispose]();
 
-  await using second = new LocalAddresses(
-    { stack, log: silentLogger },
-    { addresses: [ip('10.97.0.10')] },
-  );
-  await second.start();
-  assert.deepEqual(destinations(), ['10.97.0.10/32']);
-  stack.routes.delete(stack.routes.list(LOCAL));
-  while (destinations().length === 0) await new Promise((resolve) => setImmediate(resolve));
-  assert.deepEqual(destinations(), ['10.97.0.10/32']);
+  await using second = await start('10.97.0.10', 'fd00:97::a');
+  assert.deepEqual(ours(), ['10.97.0.10/32', 'fd00:97::a']);
+  stack.routes.delete(stack.routes.list({ protocol: ROUTE_PROTOCOL }));
+  for (const address of stack.addresses.list({ family: 6 })) stack.addresses.delete(address);
+  while (ours().length < 2) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(ours(), ['10.97.0.10/32', 'fd00:97::a']);
+  await second[Symbol.asyncDispose]();
 });

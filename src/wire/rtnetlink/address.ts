@@ -6,6 +6,7 @@
  *  IFA_LOCAL    the address itself
  *  IFA_ADDRESS  the same, or on a point-to-point link the other end's; IPv6 sends this one alone
  *  IFA_FLAGS    u32, of which the header's flags are the low byte
+ *  IFA_PROTO    u8, who added it (Linux 5.18; older kernels pass over it)
  * ```
  * Source: `include/uapi/linux/if_addr.h`.
  */
@@ -23,6 +24,7 @@ const IFADDRMSG_BYTES = 8;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
+const IFA_PROTO = 11;
 
 export interface AddressMessage {
   readonly index: number;
@@ -32,6 +34,8 @@ export interface AddressMessage {
   readonly scope: number;
   /** `IFA_F_…` */
   readonly flags: number;
+  /** `IFAPROT_…` or an owner's own; 0 if nobody said. */
+  readonly protocol: number;
 }
 
 /** Payload of `RTM_NEWADDR` and `RTM_DELADDR`. */
@@ -46,6 +50,7 @@ export function encodeAddress(writer: NetlinkWriter, message: AddressMessage): v
   writer.attributeBytes(IFA_LOCAL, bytes);
   writer.attributeBytes(IFA_ADDRESS, bytes);
   if (message.flags !== 0) writer.attributeU32(IFA_FLAGS, message.flags);
+  if (message.protocol !== 0) writer.attributeU8(IFA_PROTO, message.protocol);
 }
 
 /** Payload of a dump by `RTM_GETADDR`; with strict checking the kernel filters by family and index. */
@@ -79,6 +84,7 @@ export function decodeAddress(payload: Buffer): AddressMessage {
     prefixLength: payload.readUInt8(1),
     scope: payload.readUInt8(3),
     flags: readU32(attributes.get(IFA_FLAGS), 'IFA_FLAGS') ?? payload.readUInt8(2),
+    protocol: attributes.get(IFA_PROTO)?.[0] ?? 0,
   };
 }
 

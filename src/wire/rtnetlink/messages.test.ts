@@ -26,9 +26,23 @@ import { CAPTURED } from './vectors.ts';
 const PLAIN = { noNullPrototype: true };
 
 test('decodeAddress() reads what the kernel sent', () => {
-  const v4 = { index: 2, address: '192.0.2.1', prefixLength: 24, scope: 0, flags: 0x80 };
+  const v4 = {
+    index: 2,
+    address: '192.0.2.1',
+    prefixLength: 24,
+    scope: 0,
+    flags: 0x80,
+    protocol: 0,
+  };
   assert.deepEqual(decodeAddress(CAPTURED.addressV4), v4);
-  const v6 = { index: 2, address: '2001:db8::1', prefixLength: 64, scope: 0, flags: 0x82 };
+  const v6 = {
+    index: 2,
+    address: '2001:db8::1',
+    prefixLength: 64,
+    scope: 0,
+    flags: 0x82,
+    protocol: 0,
+  };
   assert.deepEqual(decodeAddress(CAPTURED.addressV6), v6);
 });
 
@@ -152,6 +166,7 @@ test('decode gives back what encode wrote', () => {
       prefixLength: fc.integer({ min: 0, max: 32 }),
       scope: byte(),
       flags: fc.integer({ min: 0, max: 0xffffffff }),
+      protocol: byte(),
     },
     PLAIN,
   );
