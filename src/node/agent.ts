@@ -26,6 +26,7 @@ import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { type Dns, startDns, type Upstream } from './dns/dns.ts';
 import { Fabric } from './fabric/fabric.ts';
+import { FABRIC_PART } from './fabric/filter.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { createIpamGc } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
@@ -124,9 +125,17 @@ export async function startAgent(
   const tunnelAddresses = await retry('get the tunnel addresses', init, log, () =>
     allocateTunnelAddresses(allocator, [...pools.values()]),
   );
+  const rulesets = (['ip', 'ip6'] as const).map((family) =>
+    started.use(
+      new Ruleset(
+        { nftables: components.nftables, log },
+        { family, table: NFT_TABLE, parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART] },
+      ),
+    ),
+  );
   const fabric = started.use(
     new Fabric(
-      { stack, client, nodes, blocks, pools, log },
+      { stack, rulesets, client, nodes, blocks, pools, log },
       { nodeName: init.nodeName, underlay: init.nodeIp, tunnelAddresses },
     ),
   );
@@ -136,14 +145,6 @@ export async function startAgent(
     return { ready, message: problems.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
   });
 
-  const rulesets = (['ip', 'ip6'] as const).map((family) =>
-    started.use(
-      new Ruleset(
-        { nftables: components.nftables, log },
-        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART] },
-      ),
-    ),
-  );
   const localAddresses = [...dnsServiceIps, DNS_LINK_LOCAL_V4];
   const local = started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses }));
   await local.start();

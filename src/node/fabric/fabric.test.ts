@@ -9,7 +9,10 @@ import { ip } from '#lib/ip.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
+import { FakeNftables } from '#linux/nftables/fake.ts';
+import { Ruleset } from '../ruleset.ts';
 import { Fabric, TUNNEL_ADDRESSES_ANNOTATION, VTEP_MAC_ANNOTATION } from './fabric.ts';
+import { FABRIC_PART, FABRIC_PEERS } from './filter.ts';
 import { vtepMac } from './plan.ts';
 
 const node = (n: number, published = true): Node => ({
@@ -54,9 +57,19 @@ async function setUp() {
   const nodes = cleanup.use(startCache(api, NODE, { log }));
   const blocks = cleanup.use(startCache(api, IP_BLOCK, { log }));
   const pools = cleanup.use(startCache(api, IP_POOL, { log }));
+  const nftables = new FakeNftables();
+  const ruleset = cleanup.use(
+    new Ruleset({ nftables, log }, { family: 'ip', table: 'tulle', parts: [FABRIC_PART] }),
+  );
+  const admitted = () =>
+    nftables
+      .dumpTable('ip', 'tulle')
+      ?.sets.find((set) => set.set === FABRIC_PEERS)
+      ?.elements.map((element) => element.key.join('.'))
+      .sort();
   const fabric = cleanup.use(
     new Fabric(
-      { stack, client: api, nodes, blocks, pools, log },
+      { stack, rulesets: [ruleset], client: api, nodes, blocks, pools, log },
       { nodeName: 'm1', underlay: ip('192.0.2.11'), tunnelAddresses: [ip('10.244.1.0')] },
     ),
   );
@@ -65,7 +78,14 @@ async function setUp() {
     const link = stack.links.get(VXLAN_LINK);
     return link === undefined ? [] : stack.fdb.list(link.index).map((entry) => entry.destination);
   };
-  return { api, stack, fabric, peers, [Symbol.asyncDispose]: () => cleanup.disposeAsync() };
+  return {
+    api,
+    stack,
+    fabric,
+    peers,
+    admitted,
+    [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
+  };
 }
 
 /** The test runner's own time limit ends a wait in vain. */
@@ -93,6 +113,18 @@ test('Fabric follows nodes and blocks, and leaves claims alone that are not conf
   await until(() => world.peers().length === 0);
   world.api.put(IP_BLOCK, block(3));
   await until(() => world.peers().join() === '192.0.2.13');
+});
+
+test('Fabric takes encapsulated packets from its peers only', async () => {
+  await using world = await setUp();
+  assert.deepEqual(world.admitted(), []);
+  for (const n of [2, 3]) {
+    world.api.put(NODE, node(n));
+    world.api.put(IP_BLOCK, block(n));
+  }
+  await until(() => world.admitted()?.join() === '192.0.2.12,192.0.2.13');
+  world.api.remove(NODE, 'm3');
+  await until(() => world.admitted()?.join() === '192.0.2.12');
 });
 
 test('Fabric repairs on the kernel’s event, and counts it', async () => {

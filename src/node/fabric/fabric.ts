@@ -12,7 +12,9 @@ import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkEvent, NetworkStack } from '#linux/network/port.ts';
+import type { Ruleset } from '../ruleset.ts';
 import { applyFabric, type FabricChanges, isFabricRoute } from './apply.ts';
+import { FABRIC_PART, FABRIC_PEERS, fabricPart, peerElements } from './filter.ts';
 import {
   type FabricBlock,
   type FabricNode,
@@ -35,6 +37,8 @@ const RESYNC_MS = 60_000;
 
 export interface FabricComponents {
   stack: NetworkStack;
+  /** One per family. */
+  rulesets: readonly Ruleset[];
   client: ApiClient;
   nodes: Cache<Node>;
   blocks: Cache<IPBlock>;
@@ -152,14 +156,32 @@ export class Fabric implements AsyncDisposable {
       blocks: [...this.#c.blocks.values()].flatMap(fabricBlock),
       pools: [...this.#c.pools.values()].flatMap(fabricPool),
     });
+    // The filter first: a new peer's first packet must find itself known.
+    const refused = this.#admit(plan.fdb.map((entry) => entry.destination));
     const changes = applyFabric(this.#c.stack, plan, uplink.index);
     const isFirst = this.#plan === undefined;
     this.#plan = plan;
-    if (countOf(changes) === 0) return;
-    if (byKernel && !isFirst) {
-      this.#repairs += countOf(changes);
-      this.#c.log.warn({ ...changes }, 'fabric: put right what something else had changed');
-    } else this.#c.log.info({ ...changes }, 'fabric: programmed');
+    if (countOf(changes) > 0) {
+      if (byKernel && !isFirst) {
+        this.#repairs += countOf(changes);
+        this.#c.log.warn({ ...changes }, 'fabric: put right what something else had changed');
+      } else this.#c.log.info({ ...changes }, 'fabric: programmed');
+    }
+    if (refused !== undefined) throw refused;
+  }
+
+  /** @returns why the kernel did not take it: routes must not wait for that */
+  #admit(peers: readonly Ip[]): unknown {
+    try {
+      for (const ruleset of this.#c.rulesets) {
+        ruleset.define(FABRIC_PART, fabricPart(ruleset.family));
+        ruleset.stageAll(FABRIC_PEERS, peerElements(peers, ruleset.family));
+        ruleset.commit();
+      }
+      return undefined;
+    } catch (error) {
+      return error;
+    }
   }
 
   /** Tells the other nodes of this node's VTEP; again if somebody made the Node object anew. */
