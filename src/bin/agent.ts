@@ -23,6 +23,7 @@ import { startAgent } from '#node/agent.ts';
 import type { Upstream } from '#node/dns/dns.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { probeKernel } from '#node/probe.ts';
+import { recordSysctls } from '#node/sysctl-record.ts';
 import { VERSION } from './version.ts';
 
 /** A node whose certificate is refused, or whose server is away, tries again for ever: it must come up by itself. */
@@ -43,7 +44,10 @@ export async function runAgent(
   const log = createLogger({ level: options.logLevel });
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller());
-  const network = stack.use(openNetworkStack({ poller }));
+  const network = recordSysctls(
+    stack.use(openNetworkStack({ poller })),
+    sysctlFile(options.dataDirectory),
+  );
   const nftables = stack.use(openNftables({ poller }));
   probeKernel(network, nftables);
   const nodeName = options.nodeName ?? hostname().toLowerCase();
@@ -78,6 +82,11 @@ export async function runAgent(
   );
   if (!signal.aborted) await once(signal, 'abort');
   log.info({}, 'the agent stops; pods, routes and rules stay as they are');
+}
+
+/** Where the agent keeps what the node's settings were before. */
+export function sysctlFile(dataDirectory: string): string {
+  return join(dataDirectory, 'sysctl-before.json');
 }
 
 /** Inside Kubernetes from a kubeconfig; else the certificate that joining gave, or gives now. */

@@ -11,6 +11,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
     interrupt.abort(new Error(`ended by ${signal}`));
   });
 
+const print = (line: string) => void process.stdout.write(`${line}\n`);
 const program = createProgram(
   VERSION,
   {
@@ -22,8 +23,12 @@ const program = createProgram(
       const { runAgent } = await import('./agent.ts');
       await runAgent(flags, configFile, interrupt.signal);
     },
+    async uninstall(flags) {
+      const { runUninstall } = await import('./uninstall.ts');
+      await runUninstall(flags, print);
+    },
   },
-  { print: (line) => process.stdout.write(`${line}\n`), signal: interrupt.signal },
+  { print, signal: interrupt.signal },
 );
 
 try {

@@ -12,6 +12,15 @@ import { EXIT_USAGE } from './output.ts';
 export interface Daemons {
   server(flags: RawOptions, configFile: string | undefined): Promise<void>;
   agent(flags: RawOptions, configFile: string | undefined): Promise<void>;
+  uninstall(flags: UninstallFlags): Promise<void>;
+}
+
+export interface UninstallFlags {
+  dataDir?: string;
+  cniBinDir?: string;
+  cniConfDir?: string;
+  serverData: boolean;
+  force: boolean;
 }
 
 export interface CommandContext {
@@ -33,6 +42,7 @@ export function createProgram(version: string, daemons: Daemons, context: Comman
       process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE);
     });
   addDaemons(program, daemons);
+  addUninstall(program, daemons);
   addApiCommands(program, context);
   addLabCommands(program, context);
   return program;
@@ -80,6 +90,18 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>
       daemons.agent(flags, file),
     );
+}
+
+function addUninstall(program: Command, daemons: Daemons): void {
+  program
+    .command('uninstall')
+    .description('take Tulle off this machine: links, routes, rules, settings, files')
+    .option('--data-dir <dir>', "the agent's, default: /var/lib/tulle/agent")
+    .option('--cni-bin-dir <dir>', 'default: /opt/cni/bin')
+    .option('--cni-conf-dir <dir>', 'default: /etc/cni/net.d')
+    .option('--server-data', 'also the data of a server on this machine: the whole cluster', false)
+    .option('--force', 'even if containers are attached', false)
+    .action((flags: UninstallFlags) => daemons.uninstall(flags));
 }
 
 function addApiCommands(program: Command, context: CommandContext): void {

@@ -27,7 +27,7 @@ mount --bind "$dir/log" /var/log
 # podman keeps its locks there: shared with another machine, a first start would free that one's.
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount --bind "$dir/run" /run
-mkdir -p /run/lock /run/netns /run/tulle
+mkdir -p /run/lock /run/netns
 
 # The computer's own name servers are out of reach from here; nothing answers at the router's port 53.
 rm -f /etc/resolv.conf

@@ -31,18 +31,25 @@ export interface InstallOptions {
  * @throws UserError if a path cannot be written
  */
 export function installCniPlugin(options: InstallOptions = {}): string[] {
-  const shim = join(options.binDir ?? DEFAULT_CNI_BIN_DIR, PLUGIN_NAME);
-  const conflist = join(options.confDir ?? DEFAULT_CNI_CONF_DIR, CONFLIST_FILE);
   return [
-    ...writeIfDifferent(shim, shimText(options), 0o755),
-    ...writeIfDifferent(conflist, conflistText(options), 0o644),
+    ...writeIfDifferent(shimPath(options.binDir), shimText(options), 0o755),
+    ...writeIfDifferent(conflistPath(options.confDir), conflistText(options), 0o644),
   ];
+}
+
+/** Where the plugin file is. */
+export function shimPath(binDir = DEFAULT_CNI_BIN_DIR): string {
+  return join(binDir, PLUGIN_NAME);
+}
+/** Where the network configuration is. */
+export function conflistPath(confDir = DEFAULT_CNI_CONF_DIR): string {
+  return join(confDir, CONFLIST_FILE);
 }
 
 /** Removes what {@link installCniPlugin} made, the configuration first. What is gone already is no error. */
 export function uninstallCniPlugin(options: Pick<InstallOptions, 'binDir' | 'confDir'> = {}): void {
-  rmSync(join(options.confDir ?? DEFAULT_CNI_CONF_DIR, CONFLIST_FILE), { force: true });
-  rmSync(join(options.binDir ?? DEFAULT_CNI_BIN_DIR, PLUGIN_NAME), { force: true });
+  rmSync(conflistPath(options.confDir), { force: true });
+  rmSync(shimPath(options.binDir), { force: true });
 }
 
 /** The network configuration list. */
