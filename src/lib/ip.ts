@@ -174,6 +174,15 @@ export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
     : cidrContains(b, networkAddress(a));
 }
 
+/** The prefixes that lie in no other of them, each once: what a set of intervals can hold. */
+export function outermostCidrs(prefixes: readonly Cidr[]): Cidr[] {
+  const byLength = [...new Set(prefixes)].sort((a, b) => prefixLengthOf(a) - prefixLengthOf(b));
+  const outer: Cidr[] = [];
+  for (const prefix of byLength)
+    if (!outer.some((other) => cidrsOverlap(other, prefix))) outer.push(prefix);
+  return outer;
+}
+
 /** @returns the canonical MAC, or `undefined` */
 export function parseMac(text: string): Mac | undefined {
   return /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text) ? (text.toLowerCase() as Mac) : undefined;

@@ -8,8 +8,9 @@ const POOLS = [
   { cidr: cidr('10.245.0.0/16'), natOutgoing: false },
   { cidr: cidr('fd00:10:244::/56'), natOutgoing: true },
 ];
+const EXEMPT = ['192.168.0.0/16', '192.168.7.0/24', 'fe80::/10'].map(cidr);
 const starts = (family: 'ip' | 'ip6') =>
-  masqueradeElements(POOLS, family).map(({ set, elements }) => [
+  masqueradeElements(POOLS, EXEMPT, family).map(({ set, elements }) => [
     set,
     elements.filter((e) => !e.intervalEnd).map((e) => [...e.key.subarray(0, 2)].join('.')),
   ]);
@@ -18,10 +19,12 @@ test('masqueradeElements() puts each pool into its family, and hides only those 
   assert.deepEqual(starts('ip'), [
     ['pod-networks', ['10.244', '10.245']],
     ['masqueraded-networks', ['10.244']],
+    ['exempt-networks', ['192.168']],
   ]);
   assert.deepEqual(starts('ip6'), [
     ['pod-networks', ['253.0']],
     ['masqueraded-networks', ['253.0']],
+    ['exempt-networks', ['254.128']],
   ]);
 });
 

@@ -7,7 +7,7 @@
  *  node ─► pod      over VXLAN: the tunnel address, so that the answer takes the tunnel too
  * ```
  */
-import { type Cidr, cidr, type Family, familyOf } from '#lib/ip.ts';
+import { type Cidr, cidr, type Family, familyOf, outermostCidrs } from '#lib/ip.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { masquerade, returnToCaller } from '#wire/nftables/expressions.ts';
 import { equals, inPrefix, inSet, ip, ip6, meta, notInSet } from '#wire/nftables/match.ts';
@@ -25,6 +25,9 @@ export const POD_NETWORKS = 'pod-networks';
 /** The pools whose pods are hidden behind the node outside of {@link POD_NETWORKS}. */
 export const MASQUERADED_NETWORKS = 'masqueraded-networks';
 
+/** Destinations outside that shall see the pods' own addresses (`config.ts`). */
+export const EXEMPT_NETWORKS = 'exempt-networks';
+
 const MULTICAST: Readonly<Record<Family, Cidr>> = { 4: cidr('224.0.0.0/4'), 6: cidr('ff00::/8') };
 
 export function masqueradePart(family: 'ip' | 'ip6'): RulesetPart {
@@ -34,6 +37,7 @@ export function masqueradePart(family: 'ip' | 'ip6'): RulesetPart {
     sets: [
       { set: POD_NETWORKS, key, interval: true },
       { set: MASQUERADED_NETWORKS, key, interval: true },
+      { set: EXEMPT_NETWORKS, key, interval: true },
     ],
     chains: [
       {
@@ -45,6 +49,7 @@ export function masqueradePart(family: 'ip' | 'ip6'): RulesetPart {
             expressions: [
               ...inSet([saddr], MASQUERADED_NETWORKS),
               ...notInSet([daddr], POD_NETWORKS),
+              ...notInSet([daddr], EXEMPT_NETWORKS),
               masquerade({ fullyRandom: true }),
             ],
             comment: 'pod to outside',
@@ -63,16 +68,24 @@ export function masqueradePart(family: 'ip' | 'ip6'): RulesetPart {
   };
 }
 
-/** Pools never overlap (the API refuses it), so their intervals do not either. */
+/** @param exempt networks that are not masqueraded to, beside the pods' own */
 export function masqueradeElements(
   pools: readonly MasqueradePool[],
+  exempt: readonly Cidr[],
   family: 'ip' | 'ip6',
 ): { set: string; elements: SetElement[] }[] {
-  const ours = pools.filter((pool) => familyOf(pool.cidr) === (family === 'ip' ? 4 : 6));
-  const elementsOf = (some: readonly MasqueradePool[]) =>
-    some.flatMap((pool) => prefixElements(pool.cidr));
+  // Intervals of one set must not overlap.
+  const elementsOf = (prefixes: readonly Cidr[]) =>
+    outermostCidrs(
+      prefixes.filter((prefix) => familyOf(prefix) === (family === 'ip' ? 4 : 6)),
+    ).flatMap((prefix) => prefixElements(prefix));
+  const cidrsOf = (some: readonly MasqueradePool[]) => some.map((pool) => pool.cidr);
   return [
-    { set: POD_NETWORKS, elements: elementsOf(ours) },
-    { set: MASQUERADED_NETWORKS, elements: elementsOf(ours.filter((pool) => pool.natOutgoing)) },
+    { set: POD_NETWORKS, elements: elementsOf(cidrsOf(pools)) },
+    {
+      set: MASQUERADED_NETWORKS,
+      elements: elementsOf(cidrsOf(pools.filter((pool) => pool.natOutgoing))),
+    },
+    { set: EXEMPT_NETWORKS, elements: elementsOf(exempt) },
   ];
 }
