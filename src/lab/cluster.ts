@@ -108,7 +108,7 @@ export class LabCluster {
   }
 
   /** Starts the agent of a machine; it joins with the token the first time. */
-  async startAgent(machine: Machine): Promise<void> {
+  async startAgent(machine: Machine, options: { nodeIp?: string } = {}): Promise<void> {
     const token = join(this.serverMachine.directory, 'tulle', JOIN_TOKEN);
     const identity = await machine.start('agent', [
       ...tulle('agent'),
@@ -117,7 +117,7 @@ export class LabCluster {
       '--token',
       readFileSync(token, 'utf8').trim(),
       '--node-ip',
-      machine.address,
+      options.nodeIp ?? machine.address,
     ]);
     this.#agents.set(machine.name, identity);
   }

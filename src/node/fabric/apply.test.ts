@@ -106,11 +106,11 @@ test('applyFabric() moves a node whose underlay address changed', () => {
   assert.deepEqual(seen(stack).fdb.sort(), ['192.0.2.13', '192.0.2.99']);
 });
 
-test('applyFabric() removes the device when no pool encapsulates any more', () => {
+test('applyFabric() changes routes only when the encapsulation changes', () => {
   const { stack, apply } = setUp();
   apply();
-  apply({ pools: [{ cidr: cidr('10.244.0.0/16'), encapsulation: 'Never' }] });
-  assert.equal(stack.links.get(VXLAN_LINK), undefined);
+  const changes = apply({ pools: [{ cidr: cidr('10.244.0.0/16'), encapsulation: 'Never' }] });
+  assert.deepEqual(changes, { device: false, neighbours: 0, fdb: 0, routes: 2 });
   assert.deepEqual(seen(stack).routes, [
     '10.244.1.0/26 unreachable',
     '10.244.2.0/26 192.0.2.12',

@@ -30,18 +30,18 @@ const RT_SCOPE_LINK = 253;
 
 /** @throws KernelError for the first thing that the kernel refuses */
 export function applyFabric(stack: NetworkStack, plan: FabricPlan, uplink: IfIndex): FabricChanges {
-  const device = applyDevice(stack, plan);
-  const vxlan = device.link?.index;
+  const device = applyDevice(stack, plan.device);
+  const vxlan = device.index;
 
   const neighbours = delta<Neighbour>(
-    vxlan === undefined ? [] : stack.neighbours.list({ link: vxlan }).filter((n) => n.permanent),
-    vxlan === undefined ? [] : plan.neighbours.map((n) => ({ ...n, link: vxlan })),
+    stack.neighbours.list({ link: vxlan }).filter((n) => n.permanent),
+    plan.neighbours.map((n) => ({ ...n, link: vxlan })),
     (n) => n.address,
     (a, b) => a.mac === b.mac,
   );
   const fdb = delta<FdbEntry>(
-    vxlan === undefined ? [] : stack.fdb.list(vxlan),
-    vxlan === undefined ? [] : plan.fdb.map((entry) => ({ ...entry, link: vxlan })),
+    stack.fdb.list(vxlan),
+    plan.fdb.map((entry) => ({ ...entry, link: vxlan })),
     (entry) => `${entry.mac} ${entry.destination}`,
     () => true,
   );
@@ -49,11 +49,9 @@ export function applyFabric(stack: NetworkStack, plan: FabricPlan, uplink: IfInd
     stack.routes
       .list({ protocol: ROUTE_PROTOCOL, table: RT_TABLE_MAIN })
       .filter((route) => isFabricRoute(route, vxlan)),
-    plan.routes.flatMap(({ via, ...route }) => {
-      if (via === 'none') return [route];
-      const link = via === 'uplink' ? uplink : vxlan;
-      return link === undefined ? [] : [{ ...route, link }];
-    }),
+    plan.routes.map(({ via, ...route }) =>
+      via === 'none' ? route : { ...route, link: via === 'uplink' ? uplink : vxlan },
+    ),
     (route) => route.destination,
     sameRoute,
   );
@@ -83,27 +81,16 @@ export function isFabricRoute(route: Route, vxlan: IfIndex | undefined): boolean
   return route.type === 'unreachable' || route.gateway !== undefined || route.link === vxlan;
 }
 
-function applyDevice(
-  stack: NetworkStack,
-  plan: FabricPlan,
-): { link: Link | undefined; changed: boolean } {
+function applyDevice(stack: NetworkStack, wanted: FabricPlan['device']): DeviceResult {
   let link = stack.links.get(VXLAN_LINK);
-  const wanted = plan.device;
-  if (link !== undefined && (wanted === undefined || !sameDevice(link, wanted))) {
+  let changed = false;
+  if (link !== undefined && !sameDevice(link, wanted)) {
     stack.links.delete(link.index);
     link = undefined;
-    if (wanted === undefined) return { link, changed: true };
   }
-  if (wanted === undefined) return { link, changed: false };
-  let changed = false;
   if (link === undefined) {
-    link = stack.links.create({
-      kind: 'vxlan',
-      name: VXLAN_LINK,
-      mac: wanted.mac,
-      mtuBytes: wanted.mtuBytes,
-      vxlan: wanted.vxlan,
-    });
+    const { mac, mtuBytes, vxlan } = wanted;
+    link = stack.links.create({ kind: 'vxlan', name: VXLAN_LINK, mac, mtuBytes, vxlan });
     changed = true;
   } else if (link.mac !== wanted.mac || link.mtuBytes !== wanted.mtuBytes) {
     stack.links.set(link.index, { mac: wanted.mac, mtuBytes: wanted.mtuBytes });
@@ -114,11 +101,16 @@ function applyDevice(
     stack.links.set(link.index, { up: true });
     changed = true;
   }
-  return { link, changed };
+  return { index: link.index, changed };
+}
+
+interface DeviceResult {
+  readonly index: IfIndex;
+  readonly changed: boolean;
 }
 
 /** What cannot be changed on a living device. */
-function sameDevice(link: Link, wanted: NonNullable<FabricPlan['device']>): boolean {
+function sameDevice(link: Link, wanted: FabricPlan['device']): boolean {
   const have = link.vxlan;
   return (
     have !== undefined &&

@@ -6,7 +6,7 @@ import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
-import { VXLAN_LINK } from '#lib/kernel-objects.ts';
+import { ROUTE_PROTOCOL, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
@@ -106,13 +106,13 @@ test('Fabric follows nodes and blocks, and leaves claims alone that are not conf
   await using world = await setUp();
   world.api.put(NODE, node(2));
   world.api.put(IP_BLOCK, block(2));
-  await until(() => world.peers().join() === '192.0.2.12');
-  world.api.put(NODE, node(3));
+  await until(() => world.blocksOf().join() === '10.244.2.0/26');
   world.api.put(IP_BLOCK, block(3, 'Pending'));
+  world.api.put(NODE, node(3));
   world.api.remove(NODE, 'm2');
-  await until(() => world.peers().length === 0);
+  await until(() => world.blocksOf().length === 0 && world.peers().join() === '192.0.2.13');
   world.api.put(IP_BLOCK, block(3));
-  await until(() => world.peers().join() === '192.0.2.13');
+  await until(() => world.blocksOf().join() === '10.244.3.0/26');
 });
 
 test('Fabric takes encapsulated packets from its peers only', async () => {

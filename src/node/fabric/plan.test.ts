@@ -50,7 +50,7 @@ test('planFabric() gives each other node a route, a neighbour and an FDB entry',
     plan.neighbours.map((n) => n.address),
     ['10.244.2.0', 'fd00:10:244:2::', '10.244.3.0'],
   );
-  assert.equal(plan.device?.mtuBytes, 1450);
+  assert.equal(plan.device.mtuBytes, 1450);
 });
 
 test('planFabric() subtracts 70 bytes when the underlay is IPv6', () => {
@@ -70,18 +70,19 @@ test('planFabric() sends unencapsulated inside one subnet when the pool says Cro
   const [, toM2, toM3] = plan.routes;
   assert.deepEqual([toM2?.via, toM2?.gateway, toM2?.onlink], ['uplink', '192.0.2.12', undefined]);
   assert.deepEqual([toM3?.via, toM3?.gateway, toM3?.onlink], ['vxlan', '10.244.3.0', true]);
+  // A node that has not heard of the change yet still sends by the tunnel.
   assert.deepEqual(
     plan.fdb.map((entry) => entry.destination),
-    ['198.51.100.13'],
+    ['192.0.2.12', '198.51.100.13'],
   );
 });
 
-test('planFabric() makes no device when no pool encapsulates, and says whom it cannot reach', () => {
+test('planFabric() gives pods the whole MTU when no pool encapsulates, and says whom it cannot reach', () => {
   const plan = planFabric({
     ...input,
     pools: [{ cidr: cidr('10.244.0.0/16'), encapsulation: 'Never' }],
   });
-  assert.equal(plan.device, undefined);
+  assert.ok(plan.routes.every((route) => route.via !== 'vxlan'));
   assert.equal(plan.podMtuBytes, 1500);
   assert.match(plan.problems.join(), /node m3 \(198\.51\.100\.13\) is not on 192\.0\.2\.0\/24/);
 });

@@ -2,7 +2,7 @@
  * The fabric: how a packet for a pod on another node gets there. Pure: from what is known of nodes, blocks and
  * pools to the kernel objects that this node needs.
  *
- * For each block of another node there is one route; with VXLAN also one neighbour and one FDB entry per node:
+ * For each block of another node there is one route, and for each node one neighbour and one FDB entry:
  *
  * ```text
  *  route      10.244.3.0/26  via 10.244.3.0 dev tulle-vxlan onlink     next hop: the other node's tunnel address
@@ -72,15 +72,16 @@ export interface FabricInput {
 export type PlannedRoute = Omit<Route, 'link'> & { readonly via: 'vxlan' | 'uplink' | 'none' };
 
 export interface FabricPlan {
-  /** undefined: no pool encapsulates, no device is needed. */
-  readonly device:
-    | {
-        readonly vxlan: VxlanConfig;
-        readonly mac: Mac;
-        readonly mtuBytes: number;
-        readonly addresses: readonly Ip[];
-      }
-    | undefined;
+  /**
+   * There whatever the pools say: it carries the node's address on the pod network, and while a pool's encapsulation
+   * is changed one node sends the new way and another still the old one.
+   */
+  readonly device: {
+    readonly vxlan: VxlanConfig;
+    readonly mac: Mac;
+    readonly mtuBytes: number;
+    readonly addresses: readonly Ip[];
+  };
   readonly neighbours: readonly Omit<Neighbour, 'link'>[];
   readonly fdb: readonly Omit<FdbEntry, 'link'>[];
   readonly routes: readonly PlannedRoute[];
@@ -106,7 +107,6 @@ export function planFabric(input: FabricInput): FabricPlan {
     );
 
   const nodes = new Map(input.others.map((node) => [node.name, node]));
-  const tunnelled = new Set<FabricNode>();
   const routes: PlannedRoute[] = [];
   for (const block of input.blocks) {
     if (block.node === self.name) {
@@ -127,32 +127,26 @@ export function planFabric(input: FabricInput): FabricPlan {
     }
     const route = routeTo(block.cidr, node, pool, input);
     if (typeof route === 'string') problems.push(route);
-    else {
-      routes.push(route);
-      if (route.via === 'vxlan') tunnelled.add(node);
-    }
+    else routes.push(route);
   }
 
-  const peers = [...tunnelled];
   return {
-    device: encapsulates
-      ? {
-          vxlan: {
-            vni: VXLAN_VNI,
-            port: VXLAN_PORT,
-            local: uplink.address,
-            device: uplink.index,
-            learning: false,
-          },
-          mac: self.vtepMac,
-          mtuBytes: tunnelMtu,
-          addresses: self.tunnelAddresses,
-        }
-      : undefined,
-    neighbours: peers.flatMap((node) =>
+    device: {
+      vxlan: {
+        vni: VXLAN_VNI,
+        port: VXLAN_PORT,
+        local: uplink.address,
+        device: uplink.index,
+        learning: false,
+      },
+      mac: self.vtepMac,
+      mtuBytes: tunnelMtu,
+      addresses: self.tunnelAddresses,
+    },
+    neighbours: input.others.flatMap((node) =>
       node.tunnelAddresses.map((address) => ({ address, mac: node.vtepMac, permanent: true })),
     ),
-    fdb: peers.map((node) => ({ mac: node.vtepMac, destination: node.underlay })),
+    fdb: input.others.map((node) => ({ mac: node.vtepMac, destination: node.underlay })),
     routes,
     podMtuBytes: encapsulates ? tunnelMtu : uplink.mtuBytes,
     problems,
