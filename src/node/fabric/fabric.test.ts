@@ -78,11 +78,18 @@ async function setUp() {
     const link = stack.links.get(VXLAN_LINK);
     return link === undefined ? [] : stack.fdb.list(link.index).map((entry) => entry.destination);
   };
+  /** Blocks that there is a route to. */
+  const blocksOf = () =>
+    stack.routes
+      .list({ protocol: ROUTE_PROTOCOL })
+      .filter((route) => route.gateway !== undefined)
+      .map((route) => route.destination);
   return {
     api,
     stack,
     fabric,
     peers,
+    blocksOf,
     admitted,
     [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
   };
