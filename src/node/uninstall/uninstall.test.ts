@@ -52,7 +52,7 @@ test('uninstall() removes what is ours, and nothing else', async () => {
   assert.ok(removed.includes(`link ${VXLAN_LINK}`), removed.join());
   assert.equal(stack.links.get(VXLAN_LINK), undefined);
   assert.ok(stack.links.get('tulip'));
-  const destinations = stack.routes.list().map((route) => route.destination);
+  const destinations: string[] = stack.routes.list().map((route) => route.destination);
   assert.ok(destinations.includes('10.2.0.0/16') && !destinations.includes('10.1.0.0/16'));
   assert.deepEqual(
     nftables.listTables().map(({ table }) => table),
