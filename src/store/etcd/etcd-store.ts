@@ -54,6 +54,7 @@ export interface EtcdStoreOptions extends EtcdConnection {
   readonly historyRevisions?: number;
 }
 
+const RANGE_PATH = '/v3/kv/range';
 /** Transactions under way or waiting for others of the same keys; more would only time out. */
 const MAX_WAITING_TRANSACTIONS = 10_000;
 /** A write is acknowledged when its own watches could see it, but not much later than etcd has answered. */
@@ -73,7 +74,10 @@ const COMPACTION_INTERVAL_MS = 60_000;
  * @throws StoreUnavailableError if no member answers or lets us in
  */
 export async function openEtcdStore(options: EtcdStoreOptions): Promise<Store> {
-  const transport = new EtcdTransport(options);
+  const transport = new EtcdTransport(options, {
+    path: RANGE_PATH,
+    body: revisionRequest(options.prefix ?? DEFAULT_ETCD_PREFIX),
+  });
   try {
     const store = new EtcdStore(transport, options);
     await store.load();
@@ -324,7 +328,7 @@ class EtcdStore implements Store {
     let revision: number;
     try {
       const request = revisionRequest(this.#options.prefix);
-      ({ revision } = decodeRange(await this.#transport.call('/v3/kv/range', request)));
+      ({ revision } = decodeRange(await this.#transport.call(RANGE_PATH, request)));
     } catch (cause) {
       throw new StoreUnavailableError(`etcd cannot be read: ${explainError(cause)}`, { cause });
     }

@@ -111,9 +111,19 @@ export class EtcdTransport implements Disposable {
   #token: Promise<string> | undefined;
   /** All members must be of one cluster: two URLs that are not would lose writes silently. */
   #clusterId: string | undefined;
+  /** Members that are known to be of it. */
+  readonly #verified = new Set<string>();
+  readonly #probe: { readonly path: string; readonly body: object };
 
-  /** @throws TypeError if an endpoint is no URL, or there is none; what OpenSSL says of bad certificates */
-  constructor({ endpoints, tls, user }: EtcdConnection) {
+  /**
+   * @param probe a read that is allowed: asked of each member before it is sent a first write
+   * @throws TypeError if an endpoint is no URL, or there is none; what OpenSSL says of bad certificates
+   */
+  constructor(
+    { endpoints, tls, user }: EtcdConnection,
+    probe: { readonly path: string; readonly body: object },
+  ) {
+    this.#probe = probe;
     this.#endpoints = endpoints.map((endpoint) => new URL(endpoint));
     if (this.#endpoints.length === 0) throw new TypeError('an etcd cluster has at least one URL');
     this.#user = user;
@@ -153,6 +163,7 @@ export class EtcdTransport implements Disposable {
       const endpoint = this.#endpointAt(this.#current);
       try {
         const limitMs = isWrite ? leftMs : Math.min(leftMs, READ_ATTEMPT_MS);
+        if (isWrite) await this.#verify(endpoint);
         return await this.#attempt(endpoint, path, text, { ...options, timeoutMs: limitMs });
       } catch (error) {
         if (signal?.aborted || this.#closed.signal.aborted) throw error;
@@ -282,6 +293,21 @@ export class EtcdTransport implements Disposable {
     return await promise;
   }
 
+  /** @throws EtcdConnectionError, which says that nothing was written */
+  async #verify(endpoint: URL): Promise<void> {
+    if (this.#verified.has(endpoint.origin)) return;
+    const { path, body } = this.#probe;
+    try {
+      await this.#attempt(endpoint, path, JSON.stringify(body), { timeoutMs: READ_ATTEMPT_MS });
+    } catch (cause) {
+      if (this.#isOldToken(cause)) throw cause;
+      throw new EtcdConnectionError(endpoint.origin, explainError(cause), {
+        wasSent: false,
+        cause,
+      });
+    }
+  }
+
   /** @returns `undefined` if no user is configured */
   async #authenticate(): Promise<string | undefined> {
     const user = this.#user;
@@ -318,6 +344,7 @@ export class EtcdTransport implements Disposable {
     const id = header?.cluster_id;
     if (typeof id !== 'string') return;
     this.#clusterId ??= id;
+    if (id === this.#clusterId) this.#verified.add(origin);
     if (id !== this.#clusterId)
       throw new EtcdError(
         `it belongs to another cluster (${id}) than the members used before (${this.#clusterId}); the URLs must all be of one cluster`,
