@@ -19,8 +19,8 @@ import { issueClientCertificate, issueServerCertificate } from '#server/pki/issu
 import { createJoinHandler } from '#server/pki/join.ts';
 import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
 import { startApiServer } from '#server/server.ts';
-import { openEmbeddedStore } from '#store/embedded/embedded-store.ts';
 import type { Store } from '#store/port.ts';
+import { controlByTurns, openServerStore, sharePki } from './shared-store.ts';
 
 /** The tenth address of a service range is the DNS service's, as every Kubernetes installer chooses it. */
 const DNS_ORDINAL = 10;
@@ -43,11 +43,14 @@ export async function runServer(
   const { dataDirectory } = options;
   await using stack = new AsyncDisposableStack();
   // First, because it is the lock: whoever else uses this directory keeps us from touching anything in it.
-  const store = stack.use(await openEmbeddedStore({ directory: dataDirectory, log }));
-  const ca = await openCa({ directory: join(dataDirectory, 'pki') });
+  const store = stack.use(await openServerStore(options, log));
+  const pki = join(dataDirectory, 'pki');
+  if (options.etcd !== undefined) await sharePki(store, pki, options.etcd);
+  const ca = await openCa({ directory: pki });
   const certificate = await serverCertificate(ca, configuration, [advertise, options.listen.host]);
   const server = await startApiServer({
     store,
+    isStoreShared: options.etcd !== undefined,
     pki: {
       serverCertificatePem: certificate.certificatePem,
       serverKeyPem: certificate.keyPem,
@@ -71,7 +74,8 @@ export async function runServer(
   writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
   const local = `https://${localHost(options.listen.host)}:${server.address.port}`;
   const client = stack.use(createApiClient({ ...admin, servers: [local] }));
-  stack.use(startControllers({ client, log }));
+  if (options.etcd === undefined) stack.use(startControllers({ client, log }));
+  else stack.use(controlByTurns(client, log));
   log.info(
     {
       url,

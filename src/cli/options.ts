@@ -13,7 +13,22 @@ export interface ServerOptions {
   podCidrs: readonly Cidr[];
   serviceCidrs: readonly Cidr[];
   clusterDomain: string;
+  /** The store is an etcd instead of a file in the data directory. */
+  etcd: EtcdOptions | undefined;
   logLevel: LogLevel;
+}
+
+/** Paths, not contents: they are read where they are used. */
+export interface EtcdOptions {
+  endpoints: readonly string[];
+  prefix: string | undefined;
+  caFile: string | undefined;
+  certificateFile: string | undefined;
+  keyFile: string | undefined;
+  user: string | undefined;
+  passwordFile: string | undefined;
+  /** What the servers seal with that they share. */
+  clusterSecretFile: string;
 }
 
 export interface AgentOptions {
@@ -39,7 +54,8 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
-  'logLevel',
+  ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
+  ...['clusterSecretFile', 'logLevel'],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp', 'zone'],
@@ -66,8 +82,50 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     podCidrs,
     serviceCidrs,
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
+    etcd: etcdOptions(get),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
+}
+
+function etcdOptions(get: Sources): EtcdOptions | undefined {
+  const endpoints = get.list('etcd', []).map(etcdUrl);
+  const part = (key: string) => get.text(key);
+  const options = {
+    prefix: part('etcdPrefix'),
+    caFile: part('etcdCa'),
+    certificateFile: part('etcdCert'),
+    keyFile: part('etcdKey'),
+    user: part('etcdUser'),
+    passwordFile: part('etcdPasswordFile'),
+  };
+  const clusterSecretFile = part('clusterSecretFile');
+  if (endpoints.length === 0) {
+    const given = [...Object.values(options), clusterSecretFile].some((it) => it !== undefined);
+    if (!given) return undefined;
+    throw new UserError('There are options for etcd, but no --etcd', {
+      hint: "Give the URLs of etcd's members, --etcd https://192.0.2.1:2379,…, or leave the other options out.",
+      exitCode: 2,
+    });
+  }
+  for (const [one, other, flags] of [
+    [options.certificateFile, options.keyFile, '--etcd-cert and --etcd-key'],
+    [options.user, options.passwordFile, '--etcd-user and --etcd-password-file'],
+  ] as const)
+    if ((one === undefined) !== (other === undefined))
+      throw new UserError(`${flags} belong together, and one of them is missing`, { exitCode: 2 });
+  if (clusterSecretFile === undefined)
+    throw new UserError('--etcd needs --cluster-secret-file', {
+      hint: 'Write a random text into a file (openssl rand -hex 32) and give the same to every server: it seals the certificate authority that they share.',
+      exitCode: 2,
+    });
+  return { endpoints, ...options, clusterSecretFile };
+}
+
+function etcdUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.pathname !== '/')
+    throw wrong('--etcd', text, 'a URL such as https://192.0.2.1:2379');
+  return url.origin;
 }
 
 /** @throws UserError */

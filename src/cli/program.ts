@@ -54,7 +54,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
   const config = () => new Option('--config <file>', 'YAML file with these options; flags win');
   program
     .command('server')
-    .description('run the API server with its embedded store')
+    .description('run the API server, with its embedded store or on an etcd')
     .option('--data-dir <dir>', 'where the store, certificates and the kubeconfig are kept')
     .option('--listen <address:port>', 'default: 0.0.0.0:6443')
     .option('--advertise-address <address>', 'where agents and pods reach this server')
@@ -64,6 +64,14 @@ function addDaemons(program: Command, daemons: Daemons): void {
     )
     .option('--service-cidr <cidr...>', 'range of cluster IPs, one per family')
     .option('--cluster-domain <domain>', 'default: cluster.local')
+    .option('--etcd <url...>', 'keep the state in this etcd: several servers, one cluster')
+    .option('--etcd-prefix <prefix>', 'before every key in etcd (default: /tulle.dev)')
+    .option('--etcd-ca <file>', 'authorities that sign the certificates of etcd')
+    .option('--etcd-cert <file>', 'client certificate for etcd')
+    .option('--etcd-key <file>', 'its key')
+    .option('--etcd-user <name>', 'for an etcd with authentication')
+    .option('--etcd-password-file <file>', 'file that holds its password')
+    .option('--cluster-secret-file <file>', 'with --etcd: a secret that all servers are given')
     .addOption(logLevel())
     .addOption(config())
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>

@@ -30,6 +30,8 @@ export interface BootstrapOptions {
   readonly configuration: ClusterConfiguration;
   /** Where pods reach this server; missing: the `kubernetes` service has no endpoint yet. */
   readonly advertised?: { readonly address: Ip; readonly port: number };
+  /** The endpoints of the service are several servers': see `api-endpoints.ts`. */
+  readonly hasOtherServers?: boolean;
   readonly log: Logger;
 }
 
@@ -38,7 +40,8 @@ export async function bootstrap(options: BootstrapOptions): Promise<void> {
     await ensure(options, NAMESPACE, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
   await ensure(options, SERVICE, apiService(options));
   await ensureDnsService(options);
-  if (options.advertised !== undefined) await ensureApiEndpoint(options, options.advertised);
+  if (options.advertised !== undefined && options.hasOtherServers !== true)
+    await ensureApiEndpoint(options, options.advertised);
   if ((await options.store.get(POOLS_MADE_KEY)) !== undefined) return;
   for (const pool of options.configuration.pools) await ensure(options, IP_POOL, poolOf(pool));
   await options.store.transact(

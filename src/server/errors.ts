@@ -6,6 +6,7 @@ import {
   FutureRevisionError,
   LaggedError,
   MAX_TRANSACTION_BYTES,
+  StoreUnavailableError,
   StoreWriteError,
   TransactionTooLargeError,
 } from '#store/port.ts';
@@ -35,12 +36,31 @@ export function toApiError(error: unknown): ApiError {
     return expired(`the watch was too slow and was ended: ${error.message}`);
   if (error instanceof TransactionTooLargeError)
     return requestEntityTooLarge(MAX_TRANSACTION_BYTES);
-  if (error instanceof StoreWriteError)
+  if (error instanceof StoreWriteError) return writeRefused(error);
+  if (error instanceof StoreUnavailableError)
     return new ApiError(
       503,
       'ServiceUnavailable',
-      `the store takes no writes at present: ${explainError(error)}`,
+      `the store cannot be reached at present: ${explainError(error)}`,
       { cause: error, details: { retryAfterSeconds: STORE_RETRY_SECONDS } },
     );
   return internalError(explainError(error), error);
+}
+
+function writeRefused(error: StoreWriteError): ApiError {
+  const why = explainError(error);
+  // No time to wait is named: clients would send it again by themselves, and it may have happened.
+  if (error.isUncertain) return new ApiError(504, 'Timeout', why, { cause: error });
+  const details = { retryAfterSeconds: STORE_RETRY_SECONDS };
+  if (error.isOutOfSpace)
+    return new ApiError(
+      507,
+      'InsufficientStorage',
+      `the store has no space left, so nothing can be written; reads go on. Make space on its disk: no restart is needed. ${why}`,
+      { cause: error, details },
+    );
+  return new ApiError(503, 'ServiceUnavailable', `the store takes no writes at present: ${why}`, {
+    cause: error,
+    details,
+  });
 }

@@ -1,11 +1,13 @@
 /** The API server: one call starts it, disposing it ends it. */
 import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
+import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
 import { KINDS } from '#api/registry.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
+import { startApiEndpoints } from './api-endpoints.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import type { Answer, Exchange } from './exchange.ts';
@@ -26,6 +28,8 @@ export type { JoinCall } from './plain-handler.ts';
 
 export interface ApiServerOptions {
   readonly store: Store;
+  /** Other servers have the same store: this one is an endpoint of the API beside them. */
+  readonly isStoreShared?: boolean;
   readonly pki: {
     readonly serverCertificatePem: string;
     readonly serverKeyPem: string;
@@ -126,8 +130,19 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     registryOf: (kind) => registries.of(kind),
     configuration,
     ...(advertised === undefined ? {} : { advertised }),
+    ...(options.isStoreShared ? { hasOtherServers: true } : {}),
     log,
   });
+  if (options.isStoreShared)
+    cleanup.use(
+      await startApiEndpoints({
+        store,
+        slices: registries.of(ENDPOINT_SLICE),
+        own: advertised,
+        clock,
+        log,
+      }),
+    );
   ready();
   cleanup.use(startNamespaceDeletion({ store, registries: registries.all, log, clock }));
   const owned = cleanup.move();

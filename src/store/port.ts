@@ -68,6 +68,11 @@ export interface WatchBatch {
   readonly events: readonly StoreEvent[];
 }
 
+/**
+ * Reads of the newest state are linearizable: they see every write that was acknowledged, by whichever process, before
+ * they were called. A store that is shared by several processes may show a write a moment before the call that made it
+ * returns. All calls of a store that is elsewhere throw {@link StoreUnavailableError} when it cannot be reached.
+ */
 export interface Store extends AsyncDisposable {
   /** The newest revision; 0 is an empty, never written store. */
   revision(): Promise<number>;
@@ -91,8 +96,9 @@ export interface Store extends AsyncDisposable {
    * If all compares hold, applies all operations as one revision. Resolves when the change is durable; until then no
    * read and no watch sees it. A key may occur once among the operations. Deleting a missing key changes nothing, and a
    * transaction that changes nothing does not raise the revision. Values are copied.
+   * Transactions that name a common key are evaluated in the order of the calls.
    * @throws StoreWriteError if it could not be made durable; it then has not happened for any reader (after a crash at
-   *   that very moment it may turn up, as with any database); TransactionTooLargeError;
+   *   that very moment it may turn up, as with any database), unless the error `isUncertain`; TransactionTooLargeError;
    *   TypeError for an empty or ill-formed key, or one that occurs twice
    */
   transact(
@@ -172,8 +178,26 @@ export class TransactionTooLargeError extends Error {
 /** The store cannot take writes (disk full, read only); reads go on. */
 export class StoreWriteError extends Error {
   readonly code = 'STORE_WRITE' as const;
+  /** The answer of a store elsewhere was lost: the write may have happened, or happen yet. Read before trying again. */
+  readonly isUncertain: boolean;
+  /** There is no space left: it works again when there is. */
+  readonly isOutOfSpace: boolean;
+  constructor(
+    message: string,
+    options: { cause?: unknown; isUncertain?: boolean; isOutOfSpace?: boolean } = {},
+  ) {
+    super(message, { cause: options.cause });
+    this.name = 'StoreWriteError';
+    this.isUncertain = options.isUncertain ?? false;
+    this.isOutOfSpace = options.isOutOfSpace ?? false;
+  }
+}
+
+/** A store that is elsewhere cannot be reached, so that nobody here knows its newest state. */
+export class StoreUnavailableError extends Error {
+  readonly code = 'STORE_UNAVAILABLE' as const;
   constructor(message: string, options?: { cause?: unknown }) {
     super(message, options);
-    this.name = 'StoreWriteError';
+    this.name = 'StoreUnavailableError';
   }
 }

@@ -24,6 +24,8 @@ export class WatchHub implements Disposable {
   readonly #clock: Clock;
   readonly #watches = new Set<Watch>();
   #closed = false;
+  /** The newest revision of a state that takes the place of this one, which is not carried on. */
+  #replacedAt: number | undefined;
 
   constructor(state: Mvcc, clock: Clock) {
     this.#state = state;
@@ -47,6 +49,12 @@ export class WatchHub implements Disposable {
   /** Ends all watches. */
   [Symbol.dispose](): void {
     this.#closed = true;
+    for (const watch of this.#watches) watch.wake?.();
+  }
+
+  /** Ends all watches with `LaggedError`: what lies between this state and its successor is not known. */
+  cutOff(successorRevision: number): void {
+    this.#replacedAt = successorRevision;
     for (const watch of this.#watches) watch.wake?.();
   }
 
@@ -78,6 +86,7 @@ export class WatchHub implements Disposable {
   }
 
   #take(watch: Watch): WatchBatch {
+    if (this.#replacedAt !== undefined) throw new LaggedError(watch.revision, this.#replacedAt);
     if (watch.revision < this.#state.compactRevision)
       throw new LaggedError(watch.revision, this.#state.revision);
     const batch = this.#state.changesAfter(watch.prefix, watch.revision);

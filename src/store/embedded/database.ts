@@ -21,6 +21,7 @@ export const IDS_PER_REVISION = 4096;
 const MAX_WAL_BYTES = 16 * 1024 * 1024;
 const SQLITE_BUSY = 5;
 const SQLITE_CORRUPT = 11;
+const SQLITE_FULL = 13;
 const SQLITE_NOTADB = 26;
 
 const SCHEMA = `
@@ -153,6 +154,11 @@ function idOf(revision: number, ordinal: number): number {
 
 function numberOf(db: DatabaseSync, query: string): number {
   return Number(db.prepare(query).get()?.n);
+}
+
+/** True if a commit failed because the disk, or the user's quota, is used up. */
+export function isDiskFull(error: unknown): boolean {
+  return ((error as { errcode?: number }).errcode ?? 0) % 256 === SQLITE_FULL;
 }
 
 function refusalOf(error: unknown): Refusal {

@@ -32,6 +32,7 @@ test('a full disk refuses writes, not reads, and writes go on when there is spac
     await assert.rejects(store.transact([], [put('/a', 'never'), large]), (error) => {
       assert.ok(error instanceof StoreWriteError);
       assert.match(error.message, /full/);
+      assert.ok(error.isOutOfSpace);
       return true;
     });
     assert.equal(text((await store.get('/a'))?.value), 'before');

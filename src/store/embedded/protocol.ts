@@ -28,7 +28,7 @@ export type FromWriter =
   | { readonly type: 'opened'; readonly compactRevision: number }
   | { readonly type: 'refused'; readonly refusal: Refusal }
   | { readonly type: 'committed' }
-  | { readonly type: 'failed'; readonly message: string };
+  | { readonly type: 'failed'; readonly message: string; readonly isOutOfSpace: boolean };
 
 /** Why a database was not opened. */
 export type Refusal =

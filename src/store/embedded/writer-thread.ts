@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { explainError } from '#lib/errors.ts';
 import type { JournalRow } from '../journal.ts';
 import type { Database } from './database.ts';
-import { openDatabase, RefusedError } from './database.ts';
+import { isDiskFull, openDatabase, RefusedError } from './database.ts';
 import type { FromWriter, Refusal, ToWriter, WriterOptions } from './protocol.ts';
 import { packRows, unpackRows } from './protocol.ts';
 
@@ -63,7 +63,7 @@ function commit(database: Database, message: ToWriter & { type: 'commit' }): voi
     database.commit(unpackRows(message.rows), message.compactRevision, message.dropped);
     post({ type: 'committed' });
   } catch (error) {
-    post({ type: 'failed', message: explainError(error) });
+    post({ type: 'failed', message: explainError(error), isOutOfSpace: isDiskFull(error) });
   }
 }
 

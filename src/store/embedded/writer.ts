@@ -86,7 +86,11 @@ class Writer implements Journal {
     if (failed !== this.#failing) this.#logTurn(failed ? message.message : undefined);
     this.#failing = failed;
     if (failed)
-      pending?.reject(new StoreWriteError(`Cannot write to "${this.#path}": ${message.message}`));
+      pending?.reject(
+        new StoreWriteError(`Cannot write to "${this.#path}": ${message.message}`, {
+          isOutOfSpace: message.isOutOfSpace,
+        }),
+      );
     else pending?.resolve();
   }
 
