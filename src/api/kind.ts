@@ -46,12 +46,16 @@ export interface ScalarSchema {
   /** `int32`, `int64`, `date-time`, `byte`: as OpenAPI names them. Integers without one are `int32`. */
   readonly format?: string;
   readonly enum?: readonly string[];
+  /** What a missing field means, where it tells elements of a list apart: server-side apply fills it into keys. */
+  readonly default?: string | number | boolean;
   readonly description?: string;
 }
 
 export interface MapSchema {
   readonly type: 'map';
   readonly values: Schema;
+  /** Server-side apply: owned and replaced as a whole. */
+  readonly atomic?: boolean;
   readonly description?: string;
 }
 
@@ -62,6 +66,8 @@ export interface ArraySchema {
   readonly mergeKey?: string;
   /** Strategic merge of lists of scalars that are sets (finalizers). */
   readonly mergeSet?: boolean;
+  /** Server-side apply: the fields that tell elements apart, if they are others than `mergeKey`; none: one whole. */
+  readonly mapKeys?: readonly string[];
   readonly description?: string;
 }
 
@@ -75,6 +81,8 @@ export interface ObjectSchema {
   readonly open?: boolean;
   /** Strategic merge: `$retainKeys` is used for this object, as for unions. */
   readonly retainKeys?: boolean;
+  /** Server-side apply: owned and replaced as a whole. */
+  readonly atomic?: boolean;
   readonly description?: string;
 }
 
