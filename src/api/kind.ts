@@ -2,6 +2,7 @@
  * What the API server, the client and the CLI know of a kind. One value per kind, beside its type;
  * `registry.ts` lists them all.
  */
+import type { DecodedFields } from './machinery/unknown-fields.ts';
 import type { KubeObject } from './meta.ts';
 
 /** A mistake in an object: which field, what was found, what is allowed. `k8s.io/apimachinery/pkg/util/validation/field`. */
@@ -114,6 +115,28 @@ export interface KindDefinition<T extends KubeObject = KubeObject> extends KindR
   readonly columns: readonly TableColumn<T>[];
   /** Fields beside `metadata.name` and `metadata.namespace` that field selectors may name. */
   readonly selectableFields: Readonly<Record<string, FieldReader<T>>>;
+  /** Set for a kind that a CustomResourceDefinition made. */
+  readonly custom?: CustomKind;
+}
+
+/** What is different with a kind that was added while the server runs. */
+export interface CustomKind {
+  /** Name of its definition. */
+  readonly definition: string;
+  /** All versions are stored as this one: they differ in nothing but `apiVersion`. */
+  readonly storageApiVersion: string;
+  readonly listKind: string;
+  /** Its schema as it was published, for clients. */
+  readonly openApi: Readonly<Record<string, unknown>>;
+  /** Drops the fields that its schema does not know, and names them. */
+  decode(sent: { [key: string]: unknown }): DecodedFields;
+  readonly scale?: {
+    readonly specReplicasPath: string;
+    readonly statusReplicasPath: string;
+    readonly labelSelectorPath?: string;
+  };
+  /** Told to who uses the version. */
+  readonly warning?: string;
 }
 
 /** `v1` or `apps/v1`: how the group and version stand in `apiVersion`. */

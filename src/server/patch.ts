@@ -32,7 +32,11 @@ export function decodePatch(
   body: Buffer,
 ): (stored: KubeObject) => unknown {
   const type = parseMediaTypes(contentType ?? '')[0]?.type ?? '';
-  if (!PATCH_TYPES.includes(type)) throw unsupportedMediaType(type, PATCH_TYPES);
+  // A custom kind's schema does not say how a strategic merge would go; clients then send a merge patch.
+  const known = PATCH_TYPES.filter(
+    (one) => one !== STRATEGIC_PATCH_TYPE || kind.custom === undefined,
+  );
+  if (!known.includes(type)) throw unsupportedMediaType(type, known);
   const patch = decodeBody(body, JSON_TYPE);
   if (type === JSON_PATCH_TYPE) return (stored) => applyJsonPatch(stored, patch);
   if (!isObject(patch)) throw badRequest('the body of a merge patch must be an object');

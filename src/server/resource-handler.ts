@@ -32,6 +32,7 @@ import {
   type ResourceHandlerOptions,
   show,
 } from './resource-call.ts';
+import { handleScale } from './scale.ts';
 import { createFilter } from './selectors.ts';
 import { handleWatch } from './watch-handler.ts';
 
@@ -50,6 +51,7 @@ export async function handleResource(
     throw badRequest(`the namespace is missing: ${kind.resource} are in namespaces`);
   const target = { namespace: info.namespace, name: info.name };
   const call: Call = { exchange, info, kind, registry, target, options };
+  if (info.subresource === 'scale') return await handleScale(call);
   switch (info.verb) {
     case 'get':
       return await get(call);

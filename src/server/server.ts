@@ -1,6 +1,7 @@
 /** The API server: one call starts it, disposing it ends it. */
 import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
+import type { KindDefinition } from '#api/kind.ts';
 import { KINDS } from '#api/registry.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
@@ -8,6 +9,7 @@ import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
+import { startCustomResources } from './custom-resources.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { createHealthChecks } from './health.ts';
 import { createWatchSlots } from './limits.ts';
@@ -78,7 +80,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     random: Math.random,
   });
   const metrics = createServerMetrics(store, ({ group, resource }) =>
-    KINDS.some((kind) => kind.group === group && kind.resource === resource),
+    registries.kinds.some((kind) => kind.group === group && kind.resource === resource),
   );
   const stopping = new AbortController();
   await using cleanup = new AsyncDisposableStack();
@@ -128,8 +130,9 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     ...(advertised === undefined ? {} : { advertised }),
     log,
   });
+  cleanup.use(await startCustomResources({ store, registries, log, clock }));
   ready();
-  cleanup.use(startNamespaceDeletion({ store, registries: registries.all, log, clock }));
+  cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
   log.info({ url }, 'api server: ready');
@@ -165,9 +168,16 @@ function createHandler(
     watchSlots: createWatchSlots(),
     random: Math.random,
   };
+  const openApi = rememberOne((kinds: readonly KindDefinition[]) =>
+    createOpenApiDocuments(kinds, VERSION.gitVersion),
+  );
   const plain: PlainHandlerOptions = {
-    kinds: KINDS,
-    openApi: createOpenApiDocuments(KINDS, VERSION.gitVersion),
+    get kinds() {
+      return registries.kinds;
+    },
+    get openApi() {
+      return openApi(registries.kinds);
+    },
     checks: createHealthChecks({ store, isStopping: () => stopping.aborted }),
     onFailedCheck: (check, why) => log.warn({ check, why }, 'api server: a health check failed'),
     metrics,
@@ -180,6 +190,15 @@ function createHandler(
     exchange.info.type === 'resource'
       ? await handleResource(exchange as Exchange<ResourceRequest>, resources)
       : await handlePlain(exchange as Exchange<PlainRequest>, plain);
+}
+
+/** Calls again only for another argument than the last. */
+function rememberOne<A extends object, R>(make: (argument: A) => R): (argument: A) => R {
+  let last: { argument: A; result: R } | undefined;
+  return (argument) => {
+    if (last?.argument !== argument) last = { argument, result: make(argument) };
+    return last.result;
+  };
 }
 
 /** A server that listens on one address of the machine is reached there; a wildcard or loopback says nothing. */

@@ -1,96 +1,21 @@
 /** Server-side apply with the real kubectl: who owns what, what conflicts, and what is taken out again. */
 import assert from 'node:assert/strict';
-import { execFile, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { type ServerFixture, startServerFixture } from '#server/test-server.ts';
+import { type Kubectl, skip, startKubectl } from './kubectl-runner.ts';
 
-/** A kubectl that hangs is a failure of its test, not of the run. */
-const MAX_RUN_MS = 30_000;
-
-const hasKubectl = spawnSync('kubectl', ['version', '--client'], { stdio: 'ignore' }).status === 0;
-const skip = hasKubectl ? false : 'there is no kubectl on the PATH';
-
-let fixture: ServerFixture;
-let home: string;
+let kubectl: Kubectl;
 
 before(async () => {
-  if (!hasKubectl) return;
-  fixture = await startServerFixture();
-  home = mkdtempSync(join(tmpdir(), 'tulle-apply-'));
-  const base64 = (text: string) => Buffer.from(text).toString('base64');
-  writeFileSync(
-    join(home, 'config'),
-    JSON.stringify({
-      apiVersion: 'v1',
-      kind: 'Config',
-      'current-context': 'test',
-      contexts: [{ name: 'test', context: { cluster: 'test', user: 'admin' } }],
-      clusters: [
-        {
-          name: 'test',
-          cluster: {
-            server: fixture.server.url,
-            'certificate-authority-data': base64(fixture.ca.certificatePem),
-          },
-        },
-      ],
-      users: [
-        {
-          name: 'admin',
-          user: {
-            'client-certificate-data': base64(fixture.admin.cert),
-            'client-key-data': base64(fixture.admin.key),
-          },
-        },
-      ],
-    }),
-  );
+  if (skip === false) kubectl = await startKubectl('apply');
 });
 
-after(async () => {
-  if (!hasKubectl) return;
-  await fixture[Symbol.asyncDispose]();
-  rmSync(home, { recursive: true, force: true });
-});
+after(() => kubectl?.[Symbol.asyncDispose]());
 
-interface Run {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function kubectl(...args: readonly string[]): Promise<Run> {
-  return new Promise((resolve) => {
-    const env = { PATH: process.env.PATH, HOME: home, KUBECONFIG: join(home, 'config') };
-    const child = execFile(
-      'kubectl',
-      args,
-      { timeout: MAX_RUN_MS, cwd: home, env },
-      (error, stdout, stderr) =>
-        resolve({
-          status: error === null ? 0 : typeof error.code === 'number' ? error.code : -1,
-          stdout,
-          stderr,
-        }),
-    );
-    child.stdin?.end();
-  });
-}
-
-async function ok(...args: readonly string[]): Promise<string> {
-  const { status, stdout, stderr } = await kubectl(...args);
-  assert.equal(status, 0, `kubectl ${args.join(' ')}: ${stderr}`);
-  return stdout;
-}
-
-function file(name: string, text: string): string {
-  const path = join(home, name);
-  writeFileSync(path, text);
-  return path;
-}
+const ok = (...args: readonly string[]) => kubectl.ok(...args);
+const run = (...args: readonly string[]) => kubectl.run(...args);
+const file = (name: string, text: string) => kubectl.file(name, text);
 
 function service(name: string, lines = ''): string {
   return file(
@@ -175,7 +100,7 @@ test('a field that somebody else set is a conflict that can be forced', { skip }
     '{"spec":{"selector":{"app":"other"}}}',
     '--field-manager=ops',
   );
-  const refused = await kubectl('apply', '--server-side', '-f', service('shop'));
+  const refused = await run('apply', '--server-side', '-f', service('shop'));
   assert.equal(refused.status, 1);
   assert.match(
     refused.stderr,
@@ -189,7 +114,7 @@ test('an object that was applied by the client goes over to the server without a
   skip,
 }, async () => {
   await ok('apply', '-f', service('old'));
-  const moved = join(home, 'moved.yaml');
+  const moved = join(kubectl.home, 'moved.yaml');
   writeFileSync(
     moved,
     'apiVersion: v1\nkind: Service\nmetadata:\n  name: old\n  labels:\n    app: moved\nspec:\n  selector:\n    app: old\n  ports:\n  - port: 80\n    targetPort: 9090\n',
@@ -210,10 +135,10 @@ test('diff --server-side shows what would change, and nothing when nothing would
   skip,
 }, async () => {
   await ok('apply', '--server-side', '-f', service('diffed'));
-  const same = await kubectl('diff', '--server-side', '-f', service('diffed'));
+  const same = await run('diff', '--server-side', '-f', service('diffed'));
   assert.equal(same.status, 0, same.stdout + same.stderr);
   const changed = service('diffed', '  sessionAffinity: ClientIP\n');
-  const { status, stdout, stderr } = await kubectl('diff', '--server-side', '-f', changed);
+  const { status, stdout, stderr } = await run('diff', '--server-side', '-f', changed);
   assert.equal(status, 1, stderr);
   assert.match(stdout, /\+ {2}sessionAffinity: ClientIP/);
   assert.equal(await ok('get', 'service', 'diffed', '-o=jsonpath={.spec.sessionAffinity}'), 'None');
@@ -242,10 +167,10 @@ test('apply --server-side --subresource=status writes the status alone', { skip 
 
 test('what is wrong with a configuration is said', { skip }, async () => {
   const twice = service('bad', '  - port: 80\n');
-  const { status, stderr } = await kubectl('apply', '--server-side', '-f', twice);
+  const { status, stderr } = await run('apply', '--server-side', '-f', twice);
   assert.equal(status, 1);
   assert.match(stderr, /duplicate entries for key/);
   const dry = await ok('apply', '--server-side', '--dry-run=server', '-f', service('never'));
   assert.match(dry, /never serverside-applied \(server dry run\)/);
-  assert.equal((await kubectl('get', 'service', 'never')).status, 1);
+  assert.equal((await run('get', 'service', 'never')).status, 1);
 });

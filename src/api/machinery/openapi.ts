@@ -139,7 +139,7 @@ function componentName(kind: { group: string; version: string; kind: string }): 
 function componentsOf(kind: KindDefinition): Record<string, unknown> {
   const gvk = [{ group: kind.group, version: kind.version, kind: kind.kind }];
   const name = componentName(kind);
-  const schema = schemaOf(kind.schema);
+  const schema = kind.custom?.openApi ?? schemaOf(kind.schema);
   const properties = { ...propertiesOf(schema), metadata: reference(OBJECT_META) };
   return {
     [name]: { ...schema, properties, 'x-kubernetes-group-version-kind': gvk },
@@ -211,6 +211,7 @@ function pathParameters(kind: KindDefinition, has: { name: boolean }): { paramet
  * here: then clients use their own knowledge of the kind.
  */
 function patchTypesOf(kind: KindDefinition): string[] {
+  if (kind.custom !== undefined) return PATCH_TYPES;
   const { metadata: _, ...fields } = kind.schema.fields;
   return Object.values(fields).some(hasUndescribedPart)
     ? PATCH_TYPES

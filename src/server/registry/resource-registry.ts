@@ -25,7 +25,7 @@ import {
   admit,
 } from '../admission/admission.ts';
 import type { Principal } from '../principal.ts';
-import { atRevision, decodeEntry, encodeObject } from './codec.ts';
+import { atRevision, decodeAs, encodeAs } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
@@ -144,7 +144,7 @@ async function getObject(
   if (notOlderThan > 0 && notOlderThan > (await store.revision()))
     // Reading at a revision that has not happened makes the store say so in its own error.
     await store.get(objectKey(kind, target.namespace, target.name), notOlderThan);
-  return decodeEntry(await getEntry(kind, store, target));
+  return decodeAs(kind, await getEntry(kind, store, target));
 }
 
 async function getEntry(kind: KindDefinition, store: Store, target: Target): Promise<StoreEntry> {
@@ -187,7 +187,7 @@ async function create(
     const result = await commit(context.store, options.dryRun, {
       key,
       expected: 0,
-      operation: { type: 'put', key, value: encodeObject(object) },
+      operation: { type: 'put', key, value: encodeAs(kind, object) },
       outcome,
     });
     if (result.kind === 'done') return written(object, result.revision, outcome);
@@ -207,7 +207,7 @@ async function update(
   if (subresource !== '' && !hasSubresource(kind, subresource)) throw pathNotFound();
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const entry = await getEntry(kind, context.store, target);
-    const old = decodeEntry(entry);
+    const old = decodeAs(kind, entry);
     const { wanted, managers } = change(old);
     checkIdentity(kind, target.name, wanted, old);
     const next = plainJson(nextState(kind, subresource, wanted, old));
@@ -237,7 +237,7 @@ async function update(
         : await commit(context.store, options.dryRun, {
             key: entry.key,
             expected: entry.modRevision,
-            operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+            operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
             outcome,
           });
     if (result.kind === 'done') return written(object, result.revision, outcome);
@@ -346,7 +346,7 @@ async function remove(
 ): Promise<Deleted> {
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const entry = await getEntry(kind, context.store, target);
-    const old = decodeEntry(entry);
+    const old = decodeAs(kind, entry);
     checkPreconditions(kind, old, options.preconditions);
     const review: AdmissionReview = {
       ...reviewBase(kind, context, target, options),
@@ -367,7 +367,7 @@ async function remove(
     const result = await commit(context.store, options.dryRun, {
       key: entry.key,
       expected: entry.modRevision,
-      operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+      operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
       outcome,
     });
     if (result.kind === 'done')
