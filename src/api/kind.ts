@@ -2,6 +2,7 @@
  * What the API server, the client and the CLI know of a kind. One value per kind, beside its type;
  * `registry.ts` lists them all.
  */
+import type { DecodedFields } from './machinery/unknown-fields.ts';
 import type { KubeObject } from './meta.ts';
 
 /** A mistake in an object: which field, what was found, what is allowed. `k8s.io/apimachinery/pkg/util/validation/field`. */
@@ -46,12 +47,16 @@ export interface ScalarSchema {
   /** `int32`, `int64`, `date-time`, `byte`: as OpenAPI names them. Integers without one are `int32`. */
   readonly format?: string;
   readonly enum?: readonly string[];
+  /** What a missing field means, where it tells elements of a list apart: server-side apply fills it into keys. */
+  readonly default?: string | number | boolean;
   readonly description?: string;
 }
 
 export interface MapSchema {
   readonly type: 'map';
   readonly values: Schema;
+  /** Server-side apply: owned and replaced as a whole. */
+  readonly atomic?: boolean;
   readonly description?: string;
 }
 
@@ -62,6 +67,8 @@ export interface ArraySchema {
   readonly mergeKey?: string;
   /** Strategic merge of lists of scalars that are sets (finalizers). */
   readonly mergeSet?: boolean;
+  /** Server-side apply: the fields that tell elements apart, if they are others than `mergeKey`; none: one whole. */
+  readonly mapKeys?: readonly string[];
   readonly description?: string;
 }
 
@@ -75,6 +82,8 @@ export interface ObjectSchema {
   readonly open?: boolean;
   /** Strategic merge: `$retainKeys` is used for this object, as for unions. */
   readonly retainKeys?: boolean;
+  /** Server-side apply: owned and replaced as a whole. */
+  readonly atomic?: boolean;
   readonly description?: string;
 }
 
@@ -106,6 +115,28 @@ export interface KindDefinition<T extends KubeObject = KubeObject> extends KindR
   readonly columns: readonly TableColumn<T>[];
   /** Fields beside `metadata.name` and `metadata.namespace` that field selectors may name. */
   readonly selectableFields: Readonly<Record<string, FieldReader<T>>>;
+  /** Set for a kind that a CustomResourceDefinition made. */
+  readonly custom?: CustomKind;
+}
+
+/** What is different with a kind that was added while the server runs. */
+export interface CustomKind {
+  /** Name of its definition. */
+  readonly definition: string;
+  /** All versions are stored as this one: they differ in nothing but `apiVersion`. */
+  readonly storageApiVersion: string;
+  readonly listKind: string;
+  /** Its schema as it was published, for clients. */
+  readonly openApi: Readonly<Record<string, unknown>>;
+  /** Drops the fields that its schema does not know, and names them. */
+  decode(sent: { [key: string]: unknown }): DecodedFields;
+  readonly scale?: {
+    readonly specReplicasPath: string;
+    readonly statusReplicasPath: string;
+    readonly labelSelectorPath?: string;
+  };
+  /** Told to who uses the version. */
+  readonly warning?: string;
 }
 
 /** `v1` or `apps/v1`: how the group and version stand in `apiVersion`. */

@@ -1,4 +1,5 @@
 /** All kinds that Tulle knows, and how they are found. */
+import { CUSTOM_RESOURCE_DEFINITION } from './apiextensions/v1/custom-resource-definition.ts';
 import { LEASE } from './coordination/v1/lease.ts';
 import { CONFIG_MAP } from './core/v1/config-map.ts';
 import { ENDPOINTS } from './core/v1/endpoints.ts';
@@ -26,6 +27,7 @@ export const KINDS: readonly KindDefinition[] = [
   SECRET,
   SERVICE_ACCOUNT,
   SERVICE,
+  CUSTOM_RESOURCE_DEFINITION,
   LEASE,
   ENDPOINT_SLICE,
   NETWORK_POLICY,

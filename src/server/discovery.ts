@@ -16,6 +16,9 @@ const OBJECT_VERBS = [
 ] as const;
 const STATUS_VERBS = ['get', 'patch', 'update'] as const;
 
+/** What a scale subresource reads and writes, whatever the kind. */
+const SCALE = { group: 'autoscaling', version: 'v1', kind: 'Scale' } as const;
+
 export const AGGREGATED_TYPE =
   'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
 
@@ -55,7 +58,7 @@ function describeResource(kind: KindDefinition): object {
       : {
           subresources: kind.subresources.map((subresource) => ({
             subresource,
-            responseKind,
+            responseKind: subresource === 'scale' ? SCALE : responseKind,
             verbs: STATUS_VERBS,
           })),
         }),
@@ -122,7 +125,7 @@ export function legacyResources(
         name: `${kind.resource}/${subresource}`,
         singularName: '',
         namespaced: kind.namespaced,
-        kind: kind.kind,
+        ...(subresource === 'scale' ? SCALE : { kind: kind.kind }),
         verbs: STATUS_VERBS,
       })),
     ]),

@@ -31,7 +31,8 @@ export function checkFields(
   sent: JsonObject,
   mode: FieldValidation,
 ): { object: KubeObject; warnings: readonly string[] } {
-  const { object, unknownFields, typeErrors } = decodeFields(kind.schema, sent);
+  const { object, unknownFields, typeErrors } =
+    kind.custom?.decode(sent) ?? decodeFields(kind.schema, sent);
   const what = `${kind.kind} in version "${apiVersionOf(kind)}" cannot be handled as a ${kind.kind}`;
   if (typeErrors.length > 0)
     throw badRequest(`${what}: ${typeErrors.map(formatFieldError).join(', ')}`);

@@ -15,7 +15,8 @@ import type { ResourceRegistry } from './registry/resource-registry.ts';
 
 export interface NamespaceDeletionOptions {
   readonly store: Store;
-  readonly registries: readonly ResourceRegistry[];
+  /** Added kinds come and go: asked for at each pass. */
+  readonly registries: { readonly all: readonly ResourceRegistry[] };
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -58,7 +59,7 @@ export function startNamespaceDeletion(options: NamespaceDeletionOptions): Async
 export async function syncNamespaces(
   options: Pick<NamespaceDeletionOptions, 'store' | 'registries'>,
 ): Promise<void> {
-  const namespaces = options.registries.find(
+  const namespaces = options.registries.all.find(
     ({ kind }) => kind.group === NAMESPACE.group && kind.resource === NAMESPACE.resource,
   );
   if (namespaces === undefined) return;
@@ -68,7 +69,7 @@ export async function syncNamespaces(
     if (namespace.metadata.deletionTimestamp === undefined) continue;
     const { name } = namespace.metadata;
     let left = 0;
-    for (const registry of options.registries)
+    for (const registry of options.registries.all)
       if (registry.kind.namespaced) left += await empty(options.store, registry, name);
     if (left > 0) continue;
     await unlessGone(() =>

@@ -6,7 +6,6 @@ import { applyMergePatch } from '#api/machinery/merge-patch.ts';
 import { badRequest, unsupportedMediaType } from '#api/machinery/status.ts';
 import { applyStrategicMergePatch } from '#api/machinery/strategic-merge-patch.ts';
 import type { KubeObject } from '#api/meta.ts';
-import { ApiError } from '#lib/errors.ts';
 import { decodeBody } from './body.ts';
 import { JSON_TYPE, parseMediaTypes } from './negotiation.ts';
 
@@ -15,7 +14,12 @@ export const MERGE_PATCH_TYPE = 'application/merge-patch+json';
 export const STRATEGIC_PATCH_TYPE = 'application/strategic-merge-patch+json';
 const APPLY_PATCH_TYPE = 'application/apply-patch+yaml';
 
-const PATCH_TYPES = [JSON_PATCH_TYPE, MERGE_PATCH_TYPE, STRATEGIC_PATCH_TYPE];
+const PATCH_TYPES = [JSON_PATCH_TYPE, MERGE_PATCH_TYPE, STRATEGIC_PATCH_TYPE, APPLY_PATCH_TYPE];
+
+/** True for a configuration that is applied; everything else is a change of what is stored. */
+export function isApplyPatch(contentType: string | undefined): boolean {
+  return parseMediaTypes(contentType ?? '')[0]?.type === APPLY_PATCH_TYPE;
+}
 
 /**
  * Reads a patch.
@@ -28,13 +32,11 @@ export function decodePatch(
   body: Buffer,
 ): (stored: KubeObject) => unknown {
   const type = parseMediaTypes(contentType ?? '')[0]?.type ?? '';
-  if (type === APPLY_PATCH_TYPE)
-    throw new ApiError(
-      415,
-      'UnsupportedMediaType',
-      `this server has no server-side apply (${APPLY_PATCH_TYPE}) yet; use "kubectl apply" without --server-side`,
-    );
-  if (!PATCH_TYPES.includes(type)) throw unsupportedMediaType(type, PATCH_TYPES);
+  // A custom kind's schema does not say how a strategic merge would go; clients then send a merge patch.
+  const known = PATCH_TYPES.filter(
+    (one) => one !== STRATEGIC_PATCH_TYPE || kind.custom === undefined,
+  );
+  if (!known.includes(type)) throw unsupportedMediaType(type, known);
   const patch = decodeBody(body, JSON_TYPE);
   if (type === JSON_PATCH_TYPE) return (stored) => applyJsonPatch(stored, patch);
   if (!isObject(patch)) throw badRequest('the body of a merge patch must be an object');

@@ -22,6 +22,12 @@ import type { TokenCall } from './pki/tokens.ts';
 import type { PlainRequest } from './request.ts';
 
 export const CA_PATH = '/tulle/v1/ca';
+/**
+ * kubectl asks for version 2, in protobuf, when a file holds a `List`, and fails without it. Its empty document is no
+ * bytes: it describes no kind, so kubectl leaves checking the items to the server.
+ */
+const OPENAPI_V2_PATH = '/openapi/v2';
+const OPENAPI_V2_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
 const TOKENS_PATH = '/tulle/v1/tokens';
 
 /** What a node sends to join, with the bearer token it showed. */
@@ -122,6 +128,8 @@ async function figures({ metrics }: PlainHandlerOptions): Promise<Answer> {
 }
 
 function openApi(info: PlainRequest, { openApi }: PlainHandlerOptions): Answer | undefined {
+  if (info.path === OPENAPI_V2_PATH)
+    return { type: 'text', status: 200, contentType: OPENAPI_V2_TYPE, text: '' };
   if (info.path === '/openapi/v3') return json(200, openApi.index);
   if (!info.path.startsWith('/openapi/v3/')) return undefined;
   const document = openApi.documents.get(info.path.slice('/openapi/v3/'.length));

@@ -52,7 +52,8 @@ export function createPresenter(
 }
 
 function presentObjects(kind: KindDefinition): Presenter {
-  const list = { kind: `${kind.kind}List`, apiVersion: apiVersionOf(kind) };
+  const listKind = kind.custom?.listKind ?? `${kind.kind}List`;
+  const list = { kind: listKind, apiVersion: apiVersionOf(kind) };
   return {
     object: (object) => object,
     list: (page) => ({ ...list, metadata: listMetadata(page), items: page.items }),

@@ -3,6 +3,7 @@ import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Store } from '#store/port.ts';
 import type { AdmissionPlugin } from './admission/admission.ts';
+import { customResources } from './admission/custom-resources.ts';
 import { createIpPools } from './admission/ip-pools.ts';
 import { namespaceExists } from './admission/namespace-exists.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
@@ -18,7 +19,14 @@ export interface ResourcePlace {
 }
 
 export interface Registries {
+  /** What is served now: added kinds come and go. */
   readonly all: readonly ResourceRegistry[];
+  /** The kinds of `all`, as one value that stays the same until they change. */
+  readonly kinds: readonly KindDefinition[];
+  /** Serves these beside the kinds that are always there, and no others that were added before. */
+  setCustom(kinds: readonly KindDefinition[]): void;
+  /** A registry for a kind that is not served, over the same store. */
+  create(kind: KindDefinition): ResourceRegistry;
   /** @returns `undefined` if there is no such resource */
   find(place: ResourcePlace): ResourceRegistry | undefined;
   /** @throws TypeError for a kind that is not served: a mistake in the program */
@@ -38,12 +46,30 @@ export interface RegistriesOptions {
 export function createRegistries(options: RegistriesOptions): Registries {
   const { kinds, configuration, ...context } = options;
   const plugins = createPlugins(configuration, options.random);
-  const byPlace = new Map(
-    kinds.map((kind) => [placeKey(kind), createResourceRegistry(kind, { ...context, plugins })]),
-  );
+  const create = (kind: KindDefinition) => createResourceRegistry(kind, { ...context, plugins });
+  const fixed = kinds.map(create);
+  let all = fixed;
+  let served = kinds;
+  let byPlace = placesOf(all);
   const find = (place: ResourcePlace) => byPlace.get(placeKey(place));
   return {
-    all: [...byPlace.values()],
+    get all() {
+      return all;
+    },
+    get kinds() {
+      return served;
+    },
+    setCustom(custom) {
+      if (
+        custom.length === all.length - fixed.length &&
+        custom.every((kind) => served.includes(kind))
+      )
+        return;
+      served = [...kinds, ...custom];
+      all = [...fixed, ...custom.map(create)];
+      byPlace = placesOf(all);
+    },
+    create,
     find,
     of(place) {
       const registry = find(place);
@@ -51,6 +77,10 @@ export function createRegistries(options: RegistriesOptions): Registries {
       return registry;
     },
   };
+}
+
+function placesOf(registries: readonly ResourceRegistry[]): Map<string, ResourceRegistry> {
+  return new Map(registries.map((registry) => [placeKey(registry.kind), registry]));
 }
 
 /** In the order in which they review: who may, where, and only then what it takes. */
@@ -61,6 +91,7 @@ function createPlugins(
   return [
     nodeRestriction,
     namespaceExists,
+    customResources,
     createIpPools({ serviceCidrs }),
     createServiceAddresses({ serviceCidrs, random }),
   ];

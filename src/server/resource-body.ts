@@ -5,6 +5,7 @@ import { badRequest } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { decodeBody } from './body.ts';
 import { headerOf } from './exchange.ts';
+import { readFieldManager } from './field-manager.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
 import type { DeleteOptions, WriteOptions } from './registry/resource-registry.ts';
 import type { Call } from './resource-call.ts';
@@ -43,8 +44,12 @@ export function checkNamespace({ info, kind }: Call, object: KubeObject): void {
 }
 
 /** Who writes, and whether it is only a try. @throws ApiError 400 */
-export function writeOptions({ exchange, info }: Call): WriteOptions {
-  return { principal: exchange.principal, dryRun: isDryRun(info.query.getAll('dryRun')) };
+export function writeOptions({ exchange, info }: Call): WriteOptions & { fieldManager: string } {
+  return {
+    principal: exchange.principal,
+    dryRun: isDryRun(info.query.getAll('dryRun')),
+    fieldManager: readFieldManager(info.query, headerOf(exchange.headers, 'user-agent')),
+  };
 }
 
 /** Reads the `DeleteOptions` of the body and the URL. @throws ApiError 400, 413, 415 */

@@ -8,9 +8,12 @@ import {
 } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { isNotFound } from '#lib/errors.ts';
+import { decodeBody } from './body.ts';
 import { type Answer, headerOf, json } from './exchange.ts';
+import { readApplyOptions, refuseForce } from './field-manager.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
-import { decodePatch } from './patch.ts';
+import { YAML_TYPE } from './negotiation.ts';
+import { decodePatch, isApplyPatch } from './patch.ts';
 import { listObjects } from './registry/list.ts';
 import type { Written } from './registry/resource-registry.ts';
 import { hasSubresource } from './registry/strategy.ts';
@@ -29,6 +32,7 @@ import {
   type ResourceHandlerOptions,
   show,
 } from './resource-call.ts';
+import { handleScale } from './scale.ts';
 import { createFilter } from './selectors.ts';
 import { handleWatch } from './watch-handler.ts';
 
@@ -47,6 +51,7 @@ export async function handleResource(
     throw badRequest(`the namespace is missing: ${kind.resource} are in namespaces`);
   const target = { namespace: info.namespace, name: info.name };
   const call: Call = { exchange, info, kind, registry, target, options };
+  if (info.subresource === 'scale') return await handleScale(call);
   switch (info.verb) {
     case 'get':
       return await get(call);
@@ -116,6 +121,8 @@ async function replace(call: Call): Promise<Answer> {
 
 async function patch(call: Call): Promise<Answer> {
   const { exchange, info, kind, registry } = call;
+  if (isApplyPatch(headerOf(exchange.headers, 'content-type'))) return await applyConfig(call);
+  refuseForce(info.query);
   const mode = parseFieldValidation(info.query.get('fieldValidation'));
   const apply = decodePatch(
     kind,
@@ -132,6 +139,26 @@ async function patch(call: Call): Promise<Answer> {
   const target = { ...call.target, subresource: info.subresource };
   const written = await registry.update(target, change, writeOptions(call));
   return showWritten(call, 200, written, warnings);
+}
+
+/** Server-side apply: the body is what its manager wants of the object, in YAML or JSON. */
+async function applyConfig(call: Call): Promise<Answer> {
+  const { exchange, info, kind, registry, target } = call;
+  const { force } = readApplyOptions(info.query);
+  const mode = parseFieldValidation(info.query.get('fieldValidation'));
+  const sent = decodeBody(await exchange.body(), YAML_TYPE);
+  const { object, warnings } = checkFields(kind, asObject(kind, sent), mode);
+  checkNamespace(call, object);
+  const { name = info.name, managedFields } = object.metadata;
+  if (name !== info.name)
+    throw badRequest(
+      `the name of the object (${name}) does not match the name on the URL (${info.name})`,
+    );
+  if (managedFields !== undefined) throw badRequest('metadata.managedFields must be nil');
+  const config = { ...object, metadata: { ...object.metadata, name } };
+  const where = { ...target, subresource: info.subresource };
+  const written = await registry.apply(where, config, { ...writeOptions(call), force });
+  return showWritten(call, written.created ? 201 : 200, written, warnings);
 }
 
 /** A patch changes an object; it does not make another one of it. */

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
+import type { KindDefinition } from '#api/kind.ts';
 import { KINDS } from '#api/registry.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
@@ -10,6 +11,7 @@ import type { Store } from '#store/port.ts';
 import { startApiEndpoints } from './api-endpoints.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
+import { startCustomResources } from './custom-resources.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { createHealthChecks } from './health.ts';
 import { createWatchSlots } from './limits.ts';
@@ -82,7 +84,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     random: Math.random,
   });
   const metrics = createServerMetrics(store, ({ group, resource }) =>
-    KINDS.some((kind) => kind.group === group && kind.resource === resource),
+    registries.kinds.some((kind) => kind.group === group && kind.resource === resource),
   );
   const stopping = new AbortController();
   await using cleanup = new AsyncDisposableStack();
@@ -143,8 +145,9 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
         log,
       }),
     );
+  cleanup.use(await startCustomResources({ store, registries, log, clock }));
   ready();
-  cleanup.use(startNamespaceDeletion({ store, registries: registries.all, log, clock }));
+  cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
   log.info({ url }, 'api server: ready');
@@ -180,9 +183,16 @@ function createHandler(
     watchSlots: createWatchSlots(),
     random: Math.random,
   };
+  const openApi = rememberOne((kinds: readonly KindDefinition[]) =>
+    createOpenApiDocuments(kinds, VERSION.gitVersion),
+  );
   const plain: PlainHandlerOptions = {
-    kinds: KINDS,
-    openApi: createOpenApiDocuments(KINDS, VERSION.gitVersion),
+    get kinds() {
+      return registries.kinds;
+    },
+    get openApi() {
+      return openApi(registries.kinds);
+    },
     checks: createHealthChecks({ store, isStopping: () => stopping.aborted }),
     onFailedCheck: (check, why) => log.warn({ check, why }, 'api server: a health check failed'),
     metrics,
@@ -195,6 +205,15 @@ function createHandler(
     exchange.info.type === 'resource'
       ? await handleResource(exchange as Exchange<ResourceRequest>, resources)
       : await handlePlain(exchange as Exchange<PlainRequest>, plain);
+}
+
+/** Calls again only for another argument than the last. */
+function rememberOne<A extends object, R>(make: (argument: A) => R): (argument: A) => R {
+  let last: { argument: A; result: R } | undefined;
+  return (argument) => {
+    if (last?.argument !== argument) last = { argument, result: make(argument) };
+    return last.result;
+  };
 }
 
 /** A server that listens on one address of the machine is reached there; a wildcard or loopback says nothing. */

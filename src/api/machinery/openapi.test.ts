@@ -46,6 +46,7 @@ test('openApiDocuments() leaves strategic merges of half described kinds to what
   assert.deepEqual(Object.keys(content ?? {}), [
     'application/json-patch+json',
     'application/merge-patch+json',
+    'application/apply-patch+yaml',
   ]);
 });
 

@@ -6,7 +6,14 @@
  * `kubectl explain` for the fields and their descriptions.
  */
 import { createHash } from 'node:crypto';
-import { apiVersionOf, type KindDefinition, type ObjectSchema, type Schema } from '../kind.ts';
+import {
+  type ArraySchema,
+  apiVersionOf,
+  type KindDefinition,
+  type ObjectSchema,
+  type Schema,
+} from '../kind.ts';
+import { listKeysOf } from './managed-fields/shape.ts';
 import { OBJECT_META_SCHEMA } from './schema.ts';
 
 export type OpenApiDocument = {
@@ -18,7 +25,11 @@ export type OpenApiDocument = {
 
 type JsonSchema = Record<string, unknown>;
 
-const PATCH_TYPES = ['application/json-patch+json', 'application/merge-patch+json'];
+const PATCH_TYPES = [
+  'application/json-patch+json',
+  'application/merge-patch+json',
+  'application/apply-patch+yaml',
+];
 const STRATEGIC_TYPE = 'application/strategic-merge-patch+json';
 const JSON_TYPE = 'application/json';
 const OBJECT_META = 'io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta';
@@ -128,7 +139,7 @@ function componentName(kind: { group: string; version: string; kind: string }): 
 function componentsOf(kind: KindDefinition): Record<string, unknown> {
   const gvk = [{ group: kind.group, version: kind.version, kind: kind.kind }];
   const name = componentName(kind);
-  const schema = schemaOf(kind.schema);
+  const schema = kind.custom?.openApi ?? schemaOf(kind.schema);
   const properties = { ...propertiesOf(schema), metadata: reference(OBJECT_META) };
   return {
     [name]: { ...schema, properties, 'x-kubernetes-group-version-kind': gvk },
@@ -200,6 +211,7 @@ function pathParameters(kind: KindDefinition, has: { name: boolean }): { paramet
  * here: then clients use their own knowledge of the kind.
  */
 function patchTypesOf(kind: KindDefinition): string[] {
+  if (kind.custom !== undefined) return PATCH_TYPES;
   const { metadata: _, ...fields } = kind.schema.fields;
   return Object.values(fields).some(hasUndescribedPart)
     ? PATCH_TYPES
@@ -274,7 +286,12 @@ function schemaOf(schema: Schema): JsonSchema {
     case 'object':
       return { ...objectSchemaOf(schema), ...described };
     case 'map':
-      return { type: 'object', additionalProperties: schemaOf(schema.values), ...described };
+      return {
+        type: 'object',
+        additionalProperties: schemaOf(schema.values),
+        ...described,
+        ...atomicMap(schema),
+      };
     case 'array':
       return {
         type: 'array',
@@ -287,6 +304,7 @@ function schemaOf(schema: Schema): JsonSchema {
               'x-kubernetes-patch-strategy': 'merge',
             }),
         ...(schema.mergeSet ? { 'x-kubernetes-patch-strategy': 'merge' } : {}),
+        ...listTypeOf(schema),
       };
     case 'any':
       return { ...described, 'x-kubernetes-preserve-unknown-fields': true };
@@ -299,6 +317,7 @@ function schemaOf(schema: Schema): JsonSchema {
         type: schema.type,
         ...(schema.format === undefined ? {} : { format: schema.format }),
         ...(schema.enum === undefined ? {} : { enum: [...schema.enum] }),
+        ...(schema.default === undefined ? {} : { default: schema.default }),
         ...described,
       };
   }
@@ -313,7 +332,20 @@ function objectSchemaOf(schema: ObjectSchema): JsonSchema {
     properties,
     ...(schema.required?.length ? { required: [...schema.required] } : {}),
     ...(schema.open ? { 'x-kubernetes-preserve-unknown-fields': true } : {}),
+    ...atomicMap(schema),
   };
+}
+
+function atomicMap(schema: { readonly atomic?: boolean }): JsonSchema {
+  return schema.atomic ? { 'x-kubernetes-map-type': 'atomic' } : {};
+}
+
+/** How server-side apply merges a list. */
+function listTypeOf(schema: ArraySchema): JsonSchema {
+  const keys = listKeysOf(schema);
+  if (keys.type === 'whole') return { 'x-kubernetes-list-type': 'atomic' };
+  if (keys.type === 'set') return { 'x-kubernetes-list-type': 'set' };
+  return { 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': [...keys.keys] };
 }
 
 function propertiesOf(schema: JsonSchema): JsonSchema {

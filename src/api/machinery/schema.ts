@@ -54,7 +54,7 @@ export function stringMap(description: string): MapSchema {
 export function list(
   items: Schema,
   description: string,
-  options: { mergeKey?: string; mergeSet?: boolean } = {},
+  options: { mergeKey?: string; mergeSet?: boolean; mapKeys?: readonly string[] } = {},
 ): ArraySchema {
   return { type: 'array', items, description, ...options };
 }
@@ -70,7 +70,12 @@ export function strings(description: string, options: { mergeSet?: boolean } = {
 export function object(
   name: string,
   fields: Readonly<Record<string, Schema>>,
-  options: { description?: string; required?: readonly string[]; retainKeys?: boolean } = {},
+  options: {
+    description?: string;
+    required?: readonly string[];
+    retainKeys?: boolean;
+    atomic?: boolean;
+  } = {},
 ): ObjectSchema {
   return { type: 'object', name, fields, ...options };
 }
@@ -161,28 +166,36 @@ export const CONDITION_SCHEMA: ObjectSchema = object(
   { required: ['type', 'status'] },
 );
 
-export const LABEL_SELECTOR_SCHEMA: ObjectSchema = object('LabelSelector', {
-  matchLabels: stringMap('Labels that must have exactly these values.'),
-  matchExpressions: list(
-    object(
-      'LabelSelectorRequirement',
-      {
-        key: string('The label the requirement is about.'),
-        operator: oneOf(['In', 'NotIn', 'Exists', 'DoesNotExist'], 'How values are compared.'),
-        values: strings('The values of In and NotIn.'),
-      },
-      { required: ['key', 'operator'] },
+export const LABEL_SELECTOR_SCHEMA: ObjectSchema = object(
+  'LabelSelector',
+  {
+    matchLabels: stringMap('Labels that must have exactly these values.'),
+    matchExpressions: list(
+      object(
+        'LabelSelectorRequirement',
+        {
+          key: string('The label the requirement is about.'),
+          operator: oneOf(['In', 'NotIn', 'Exists', 'DoesNotExist'], 'How values are compared.'),
+          values: strings('The values of In and NotIn.'),
+        },
+        { required: ['key', 'operator'] },
+      ),
+      'Requirements that must all hold.',
     ),
-    'Requirements that must all hold.',
-  ),
-});
+  },
+  { atomic: true },
+);
 
-export const OBJECT_REFERENCE_SCHEMA: ObjectSchema = object('ObjectReference', {
-  apiVersion: string('API version of the object.'),
-  kind: string('Kind of the object.'),
-  namespace: string('Namespace of the object.'),
-  name: string('Name of the object.'),
-  uid: string('UID of the object.'),
-  resourceVersion: string('Version of the object.'),
-  fieldPath: string('Part of the object.'),
-});
+export const OBJECT_REFERENCE_SCHEMA: ObjectSchema = object(
+  'ObjectReference',
+  {
+    apiVersion: string('API version of the object.'),
+    kind: string('Kind of the object.'),
+    namespace: string('Namespace of the object.'),
+    name: string('Name of the object.'),
+    uid: string('UID of the object.'),
+    resourceVersion: string('Version of the object.'),
+    fieldPath: string('Part of the object.'),
+  },
+  { atomic: true },
+);

@@ -196,7 +196,7 @@ test('a deleted namespace takes nothing new, is emptied, and goes', async () => 
     status: 403,
     message: /unable to create new content in namespace blue because it is being terminated/,
   });
-  const sync = () => syncNamespaces({ store: fixture.store, registries: fixture.registries.all });
+  const sync = () => syncNamespaces({ store: fixture.store, registries: fixture.registries });
   await sync();
   await namespaces.get({ namespace: '', name });
   await fixture

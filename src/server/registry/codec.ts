@@ -4,6 +4,7 @@
  * One change is read by every watcher of its kind, so decoding and encoding are remembered per entry. Both memories are
  * weak: what the store forgets, they forget.
  */
+import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { StoreEntry } from '#store/port.ts';
 
@@ -20,6 +21,30 @@ export function decodeEntry(entry: StoreEntry): KubeObject {
   object.metadata.resourceVersion = String(entry.modRevision);
   decodedEntries.set(entry, object);
   return object;
+}
+
+const customObjects = new WeakMap<StoreEntry, Map<KindDefinition, KubeObject>>();
+
+/**
+ * The object of an entry as an object of this kind. Kinds that were added are stored in one version and shown in all,
+ * with the defaults that the schema has now. Shared, as {@link decodeEntry}.
+ */
+export function decodeAs(kind: KindDefinition, entry: StoreEntry): KubeObject {
+  const object = decodeEntry(entry);
+  if (kind.custom === undefined) return object;
+  const forms = customObjects.get(entry) ?? new Map<KindDefinition, KubeObject>();
+  customObjects.set(entry, forms);
+  const known = forms.get(kind);
+  if (known !== undefined) return known;
+  const shown = kind.setDefaults({ ...object, apiVersion: apiVersionOf(kind) });
+  forms.set(kind, shown);
+  return shown;
+}
+
+/** @returns the value to store for an object of this kind */
+export function encodeAs(kind: KindDefinition, object: KubeObject): Uint8Array {
+  if (kind.custom === undefined) return encodeObject(object);
+  return encodeObject({ ...object, apiVersion: kind.custom.storageApiVersion });
 }
 
 /** @returns the value to store: everything but `resourceVersion` */
@@ -42,13 +67,19 @@ export function atRevision<T extends KubeObject>(object: T, revision: number): T
   return { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } };
 }
 
-const deletedObjects = new WeakMap<StoreEntry, KubeObject>();
+const deletedObjects = new WeakMap<StoreEntry, Map<KindDefinition, KubeObject>>();
 
 /** What a watch shows of an object that is gone: its last state, at the revision that took it away. Shared. */
-export function decodeDeleted(last: StoreEntry, deleteRevision: number): KubeObject {
-  const known = deletedObjects.get(last);
+export function decodeDeleted(
+  kind: KindDefinition,
+  last: StoreEntry,
+  deleteRevision: number,
+): KubeObject {
+  const forms = deletedObjects.get(last) ?? new Map<KindDefinition, KubeObject>();
+  deletedObjects.set(last, forms);
+  const known = forms.get(kind);
   if (known?.metadata.resourceVersion === String(deleteRevision)) return known;
-  const object = atRevision(decodeEntry(last), deleteRevision);
-  deletedObjects.set(last, object);
+  const object = atRevision(decodeAs(kind, last), deleteRevision);
+  forms.set(kind, object);
   return object;
 }

@@ -3,7 +3,7 @@ import type { KindDefinition } from '#api/kind.ts';
 import { badRequest, expired } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { CompactedError, FutureRevisionError, type Store, type StoreEntry } from '#store/port.ts';
-import { decodeEntry } from './codec.ts';
+import { decodeAs } from './codec.ts';
 import { formatContinueToken, parseContinueToken } from './continue-token.ts';
 import { collectionPrefix, objectKey } from './keys.ts';
 
@@ -49,13 +49,12 @@ export async function listObjects(
   store: Store,
   request: ListRequest,
 ): Promise<ListPage> {
-  const prefix = collectionPrefix(kind, request.namespace);
   const start = await startOf(store, request);
   try {
     const { filter } = request;
     if (filter?.name !== undefined && (!kind.namespaced || request.namespace !== ''))
       return await listOne(kind, store, request, { name: filter.name, filter, ...start });
-    return await scan(store, prefix, request, start);
+    return await scan(kind, store, request, start);
   } catch (error) {
     if (!(error instanceof CompactedError)) throw error;
     throw expired(
@@ -123,16 +122,17 @@ async function listOne(
       ? undefined
       : await store.get(objectKey(kind, request.namespace, wanted.name), revision);
   if (entry === undefined) return { items: [], revision };
-  const object = decodeEntry(entry);
+  const object = decodeAs(kind, entry);
   return { items: wanted.filter.matches(object) ? [object] : [], revision };
 }
 
 async function scan(
+  kind: KindDefinition,
   store: Store,
-  prefix: string,
   request: ListRequest,
   start: Start,
 ): Promise<ListPage> {
+  const prefix = collectionPrefix(kind, request.namespace);
   const limit = request.limit ?? 0;
   const { filter } = request;
   const items: KubeObject[] = [];
@@ -149,7 +149,7 @@ async function scan(
     let last: StoreEntry | undefined;
     for (const entry of result.entries) {
       last = entry;
-      const object = decodeEntry(entry);
+      const object = decodeAs(kind, entry);
       if (filter === undefined || filter.matches(object)) items.push(object);
       if (limit > 0 && items.length === limit) break;
     }

@@ -4,6 +4,7 @@
  */
 import type { FieldError, KindDefinition } from '#api/kind.ts';
 import { sameJson } from '#api/machinery/json.ts';
+import type { Manager } from '#api/machinery/managed-fields/managers.ts';
 import {
   alreadyExists,
   badRequest,
@@ -15,6 +16,7 @@ import {
 import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
+import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
 import type { Store, StoreEntry } from '#store/port.ts';
 import {
   type AdmissionOutcome,
@@ -23,9 +25,10 @@ import {
   admit,
 } from '../admission/admission.ts';
 import type { Principal } from '../principal.ts';
-import { atRevision, decodeEntry, encodeObject } from './codec.ts';
+import { atRevision, decodeAs, encodeAs } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import { objectKey } from './keys.ts';
+import { applyTo, trackWrite, withManagers } from './ownership.ts';
 import {
   generateName,
   hasSubresource,
@@ -62,6 +65,14 @@ export interface WriteOptions {
   readonly principal: Principal;
   /** Everything is checked and answered, nothing is stored. */
   readonly dryRun: boolean;
+  /** By which name the fields that are written are managed. Missing: it is not remembered who wrote them. */
+  readonly fieldManager?: string;
+}
+
+export interface ApplyOptions extends WriteOptions {
+  readonly fieldManager: string;
+  /** Fields of other managers are taken over. */
+  readonly force: boolean;
 }
 
 export interface DeleteOptions extends WriteOptions {
@@ -95,6 +106,16 @@ export interface ResourceRegistry {
     change: (stored: KubeObject) => KubeObject,
     options: WriteOptions,
   ): Promise<Written>;
+  /**
+   * Server-side apply: makes the object what the configuration says, or creates it.
+   * @throws ApiError Conflict with the fields that others manage; NotFound for a subresource of what is not there;
+   *   Invalid, or what admission refuses with
+   */
+  apply(
+    target: Target & { readonly subresource?: string },
+    config: KubeObject,
+    options: ApplyOptions,
+  ): Promise<Written & { readonly created: boolean }>;
   /** @throws ApiError NotFound; Conflict if a precondition does not hold */
   delete(target: Target, options: DeleteOptions): Promise<Deleted>;
 }
@@ -107,7 +128,9 @@ export function createResourceRegistry(
     kind,
     get: (target, notOlderThan) => getObject(kind, context, target, notOlderThan),
     create: (namespace, object, options) => create(kind, context, namespace, object, options),
-    update: (target, change, options) => update(kind, context, target, change, options),
+    update: (target, change, options) =>
+      update(kind, context, target, (stored) => ({ wanted: change(stored) }), options),
+    apply: (target, config, options) => apply(kind, context, target, config, options),
     delete: (target, options) => remove(kind, context, target, options),
   };
 }
@@ -121,7 +144,7 @@ async function getObject(
   if (notOlderThan > 0 && notOlderThan > (await store.revision()))
     // Reading at a revision that has not happened makes the store say so in its own error.
     await store.get(objectKey(kind, target.namespace, target.name), notOlderThan);
-  return decodeEntry(await getEntry(kind, store, target));
+  return decodeAs(kind, await getEntry(kind, store, target));
 }
 
 async function getEntry(kind: KindDefinition, store: Store, target: Target): Promise<StoreEntry> {
@@ -135,7 +158,7 @@ async function create(
   context: RegistryContext,
   namespace: string,
   sent: KubeObject,
-  options: WriteOptions,
+  options: WriteOptions & { readonly managers?: readonly Manager[] },
 ): Promise<Written> {
   const { metadata } = sent;
   if ((metadata.resourceVersion ?? '') !== '')
@@ -150,12 +173,12 @@ async function create(
     const name = isGenerated
       ? generateName(metadata.generateName ?? '', context.random)
       : (metadata.name ?? '');
-    const prepared = prepareForCreate(kind, sent, { ...identity, name });
+    const prepared = kind.setDefaults(prepareForCreate(kind, sent, { ...identity, name }));
     const review = reviewBase(kind, context, { namespace, name }, options);
     const outcome = await admit(context.plugins, {
       ...review,
       operation: 'CREATE',
-      object: kind.setDefaults(prepared),
+      object: withOwners(kind, context, { next: prepared, sent, old: undefined }, options),
       old: undefined,
     });
     const object = outcome.object ?? prepared;
@@ -164,7 +187,7 @@ async function create(
     const result = await commit(context.store, options.dryRun, {
       key,
       expected: 0,
-      operation: { type: 'put', key, value: encodeObject(object) },
+      operation: { type: 'put', key, value: encodeAs(kind, object) },
       outcome,
     });
     if (result.kind === 'done') return written(object, result.revision, outcome);
@@ -177,21 +200,27 @@ async function update(
   kind: KindDefinition,
   context: RegistryContext,
   target: Target & { readonly subresource?: string },
-  change: (stored: KubeObject) => KubeObject,
+  change: (stored: KubeObject) => Change,
   options: WriteOptions,
 ): Promise<Written> {
   const subresource = target.subresource ?? '';
   if (subresource !== '' && !hasSubresource(kind, subresource)) throw pathNotFound();
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const entry = await getEntry(kind, context.store, target);
-    const old = decodeEntry(entry);
-    const wanted = change(old);
+    const old = decodeAs(kind, entry);
+    const { wanted, managers } = change(old);
     checkIdentity(kind, target.name, wanted, old);
+    const next = plainJson(nextState(kind, subresource, wanted, old));
     const review: AdmissionReview = {
       ...reviewBase(kind, context, target, options),
       subresource,
       operation: 'UPDATE',
-      object: plainJson(nextState(kind, subresource, wanted, old)),
+      object: withOwners(
+        kind,
+        context,
+        { next, sent: wanted, old, subresource },
+        managers === undefined ? options : { ...options, managers },
+      ),
       old,
     };
     const outcome = await admit(context.plugins, review);
@@ -208,10 +237,74 @@ async function update(
         : await commit(context.store, options.dryRun, {
             key: entry.key,
             expected: entry.modRevision,
-            operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+            operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
             outcome,
           });
     if (result.kind === 'done') return written(object, result.revision, outcome);
+  }
+  throw conflict(kind, target.name);
+}
+
+/** The next state that somebody wants. */
+interface Change {
+  readonly wanted: KubeObject;
+  /** Who then manages what; missing: the writer manages what he changes. */
+  readonly managers?: readonly Manager[];
+}
+
+function withOwners(
+  kind: KindDefinition,
+  { clock }: RegistryContext,
+  write: { next: KubeObject; sent: KubeObject; old: KubeObject | undefined; subresource?: string },
+  options: WriteOptions & { readonly managers?: readonly Manager[] },
+): KubeObject {
+  const { fieldManager, managers } = options;
+  if (managers !== undefined) return withManagers(write.next, managers);
+  return trackWrite(kind, { subresource: '', ...write, fieldManager, time: timestamp(clock) });
+}
+
+async function apply(
+  kind: KindDefinition,
+  context: RegistryContext,
+  target: Target & { readonly subresource?: string },
+  config: KubeObject,
+  options: ApplyOptions,
+): Promise<Written & { created: boolean }> {
+  const { fieldManager, force } = options;
+  const { subresource = '' } = target;
+  const merge = (live: KubeObject | undefined) =>
+    applyTo(kind, {
+      live,
+      config,
+      force,
+      fieldManager,
+      subresource,
+      time: timestamp(context.clock),
+    });
+  const change = (stored: KubeObject): Change => {
+    const { object, managers } = merge(stored);
+    return { wanted: object, managers };
+  };
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    try {
+      return { ...(await update(kind, context, target, change, options)), created: false };
+    } catch (error) {
+      const { uid = '', resourceVersion = '' } = config.metadata;
+      // Whoever names a version or a subresource means an object that is there.
+      if (!isNotFound(error) || subresource !== '' || uid !== '' || resourceVersion !== '')
+        throw error;
+    }
+    try {
+      const { object, managers } = merge(undefined);
+      const created = await create(kind, context, target.namespace, object, {
+        ...options,
+        managers,
+      });
+      return { ...created, created: true };
+    } catch (error) {
+      // Somebody else made it at this moment: then it is there to be changed.
+      if (!isAlreadyExists(error)) throw error;
+    }
   }
   throw conflict(kind, target.name);
 }
@@ -253,7 +346,7 @@ async function remove(
 ): Promise<Deleted> {
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const entry = await getEntry(kind, context.store, target);
-    const old = decodeEntry(entry);
+    const old = decodeAs(kind, entry);
     checkPreconditions(kind, old, options.preconditions);
     const review: AdmissionReview = {
       ...reviewBase(kind, context, target, options),
@@ -274,7 +367,7 @@ async function remove(
     const result = await commit(context.store, options.dryRun, {
       key: entry.key,
       expected: entry.modRevision,
-      operation: { type: 'put', key: entry.key, value: encodeObject(object) },
+      operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
       outcome,
     });
     if (result.kind === 'done')

@@ -2,6 +2,7 @@
  * What the server sets on an object whatever the client sent: identity, times, generation, and the wall between an
  * object and its status. Pure.
  */
+import { CLEANUP_FINALIZER } from '#api/apiextensions/v1/custom-resource-definition.ts';
 import { NAMESPACE_FINALIZER } from '#api/core/v1/namespace.ts';
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import { sameJson } from '#api/machinery/json.ts';
@@ -32,6 +33,12 @@ export interface LooseObject extends KubeObject {
 
 const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
   'core/nodes': { keepsStatusOnCreate: true },
+  'apiextensions.k8s.io/customresourcedefinitions': {
+    initialize: withCleanup,
+    // A replace by a manifest that does not know of it must not let the definition go before its instances.
+    preserve: (wanted, stored) =>
+      stored.metadata.deletionTimestamp === undefined ? withCleanup(wanted) : wanted,
+  },
   'core/namespaces': {
     initialize: (object) => withNamespaceFinalizers(object, [NAMESPACE_FINALIZER]),
     preserve: (wanted, stored) => withNamespaceFinalizers(wanted, stored.spec?.finalizers),
@@ -45,6 +52,15 @@ const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
     markDeleting: (object) => ({ ...object, status: { ...object.status, phase: 'Terminating' } }),
   },
 };
+
+function withCleanup(object: LooseObject): LooseObject {
+  const finalizers = object.metadata.finalizers ?? [];
+  if (finalizers.includes(CLEANUP_FINALIZER)) return object;
+  return {
+    ...object,
+    metadata: { ...object.metadata, finalizers: [...finalizers, CLEANUP_FINALIZER] },
+  };
+}
 
 function withNamespaceFinalizers(object: LooseObject, finalizers: unknown): LooseObject {
   return { ...object, spec: { ...object.spec, finalizers: finalizers ?? [] } };

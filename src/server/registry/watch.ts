@@ -11,7 +11,7 @@
 import type { KindDefinition } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Store, StoreEvent } from '#store/port.ts';
-import { decodeDeleted, decodeEntry } from './codec.ts';
+import { decodeAs, decodeDeleted } from './codec.ts';
 import { collectionPrefix, objectKey } from './keys.ts';
 import { type Filter, listObjects, parseRevision } from './list.ts';
 
@@ -62,7 +62,7 @@ export async function* watchObjects(
   });
   for await (const batch of batches) {
     const frames = batch.events.flatMap(
-      (event) => frameOf(event, batch.revision, request.filter) ?? [],
+      (event) => frameOf(kind, event, batch.revision, request.filter) ?? [],
     );
     // A batch of which nothing is for this client still says how far the watch has come.
     yield frames.length > 0 ? frames : [{ type: 'PROGRESS', revision: batch.revision }];
@@ -77,16 +77,17 @@ function watchedPrefix(kind: KindDefinition, { namespace, filter }: WatchRequest
 }
 
 function frameOf(
+  kind: KindDefinition,
   event: StoreEvent,
   revision: number,
   filter: Filter | undefined,
 ): WatchFrame | undefined {
   const previous = event.previous;
   const matched =
-    previous !== undefined && (filter === undefined || filter.matches(decodeEntry(previous)));
-  const object = event.type === 'put' ? decodeEntry(event.entry) : undefined;
+    previous !== undefined && (filter === undefined || filter.matches(decodeAs(kind, previous)));
+  const object = event.type === 'put' ? decodeAs(kind, event.entry) : undefined;
   const matches = object !== undefined && (filter === undefined || filter.matches(object));
   if (matches) return { type: matched ? 'MODIFIED' : 'ADDED', object };
-  if (matched) return { type: 'DELETED', object: decodeDeleted(previous, revision) };
+  if (matched) return { type: 'DELETED', object: decodeDeleted(kind, previous, revision) };
   return undefined;
 }

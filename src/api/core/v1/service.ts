@@ -87,7 +87,7 @@ const PORT_SCHEMA = object(
   'ServicePort',
   {
     name: string('Needed if the service has more than one port. A DNS label.'),
-    protocol: oneOf(PROTOCOLS, 'Default TCP.'),
+    protocol: { ...oneOf(PROTOCOLS, 'Default TCP.'), default: 'TCP' },
     appProtocol: string('What is spoken over the port, as a hint.'),
     port: int32('The port that clients use.'),
     targetPort: intOrString(
@@ -103,10 +103,16 @@ const PORT_SCHEMA = object(
 const SPEC_SCHEMA = object(
   'ServiceSpec',
   {
-    ports: list(PORT_SCHEMA, 'The ports of the service.', { mergeKey: 'port' }),
-    selector: stringMap(
-      'Labels of the pods that are the endpoints. Without one, endpoints are managed by somebody else.',
-    ),
+    ports: list(PORT_SCHEMA, 'The ports of the service.', {
+      mergeKey: 'port',
+      mapKeys: ['port', 'protocol'],
+    }),
+    selector: {
+      ...stringMap(
+        'Labels of the pods that are the endpoints. Without one, endpoints are managed by somebody else.',
+      ),
+      atomic: true,
+    },
     clusterIP: string(
       'The address of the service; "None" for a headless one. Usually left to the server.',
     ),
