@@ -47,17 +47,23 @@ function describeResource(kind: KindDefinition): object {
     responseKind,
     scope: kind.namespaced ? 'Namespaced' : 'Cluster',
     singularResource: kind.singular,
-    verbs: OBJECT_VERBS,
+    verbs: kind.verbs ?? OBJECT_VERBS,
     ...(kind.shortNames.length === 0 ? {} : { shortNames: kind.shortNames }),
     ...(kind.categories.length === 0 ? {} : { categories: kind.categories }),
-    ...(kind.subresources.length === 0
+    ...(kind.subresources.length + (kind.ownSubresources?.length ?? 0) === 0
       ? {}
       : {
-          subresources: kind.subresources.map((subresource) => ({
-            subresource,
-            responseKind,
-            verbs: STATUS_VERBS,
-          })),
+          subresources: [
+            ...kind.subresources.map((subresource) => ({
+              subresource,
+              responseKind,
+              verbs: STATUS_VERBS,
+            })),
+            ...(kind.ownSubresources ?? []).map(({ name, ...rest }) => ({
+              subresource: name,
+              ...rest,
+            })),
+          ],
         }),
   };
 }
@@ -114,7 +120,7 @@ export function legacyResources(
         singularName: kind.singular,
         namespaced: kind.namespaced,
         kind: kind.kind,
-        verbs: OBJECT_VERBS,
+        verbs: kind.verbs ?? OBJECT_VERBS,
         ...(kind.shortNames.length === 0 ? {} : { shortNames: kind.shortNames }),
         ...(kind.categories.length === 0 ? {} : { categories: kind.categories }),
       },
@@ -124,6 +130,13 @@ export function legacyResources(
         namespaced: kind.namespaced,
         kind: kind.kind,
         verbs: STATUS_VERBS,
+      })),
+      ...(kind.ownSubresources ?? []).map(({ name, responseKind, verbs }) => ({
+        name: `${kind.resource}/${name}`,
+        singularName: '',
+        namespaced: kind.namespaced,
+        ...responseKind,
+        verbs,
       })),
     ]),
   };

@@ -43,6 +43,8 @@ export interface PlainHandlerOptions {
   readonly joinHandler: (call: JoinCall) => Promise<object>;
   readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   readonly caHandler: () => Promise<string>;
+  /** How others check tokens of service accounts. */
+  readonly tokenKeys: { configuration(): object; keys(): object };
 }
 
 /** The version of Kubernetes whose protocol this server speaks, in the form that clients parse. */
@@ -80,6 +82,10 @@ export async function handlePlain(
     return await answerHealth(info, checks, options.onFailedCheck);
   }
   if (info.path === '/version') return json(200, VERSION);
+  if (info.path === '/.well-known/openid-configuration')
+    return json(200, options.tokenKeys.configuration());
+  if (info.path === '/openid/v1/jwks')
+    return { ...json(200, options.tokenKeys.keys()), contentType: 'application/jwk-set+json' };
   if (info.path === '/metrics') return await figures(options);
   return openApi(info, options) ?? discovery(exchange, options);
 }

@@ -1,11 +1,16 @@
 /** The API server: one call starts it, disposing it ends it. */
 import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
+import { unauthorized } from '#api/machinery/status.ts';
+import { CLUSTER_ROLE } from '#api/rbac/v1/role.ts';
 import { KINDS } from '#api/registry.ts';
+import { REVIEW_KINDS } from '#api/review-kinds.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
+import { createRbacEscalation } from './admission/rbac-escalation.ts';
+import { type Authorizer, createAuthorizer } from './authz.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import type { Answer, Exchange } from './exchange.ts';
@@ -18,9 +23,20 @@ import { createOpenApiDocuments } from './openapi.ts';
 import { createPipeline } from './pipeline.ts';
 import type { TokenCall } from './pki/tokens.ts';
 import { handlePlain, type JoinCall, type PlainHandlerOptions, VERSION } from './plain-handler.ts';
+import { startAggregation, syncAggregation } from './rbac/aggregation.ts';
+import { bootstrapRbac } from './rbac/bootstrap.ts';
+import { followPolicy } from './rbac/policy.ts';
 import { createRegistries, type Registries } from './registries.ts';
 import type { PlainRequest, ResourceRequest } from './request.ts';
 import { handleResource } from './resource-handler.ts';
+import { handleReview } from './reviews/reviews.ts';
+import {
+  createServiceAccountTokens,
+  jsonWebKeys,
+  openIdConfiguration,
+  type ServiceAccountTokens,
+} from './tokens/service-account-tokens.ts';
+import { createSigningKey, type SigningKey } from './tokens/signing-key.ts';
 
 export type { JoinCall } from './plain-handler.ts';
 
@@ -31,6 +47,8 @@ export interface ApiServerOptions {
     readonly serverKeyPem: string;
     /** Client certificates of these authorities are believed. */
     readonly caCertificatesPem: readonly string[];
+    /** Signs tokens of service accounts; without one they hold as long as this process lives. */
+    readonly signingKey?: SigningKey;
   };
   /** Port 0 takes any free one. */
   readonly listen: { readonly host: string; readonly port: number };
@@ -69,6 +87,15 @@ export interface ApiServer extends AsyncDisposable {
 export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const { store, configuration, log, clock = systemClock } = options;
   checkConfiguration(configuration);
+  await using cleanup = new AsyncDisposableStack();
+  const policy = cleanup.use(followPolicy({ store, log, clock }));
+  const authorizer = createAuthorizer(policy);
+  const tokens = createServiceAccountTokens({
+    store,
+    key: options.pki.signingKey ?? createSigningKey(),
+    issuer: `https://kubernetes.default.svc.${configuration.clusterDomain}`,
+    clock,
+  });
   const registries = createRegistries({
     kinds: KINDS,
     store,
@@ -76,12 +103,12 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     configuration,
     createUid: randomUUID,
     random: Math.random,
+    guards: [createRbacEscalation(authorizer)],
   });
   const metrics = createServerMetrics(store, ({ group, resource }) =>
     KINDS.some((kind) => kind.group === group && kind.resource === resource),
   );
   const stopping = new AbortController();
-  await using cleanup = new AsyncDisposableStack();
   // The port is taken before anything is written: a second server on this machine fails here and has changed nothing.
   let address = { host: options.listen.host, port: options.listen.port };
   const handle = createHandler(options, {
@@ -90,6 +117,8 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     clock,
     stopping: stopping.signal,
     serverAddress: () => hostAndPort(address),
+    authorizer,
+    tokens,
   });
   let ready: () => void = () => {};
   const bootstrapped = new Promise<void>((resolve) => {
@@ -104,9 +133,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       clientCaPem: options.pki.caCertificatesPem,
       log,
       onRequest: createPipeline({
-        handle: async (exchange) => {
-          await bootstrapped;
-          return await handle(exchange);
+        handle,
+        ready: bootstrapped,
+        authorizer,
+        checkBearer: async (token) => {
+          const verdict = await tokens.check(token);
+          if (verdict.kind === 'valid') return verdict.principal;
+          throw unauthorized(`Unauthorized: the bearer token is not accepted: ${verdict.why}`);
         },
         metrics,
         log,
@@ -128,7 +161,12 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     ...(advertised === undefined ? {} : { advertised }),
     log,
   });
+  const clusterRoles = registries.of(CLUSTER_ROLE);
+  await bootstrapRbac({ registryOf: (kind) => registries.of(kind) });
+  await syncAggregation({ store, clusterRoles });
+  await policy.reload();
   ready();
+  cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries: registries.all, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
@@ -149,6 +187,8 @@ interface Parts {
   readonly clock: Clock;
   readonly stopping: AbortSignal;
   readonly serverAddress: () => string;
+  readonly authorizer: Authorizer;
+  readonly tokens: ServiceAccountTokens;
 }
 
 function createHandler(
@@ -165,9 +205,12 @@ function createHandler(
     watchSlots: createWatchSlots(),
     random: Math.random,
   };
+  const { tokens } = parts;
+  const reviews = { authorizer: parts.authorizer, tokens, clock };
+  const kinds = [...KINDS, ...REVIEW_KINDS];
   const plain: PlainHandlerOptions = {
-    kinds: KINDS,
-    openApi: createOpenApiDocuments(KINDS, VERSION.gitVersion),
+    kinds,
+    openApi: createOpenApiDocuments(kinds, VERSION.gitVersion),
     checks: createHealthChecks({ store, isStopping: () => stopping.aborted }),
     onFailedCheck: (check, why) => log.warn({ check, why }, 'api server: a health check failed'),
     metrics,
@@ -175,11 +218,17 @@ function createHandler(
     joinHandler: options.joinHandler,
     ...(options.tokenHandler === undefined ? {} : { tokenHandler: options.tokenHandler }),
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
+    tokenKeys: {
+      configuration: () => openIdConfiguration(tokens.issuer, `https://${parts.serverAddress()}`),
+      keys: () => jsonWebKeys(tokens.key),
+    },
   };
-  return async (exchange) =>
-    exchange.info.type === 'resource'
-      ? await handleResource(exchange as Exchange<ResourceRequest>, resources)
-      : await handlePlain(exchange as Exchange<PlainRequest>, plain);
+  return async (exchange) => {
+    if (exchange.info.type === 'plain')
+      return await handlePlain(exchange as Exchange<PlainRequest>, plain);
+    const about = exchange as Exchange<ResourceRequest>;
+    return await (handleReview(about, reviews) ?? handleResource(about, resources));
+  };
 }
 
 /** A server that listens on one address of the machine is reached there; a wildcard or loopback says nothing. */
