@@ -17,7 +17,7 @@ import { answerHealth, type HealthCheck, isHealthPath } from './health.ts';
 import { MAX_JOIN_BODY_BYTES } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
 import { JSON_TYPE, wantsAggregatedDiscovery } from './negotiation.ts';
-import type { OpenApiDocuments } from './openapi.ts';
+import { emptyOpenApiV2, OPENAPI_V2_TYPE, type OpenApiDocuments } from './openapi.ts';
 import type { TokenCall } from './pki/tokens.ts';
 import type { PlainRequest } from './request.ts';
 
@@ -129,6 +129,13 @@ async function figures({ metrics }: PlainHandlerOptions): Promise<Answer> {
 
 function openApi(info: PlainRequest, { openApi }: PlainHandlerOptions): Answer | undefined {
   if (info.path === '/openapi/v3') return json(200, openApi.index);
+  if (info.path === '/openapi/v2')
+    return {
+      type: 'text',
+      status: 200,
+      contentType: OPENAPI_V2_TYPE,
+      text: emptyOpenApiV2(VERSION.gitVersion),
+    };
   if (!info.path.startsWith('/openapi/v3/')) return undefined;
   const document = openApi.documents.get(info.path.slice('/openapi/v3/'.length));
   if (document === undefined) throw pathNotFound();
