@@ -11,7 +11,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   lib: [],
   wire: ['lib'],
-  api: ['lib'],
+  api: ['lib', 'wire'],
   linux: ['lib', 'wire'],
   proc: ['lib'],
   store: ['lib', 'wire'],

@@ -102,6 +102,14 @@ export interface KindDefinition<T extends KubeObject = KubeObject> extends KindR
   readonly categories: readonly string[];
   /** Which subresources there are. With `status`, writes to the main resource ignore `status` and the other way round. */
   readonly subresources: readonly ('status' | 'scale')[];
+  /** What can be done with it; missing: everything. */
+  readonly verbs?: readonly string[];
+  /** Subresources of this kind alone that take and give another kind: for discovery. */
+  readonly ownSubresources?: readonly {
+    readonly name: string;
+    readonly responseKind: Pick<KindRef, 'group' | 'version' | 'kind'>;
+    readonly verbs: readonly string[];
+  }[];
   readonly schema: ObjectSchema;
   /** Fills what a missing field means. Runs before validation, on create and update. */
   setDefaults(object: T): T;

@@ -12,7 +12,11 @@ import { SERVICE } from './core/v1/service.ts';
 import { SERVICE_ACCOUNT } from './core/v1/service-account.ts';
 import { ENDPOINT_SLICE } from './discovery/v1/endpoint-slice.ts';
 import { apiVersionOf, type KindDefinition } from './kind.ts';
+import { INGRESS } from './networking/v1/ingress.ts';
+import { INGRESS_CLASS } from './networking/v1/ingress-class.ts';
 import { NETWORK_POLICY } from './networking/v1/network-policy.ts';
+import { CLUSTER_ROLE, ROLE } from './rbac/v1/role.ts';
+import { CLUSTER_ROLE_BINDING, ROLE_BINDING } from './rbac/v1/role-binding.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from './tulle/v1alpha1/ip-pool.ts';
 
@@ -30,7 +34,13 @@ export const KINDS: readonly KindDefinition[] = [
   CUSTOM_RESOURCE_DEFINITION,
   LEASE,
   ENDPOINT_SLICE,
+  INGRESS_CLASS,
+  INGRESS,
   NETWORK_POLICY,
+  CLUSTER_ROLE_BINDING,
+  CLUSTER_ROLE,
+  ROLE_BINDING,
+  ROLE,
   IP_BLOCK,
   IP_POOL,
 ];

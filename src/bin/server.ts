@@ -19,6 +19,7 @@ import { issueClientCertificate, issueServerCertificate } from '#server/pki/issu
 import { createJoinHandler } from '#server/pki/join.ts';
 import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
 import { startApiServer } from '#server/server.ts';
+import { openSigningKey } from '#server/tokens/signing-key.ts';
 import type { Store } from '#store/port.ts';
 import { controlByTurns, openServerStore, sharePki } from './shared-store.ts';
 
@@ -55,6 +56,7 @@ export async function runServer(
       serverCertificatePem: certificate.certificatePem,
       serverKeyPem: certificate.keyPem,
       caCertificatesPem: [ca.certificatePem],
+      signingKey: openSigningKey({ directory: pki }),
     },
     listen: options.listen,
     inherited: inheritedSockets(),
@@ -70,10 +72,11 @@ export async function runServer(
 
   const url = `https://${familyOf(advertise) === 6 ? `[${advertise}]` : advertise}:${server.address.port}`;
   await keepJoinToken(store, ca, dataDirectory);
-  const admin = await adminConfig(ca, url);
+  const admin = await masterConfig(ca, url, 'tulle:admin');
   writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
   const local = `https://${localHost(options.listen.host)}:${server.address.port}`;
-  const client = stack.use(createApiClient({ ...admin, servers: [local] }));
+  // Under a name of their own, so that an administrator's scripts do not take the controllers' turns.
+  const client = stack.use(createApiClient(await masterConfig(ca, local, 'tulle:controllers')));
   if (options.etcd === undefined) stack.use(startControllers({ client, log }));
   else stack.use(controlByTurns(client, log));
   log.info(
@@ -119,9 +122,9 @@ async function serverCertificate(
   });
 }
 
-async function adminConfig(ca: Ca, server: string): Promise<ClientConfig> {
+async function masterConfig(ca: Ca, server: string, name: string): Promise<ClientConfig> {
   const issued = await issueClientCertificate(ca, {
-    commonName: 'tulle:admin',
+    commonName: name,
     organizations: ['system:masters'],
   });
   return {

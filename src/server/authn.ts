@@ -1,4 +1,4 @@
-/** Who makes a request: the subject of a verified client certificate, or nobody. */
+/** Who makes a request: the subject of a verified client certificate, the owner of a token, or nobody. */
 import { unauthorized } from '#api/machinery/status.ts';
 import { ANONYMOUS, type Principal } from './principal.ts';
 
@@ -23,9 +23,11 @@ export interface Authenticated {
   readonly principal: Principal;
   /** A join token that was shown but not yet checked: whoever handles joining does that. */
   readonly joinToken?: string;
+  /** Any other token, shown and not yet checked: the principal is known only when it is. */
+  readonly bearer?: string;
 }
 
-/** Where, and only where, a bearer token is a credential. */
+/** Where, and only where, a join token is a credential. */
 export const JOIN_PATH = '/tulle/v1/join';
 
 /**
@@ -39,11 +41,9 @@ export function authenticate(credentials: Credentials, path: string): Authentica
     const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization)?.[1];
     if (token === undefined)
       throw unauthorized('Unauthorized: the Authorization header is no bearer token');
-    if (path !== JOIN_PATH)
-      throw unauthorized(
-        `Unauthorized: bearer tokens are for joining only (${JOIN_PATH}); use a client certificate`,
-      );
-    return { principal: ANONYMOUS, joinToken: token };
+    return path === JOIN_PATH
+      ? { principal: ANONYMOUS, joinToken: token }
+      : { principal: ANONYMOUS, bearer: token };
   }
   if (certificate === undefined) return { principal: ANONYMOUS };
   if (!certificate.isTrusted)

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { authenticate } from './authn.ts';
-import { authorize } from './authz.ts';
+import { createAuthorizer } from './authz.ts';
 import { ANONYMOUS, type Principal } from './principal.ts';
+import { DEFAULT_RBAC_OBJECTS } from './rbac/default-roles.ts';
+import { createPolicy } from './rbac/policy.ts';
 import { parseRequest } from './request.ts';
 
 const PRINCIPALS: Readonly<Record<string, Principal>> = {
@@ -13,19 +15,24 @@ const PRINCIPALS: Readonly<Record<string, Principal>> = {
   nobody: ANONYMOUS,
 };
 
+const { authorize } = createAuthorizer(createPolicy(DEFAULT_RBAC_OBJECTS));
+
 /** Who may do it; everybody else hears 403, and 401 without a credential. */
 const TABLE: readonly (readonly [string, string, readonly string[]])[] = [
   ['GET', '/healthz', ['admin', 'node', 'false node', 'user', 'nobody']],
   ['GET', '/livez', ['admin', 'node', 'false node', 'user', 'nobody']],
   ['GET', '/readyz', ['admin', 'node', 'false node', 'user', 'nobody']],
-  ['GET', '/version', ['admin', 'node', 'false node', 'user', 'nobody']],
+  ['GET', '/version', ['admin', 'node', 'false node', 'user']],
+  ['HEAD', '/version', ['admin', 'node', 'false node', 'user']],
   ['GET', '/tulle/v1/ca', ['admin', 'node', 'false node', 'user', 'nobody']],
   ['POST', '/tulle/v1/join', ['admin', 'node', 'false node', 'user', 'nobody']],
   ['POST', '/healthz', ['admin']],
   ['GET', '/tulle/v1/join', ['admin']],
   ['POST', '/tulle/v1/tokens', ['admin']],
   ['DELETE', '/tulle/v1/tokens/abcdef', ['admin']],
-  ['GET', '/healthz/secret', ['admin', 'node', 'false node', 'user']],
+  ['GET', '/healthz/secret', ['admin']],
+  ['GET', '/openid/v1/jwks', ['admin']],
+  ['GET', '/.well-known/openid-configuration', ['admin']],
   ['GET', '/metrics', ['admin']],
   ['GET', '/api', ['admin', 'node', 'false node', 'user']],
   ['GET', '/apis/tulle.dev/v1alpha1', ['admin', 'node', 'false node', 'user']],
@@ -49,6 +56,14 @@ const TABLE: readonly (readonly [string, string, readonly string[]])[] = [
   ['POST', '/api/v1/namespaces/default/events', ['admin', 'node']],
   ['DELETE', '/api/v1/namespaces/default/events/a', ['admin']],
   ['GET', '/apis/other.io/v1/services', ['admin']],
+  [
+    'POST',
+    '/apis/authentication.k8s.io/v1/selfsubjectreviews',
+    ['admin', 'node', 'false node', 'user'],
+  ],
+  ['POST', '/apis/authentication.k8s.io/v1/tokenreviews', ['admin']],
+  ['POST', '/apis/rbac.authorization.k8s.io/v1/clusterroles', ['admin']],
+  ['POST', '/api/v1/namespaces/default/serviceaccounts/default/token', ['admin']],
 ];
 
 for (const [method, target, allowed] of TABLE)
@@ -94,7 +109,6 @@ for (const [what, credentials, path] of [
     { certificate: { ...CERTIFICATE, commonNames: ['a', 'b'] } },
     '/api',
   ],
-  ['a token that is not for joining', { authorization: 'Bearer abc.def' }, '/api'],
   ['a password', { authorization: 'Basic YTpi' }, '/tulle/v1/join'],
 ] as const)
   test(`authenticate() refuses ${what}, and does not fall back to anonymous`, () => {
@@ -105,4 +119,10 @@ test('authenticate() hands on the token of who joins', () => {
   const { principal, joinToken } = authenticate({ authorization: 'Bearer a.b' }, '/tulle/v1/join');
   assert.equal(principal, ANONYMOUS);
   assert.equal(joinToken, 'a.b');
+});
+
+test('authenticate() hands on any other token to be checked, and takes nobody for its owner', () => {
+  const { principal, bearer } = authenticate({ authorization: 'Bearer a.b.c' }, '/api');
+  assert.equal(principal, ANONYMOUS);
+  assert.equal(bearer, 'a.b.c');
 });

@@ -4,24 +4,22 @@
  */
 
 import { unauthorized } from '#api/machinery/status.ts';
+import type { PolicyRule } from '#api/rbac/v1/rules.ts';
 import { ApiError } from '#lib/errors.ts';
 import { JOIN_PATH } from './authn.ts';
 import { qualifiedResource } from './errors.ts';
-import { ANONYMOUS, MASTERS_GROUP, nodeNameOf, type Principal } from './principal.ts';
-import type { PlainRequest, RequestInfo, ResourceRequest } from './request.ts';
+import { isAnonymous, isMaster, MASTERS_GROUP, nodeNameOf, type Principal } from './principal.ts';
+import type { RbacPolicy } from './rbac/policy.ts';
+import type { AccessRequest } from './rbac/rules.ts';
 
-/** Open to everyone, without a credential. */
+/** Open to everyone, without a credential: health, and what a machine needs to join. */
 const PUBLIC_PATHS: readonly (readonly [verb: string, path: string])[] = [
   ['get', '/healthz'],
   ['get', '/livez'],
   ['get', '/readyz'],
-  ['get', '/version'],
   ['get', '/tulle/v1/ca'],
   ['post', JOIN_PATH],
 ];
-
-/** Open to everyone who has a credential: what clients read to find their way. */
-const DISCOVERY_PATTERN = /^\/(api|apis|openapi|version|healthz|livez|readyz)(\/|$)/;
 
 const READ = ['get', 'list', 'watch'] as const;
 
@@ -59,36 +57,81 @@ export type Decision =
 
 const ALLOWED: Decision = { allowed: true };
 
-/** Decides over a request; a refusal holds the answer to give: 401 for who has shown no credential, else 403. */
-export function authorize(principal: Principal, request: RequestInfo): Decision {
-  if (principal.groups.includes(MASTERS_GROUP)) return ALLOWED;
-  const allowed =
-    request.type === 'plain'
-      ? mayUsePath(principal, request)
-      : nodeNameOf(principal) !== undefined && mayNode(request);
-  if (allowed) return ALLOWED;
-  if (principal === ANONYMOUS)
-    return {
-      allowed: false,
-      error: unauthorized('Unauthorized: this needs a client certificate of the cluster'),
-    };
-  return { allowed: false, error: refusal(principal, request) };
+/** Decides who may do what. */
+export interface Authorizer {
+  /** Decides over a request; a refusal holds the answer to give: 401 for who has shown no credential, else 403. */
+  authorize(principal: Principal, request: AccessRequest): Decision;
+  /** Decides, and says why. */
+  decide(principal: Principal, request: AccessRequest): { allowed: boolean; reason: string };
+  /** All that is allowed in a namespace (empty: everywhere), as rules. */
+  rulesOf(principal: Principal, namespace: string): readonly PolicyRule[];
 }
 
-function mayUsePath(principal: Principal, { verb, path }: PlainRequest): boolean {
+/** In this order: the masters' group, what is public, nodes, and then roles. Each can only allow. */
+export function createAuthorizer(policy: RbacPolicy): Authorizer {
+  const decide: Authorizer['decide'] = (principal, request) => {
+    if (isMaster(principal)) return { allowed: true, reason: `group "${MASTERS_GROUP}"` };
+    if (request.type === 'plain' && isPublic(request)) return { allowed: true, reason: 'public' };
+    if (request.type === 'resource' && nodeNameOf(principal) !== undefined && mayNode(request))
+      return { allowed: true, reason: 'node' };
+    const plainRead =
+      request.type === 'plain' && request.verb === 'head' ? { ...request, verb: 'get' } : request;
+    const by = policy.allows(principal, plainRead);
+    return by === undefined
+      ? { allowed: false, reason: '' }
+      : { allowed: true, reason: `RBAC: allowed by ${by}` };
+  };
+  return {
+    decide,
+    authorize(principal, request) {
+      if (decide(principal, request).allowed) return ALLOWED;
+      if (isAnonymous(principal))
+        return {
+          allowed: false,
+          error: unauthorized(
+            'Unauthorized: this needs a credential: a client certificate of the cluster or a token of a service account',
+          ),
+        };
+      return { allowed: false, error: refusal(principal, request) };
+    },
+    rulesOf: (principal, namespace) => [
+      ...(isMaster(principal) ? EVERYTHING : []),
+      ...(nodeNameOf(principal) === undefined ? [] : nodeRules()),
+      ...policy.rulesOf(principal, namespace),
+    ],
+  };
+}
+
+const EVERYTHING: readonly PolicyRule[] = [
+  { verbs: ['*'], apiGroups: ['*'], resources: ['*'] },
+  { verbs: ['*'], nonResourceURLs: ['*'] },
+];
+
+function isPublic({ verb, path }: { verb: string; path: string }): boolean {
   const isRead = verb === 'head' ? 'get' : verb;
-  if (PUBLIC_PATHS.some(([v, p]) => v === isRead && p === path)) return true;
-  return principal !== ANONYMOUS && isRead === 'get' && DISCOVERY_PATTERN.test(path);
+  return PUBLIC_PATHS.some(([v, p]) => v === isRead && p === path);
 }
 
-function mayNode(request: ResourceRequest): boolean {
+/** The same as RBAC's rules, for people to read. */
+function nodeRules(): PolicyRule[] {
+  return NODE_RULES.flatMap(({ verbs, resources }) =>
+    resources.map((qualified) => {
+      const [resource = '', ...group] = qualified.split('.');
+      return { verbs: [...verbs], apiGroups: [group.join('.')], resources: [resource] };
+    }),
+  );
+}
+
+type ResourceAccess = AccessRequest & { type: 'resource' };
+
+function mayNode(request: ResourceAccess): boolean {
   const { verb, subresource } = request;
   const resource = qualifiedResource(request) + (subresource === '' ? '' : `/${subresource}`);
   return NODE_RULES.some((rule) => rule.verbs.includes(verb) && rule.resources.includes(resource));
 }
 
 /** Upstream's wording, which people know how to read. */
-function refusal(principal: Principal, request: RequestInfo): ApiError {
+function refusal(principal: Principal, request: AccessRequest): ApiError {
   const user = `User ${JSON.stringify(principal.name)}`;
   if (request.type === 'plain')
     return new ApiError(

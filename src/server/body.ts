@@ -2,6 +2,7 @@
 import type { Http2ServerRequest } from 'node:http2';
 import { parseDocument } from 'yaml';
 import { badRequest, requestEntityTooLarge, unsupportedMediaType } from '#api/machinery/status.ts';
+import { decodeProtobufObject, type ProtobufObject } from '#api/protobuf/envelope.ts';
 import type { Clock } from '#lib/clock.ts';
 import { ApiError, explainError } from '#lib/errors.ts';
 import { MAX_BODY_READ_MS } from './limits.ts';
@@ -51,23 +52,50 @@ export function readBody(
   });
 }
 
+/** What a client sent, and what it should hear about it. */
+export interface Sent {
+  /** Any JSON value. */
+  readonly value: unknown;
+  readonly warnings: readonly string[];
+}
+
+/** As {@link decodeSent}, without the warnings. @returns any JSON value */
+export function decodeBody(body: Buffer, contentType: string | undefined): unknown {
+  return decodeSent(body, contentType).value;
+}
+
 /**
  * Decodes an object that a client sent.
- * @returns any JSON value
- * @throws ApiError 415 for a media type that is not understood, 400 for text that does not parse
+ * @throws ApiError 415 for a media type or a protobuf message that is not understood, 400 for what does not parse
  */
-export function decodeBody(body: Buffer, contentType: string | undefined): unknown {
+export function decodeSent(body: Buffer, contentType: string | undefined): Sent {
   const type = parseMediaTypes(contentType ?? JSON_TYPE)[0]?.type ?? '';
-  if (type === PROTOBUF_TYPE)
+  if (type === PROTOBUF_TYPE) return parseProtobuf(body);
+  if (type === JSON_TYPE) return { value: parseJson(body), warnings: [] };
+  if (type === YAML_TYPE || type === 'text/yaml' || type === 'application/x-yaml')
+    return { value: parseYaml(body), warnings: [] };
+  throw unsupportedMediaType(type, [JSON_TYPE, YAML_TYPE, PROTOBUF_TYPE]);
+}
+
+function parseProtobuf(body: Buffer): Sent {
+  let decoded: ProtobufObject;
+  try {
+    decoded = decodeProtobufObject(body);
+  } catch (cause) {
+    throw badRequest(`the body of the request is not valid protobuf: ${explainError(cause)}`);
+  }
+  if (decoded.kind === 'unknown-kind')
     throw new ApiError(
       415,
       'UnsupportedMediaType',
-      `this server does not read protobuf bodies (${PROTOBUF_TYPE}) yet; send ${JSON_TYPE} or ${YAML_TYPE}, for example with "kubectl apply -f"`,
+      `this server does not read ${decoded.name || 'such an object'} of "${decoded.apiVersion}" as protobuf; send ${JSON_TYPE} or ${YAML_TYPE}, for example with "kubectl apply -f"`,
     );
-  if (type === JSON_TYPE) return parseJson(body);
-  if (type === YAML_TYPE || type === 'text/yaml' || type === 'application/x-yaml')
-    return parseYaml(body);
-  throw unsupportedMediaType(type, [JSON_TYPE, YAML_TYPE]);
+  return {
+    value: decoded.object,
+    warnings: decoded.unknownFields.map(
+      (field) => `unknown protobuf field dropped: ${field}; send JSON to have it kept or refused`,
+    ),
+  };
 }
 
 export function parseJson(body: Buffer): unknown {

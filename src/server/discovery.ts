@@ -50,17 +50,23 @@ function describeResource(kind: KindDefinition): object {
     responseKind,
     scope: kind.namespaced ? 'Namespaced' : 'Cluster',
     singularResource: kind.singular,
-    verbs: OBJECT_VERBS,
+    verbs: kind.verbs ?? OBJECT_VERBS,
     ...(kind.shortNames.length === 0 ? {} : { shortNames: kind.shortNames }),
     ...(kind.categories.length === 0 ? {} : { categories: kind.categories }),
-    ...(kind.subresources.length === 0
+    ...(kind.subresources.length + (kind.ownSubresources?.length ?? 0) === 0
       ? {}
       : {
-          subresources: kind.subresources.map((subresource) => ({
-            subresource,
-            responseKind: subresource === 'scale' ? SCALE : responseKind,
-            verbs: STATUS_VERBS,
-          })),
+          subresources: [
+            ...kind.subresources.map((subresource) => ({
+              subresource,
+              responseKind: subresource === 'scale' ? SCALE : responseKind,
+              verbs: STATUS_VERBS,
+            })),
+            ...(kind.ownSubresources ?? []).map(({ name, ...rest }) => ({
+              subresource: name,
+              ...rest,
+            })),
+          ],
         }),
   };
 }
@@ -117,7 +123,7 @@ export function legacyResources(
         singularName: kind.singular,
         namespaced: kind.namespaced,
         kind: kind.kind,
-        verbs: OBJECT_VERBS,
+        verbs: kind.verbs ?? OBJECT_VERBS,
         ...(kind.shortNames.length === 0 ? {} : { shortNames: kind.shortNames }),
         ...(kind.categories.length === 0 ? {} : { categories: kind.categories }),
       },
@@ -127,6 +133,13 @@ export function legacyResources(
         namespaced: kind.namespaced,
         ...(subresource === 'scale' ? SCALE : { kind: kind.kind }),
         verbs: STATUS_VERBS,
+      })),
+      ...(kind.ownSubresources ?? []).map(({ name, responseKind, verbs }) => ({
+        name: `${kind.resource}/${name}`,
+        singularName: '',
+        namespaced: kind.namespaced,
+        ...responseKind,
+        verbs,
       })),
     ]),
   };

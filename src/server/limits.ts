@@ -8,8 +8,22 @@ export const MAX_JOIN_BODY_BYTES = 64 * 1024;
 export const MAX_HEADER_BYTES = 32 * 1024;
 /** From the first header to the last byte of the body: a client that trickles does not hold memory. */
 export const MAX_BODY_READ_MS = 30_000;
-/** Requests worked on at once, watches not counted: kube-apiserver's 400 + 200. The rest hears 429 and tries again. */
+/** Requests in the house at once, watches and heartbeats not counted: kube-apiserver's 400 + 200. The rest hears 429 and tries again. */
 export const MAX_REQUESTS_IN_FLIGHT = 600;
+/** Of these, one principal's: a third is left for others. */
+export const MAX_REQUESTS_PER_PRINCIPAL = 400;
+/** Requests of any kind, heartbeats too, before it is known whose they are: what memory is for. */
+export const MAX_REQUESTS_UNKNOWN = 2_000;
+/** Requests worked on at once, in units of cost. Enough writes to fill the groups that the store commits together. */
+export const WORK_SEATS = 200;
+/** Of these, one principal's: a newcomer finds a seat at once. */
+export const MAX_SEATS_PER_PRINCIPAL = 150;
+/** Of a list, in seats: eight of them at once, since each holds the one thread for as long as it takes. */
+export const LIST_COST = 25;
+/** Requests for leases and nodes' own status worked on at once, beside all others. Five thousand nodes renew 500 a second, in milliseconds each. */
+export const HEARTBEAT_SEATS = 64;
+/** A quarter of the minute after which clients give up. */
+export const MAX_QUEUE_WAIT_MS = 15_000;
 /** Watches of one user. An agent needs about ten; an administrator's name is shared by people, scripts and controllers. */
 export const MAX_WATCHES_PER_USER = 1_000;
 /** Watches in all. Each holds a socket or stream and a place in the store's history. */

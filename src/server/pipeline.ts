@@ -9,17 +9,25 @@ import type { Clock } from '#lib/clock.ts';
 import { ApiError, explainError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { authenticate } from './authn.ts';
-import { authorize } from './authz.ts';
+import type { Authorizer } from './authz.ts';
 import { readBody } from './body.ts';
 import { createCredentialsReader } from './credentials.ts';
 import { toApiError } from './errors.ts';
 import { type Answer, type Exchange, errorAnswer } from './exchange.ts';
-import { MAX_BODY_BYTES, MAX_REQUESTS_IN_FLIGHT, MAX_STALL_MS } from './limits.ts';
+import { createFairness } from './fairness.ts';
+import { impersonate } from './impersonation.ts';
+import { MAX_BODY_BYTES, MAX_REQUESTS_UNKNOWN, MAX_STALL_MS } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
+import type { Principal } from './principal.ts';
 import { parseRequest, type RequestInfo } from './request.ts';
 
 export interface PipelineOptions {
   readonly handle: (exchange: Exchange) => Promise<Answer>;
+  /** Settles when the server knows who may do what, and can work. */
+  readonly ready: Promise<void>;
+  readonly authorizer: Authorizer;
+  /** Whose a bearer token is. @throws ApiError 401 */
+  readonly checkBearer: (token: string) => Promise<Principal>;
   readonly metrics: ServerMetrics;
   readonly log: Logger;
   readonly clock: Clock;
@@ -36,6 +44,7 @@ const RETRY_AFTER_SECONDS = 1;
 export function createPipeline(options: PipelineOptions): RequestListener {
   let inFlight = 0;
   const credentials = createCredentialsReader(options.clock);
+  const fairness = createFairness(options.clock);
   return (request, response) => {
     const startedMs = options.clock.now();
     let info: RequestInfo | undefined;
@@ -45,17 +54,32 @@ export function createPipeline(options: PipelineOptions): RequestListener {
     response.on('error', (error) =>
       options.log.debug({ error: explainError(error) }, 'api server: an answer was not taken'),
     );
-    const serve = async (): Promise<Answer> => {
+    const serve = async (ended: DisposableStack): Promise<Answer> => {
       info = parseRequest(request.method, request.url);
       const isWatch = info.type === 'resource' && info.verb === 'watch';
-      if (!isWatch && inFlight > MAX_REQUESTS_IN_FLIGHT)
+      if (!isWatch && inFlight > MAX_REQUESTS_UNKNOWN)
         throw tooManyRequests(
-          `${MAX_REQUESTS_IN_FLIGHT} requests are being worked on; please try again later`,
+          `${MAX_REQUESTS_UNKNOWN} requests are being worked on; please try again later`,
           RETRY_AFTER_SECONDS,
         );
-      const { principal, joinToken } = authenticate(credentials.of(request), info.path);
-      const decision = authorize(principal, info);
+      await options.ready;
+      const shown = authenticate(credentials.of(request), info.path);
+      const { joinToken } = shown;
+      const self =
+        shown.bearer === undefined ? shown.principal : await options.checkBearer(shown.bearer);
+      // The share is that of who asks, whoever he acts as.
+      ended.defer(fairness.enter(self, info));
+      const principal = impersonate(self, request.headers, options.authorizer);
+      const decision = options.authorizer.authorize(principal, info);
       if (!decision.allowed) throw decision.error;
+      const readWhole = (maxBytes = MAX_BODY_BYTES) =>
+        readBody(request, { maxBytes, clock: options.clock });
+      // Read before a seat is taken: a client that trickles keeps nobody from working.
+      const sent =
+        info.type === 'resource' && !isWatch && mayHaveBody(request)
+          ? await readWhole()
+          : undefined;
+      ended.defer(await fairness.turn(self, info));
       return await options.handle({
         info,
         method: request.method,
@@ -67,14 +91,15 @@ export function createPipeline(options: PipelineOptions): RequestListener {
         get signal() {
           return AbortSignal.any([gone.signal, options.stopping]);
         },
-        body: (maxBytes = MAX_BODY_BYTES) => readBody(request, { maxBytes, clock: options.clock }),
+        body: async (maxBytes) => sent ?? (await readWhole(maxBytes)),
       });
     };
     const run = async () => {
       inFlight++;
       let answer: Answer;
       try {
-        answer = await serve();
+        using ended = new DisposableStack();
+        answer = await serve(ended);
       } catch (error) {
         answer = refuse(error, request, options);
       } finally {
@@ -88,6 +113,10 @@ export function createPipeline(options: PipelineOptions): RequestListener {
       response.destroy();
     });
   };
+}
+
+function mayHaveBody({ method }: Http2ServerRequest): boolean {
+  return method !== 'GET' && method !== 'HEAD';
 }
 
 function refuse(error: unknown, request: Http2ServerRequest, options: PipelineOptions): Answer {

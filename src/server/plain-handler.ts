@@ -17,17 +17,13 @@ import { answerHealth, type HealthCheck, isHealthPath } from './health.ts';
 import { MAX_JOIN_BODY_BYTES } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
 import { JSON_TYPE, wantsAggregatedDiscovery } from './negotiation.ts';
-import type { OpenApiDocuments } from './openapi.ts';
+import { emptyOpenApiV2, OPENAPI_V2_TYPE, type OpenApiDocuments } from './openapi.ts';
 import type { TokenCall } from './pki/tokens.ts';
 import type { PlainRequest } from './request.ts';
 
 export const CA_PATH = '/tulle/v1/ca';
-/**
- * kubectl asks for version 2, in protobuf, when a file holds a `List`, and fails without it. Its empty document is no
- * bytes: it describes no kind, so kubectl leaves checking the items to the server.
- */
+/** kubectl asks for version 2, in protobuf, when a file holds a `List`, and fails without it. */
 const OPENAPI_V2_PATH = '/openapi/v2';
-const OPENAPI_V2_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
 const TOKENS_PATH = '/tulle/v1/tokens';
 
 /** What a node sends to join, with the bearer token it showed. */
@@ -49,6 +45,8 @@ export interface PlainHandlerOptions {
   readonly joinHandler: (call: JoinCall) => Promise<object>;
   readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   readonly caHandler: () => Promise<string>;
+  /** How others check tokens of service accounts. */
+  readonly tokenKeys: { configuration(): object; keys(): object };
 }
 
 /** The version of Kubernetes whose protocol this server speaks, in the form that clients parse. */
@@ -86,6 +84,10 @@ export async function handlePlain(
     return await answerHealth(info, checks, options.onFailedCheck);
   }
   if (info.path === '/version') return json(200, VERSION);
+  if (info.path === '/.well-known/openid-configuration')
+    return json(200, options.tokenKeys.configuration());
+  if (info.path === '/openid/v1/jwks')
+    return { ...json(200, options.tokenKeys.keys()), contentType: 'application/jwk-set+json' };
   if (info.path === '/metrics') return await figures(options);
   return openApi(info, options) ?? discovery(exchange, options);
 }
@@ -128,9 +130,14 @@ async function figures({ metrics }: PlainHandlerOptions): Promise<Answer> {
 }
 
 function openApi(info: PlainRequest, { openApi }: PlainHandlerOptions): Answer | undefined {
-  if (info.path === OPENAPI_V2_PATH)
-    return { type: 'text', status: 200, contentType: OPENAPI_V2_TYPE, text: '' };
   if (info.path === '/openapi/v3') return json(200, openApi.index);
+  if (info.path === OPENAPI_V2_PATH)
+    return {
+      type: 'text',
+      status: 200,
+      contentType: OPENAPI_V2_TYPE,
+      text: emptyOpenApiV2(VERSION.gitVersion),
+    };
   if (!info.path.startsWith('/openapi/v3/')) return undefined;
   const document = openApi.documents.get(info.path.slice('/openapi/v3/'.length));
   if (document === undefined) throw pathNotFound();

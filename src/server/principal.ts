@@ -2,6 +2,10 @@
 export interface Principal {
   readonly name: string;
   readonly groups: readonly string[];
+  /** Tells users of one name apart over time; certificates have none. */
+  readonly uid?: string;
+  /** What the credential says beside that. */
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
 }
 
 export const ANONYMOUS: Principal = {
@@ -18,6 +22,16 @@ export const SERVER_PRINCIPAL: Principal = {
 export const MASTERS_GROUP = 'system:masters';
 export const NODES_GROUP = 'system:nodes';
 const NODE_USER_PREFIX = 'system:node:';
+
+/** True for who may do everything, whatever roles say: so that no mistake in them locks everybody out. */
+export function isMaster(principal: Principal): boolean {
+  return principal.groups.includes(MASTERS_GROUP);
+}
+
+/** True for who has shown no credential. */
+export function isAnonymous(principal: Principal): boolean {
+  return principal.name === ANONYMOUS.name;
+}
 
 /** @returns the node's name if the principal is a node's agent */
 export function nodeNameOf(principal: Principal): string | undefined {

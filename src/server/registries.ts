@@ -41,11 +41,13 @@ export interface RegistriesOptions {
   readonly createUid: () => string;
   /** A number in [0, 1). */
   readonly random: () => number;
+  /** Admission that decides who may, before all other. */
+  readonly guards?: readonly AdmissionPlugin[];
 }
 
 export function createRegistries(options: RegistriesOptions): Registries {
-  const { kinds, configuration, ...context } = options;
-  const plugins = createPlugins(configuration, options.random);
+  const { kinds, configuration, guards = [], ...context } = options;
+  const plugins = [...guards, ...createPlugins(configuration, options.random)];
   const create = (kind: KindDefinition) => createResourceRegistry(kind, { ...context, plugins });
   const fixed = kinds.map(create);
   let all = fixed;

@@ -3,7 +3,7 @@ import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import { isObject, type JsonObject } from '#api/machinery/json.ts';
 import { badRequest } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
-import { decodeBody } from './body.ts';
+import { decodeBody, decodeSent } from './body.ts';
 import { headerOf } from './exchange.ts';
 import { readFieldManager } from './field-manager.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
@@ -16,8 +16,9 @@ export async function readObject(
 ): Promise<{ object: KubeObject; warnings: readonly string[] }> {
   const { exchange, kind, info } = call;
   const mode = parseFieldValidation(info.query.get('fieldValidation'));
-  const sent = decodeBody(await exchange.body(), headerOf(exchange.headers, 'content-type'));
-  return checkFields(kind, asObject(kind, sent), mode);
+  const sent = decodeSent(await exchange.body(), headerOf(exchange.headers, 'content-type'));
+  const { object, warnings } = checkFields(kind, asObject(kind, sent.value), mode);
+  return { object, warnings: [...sent.warnings, ...warnings] };
 }
 
 /** An object of this kind, as far as can be said without looking at its fields. */

@@ -206,7 +206,7 @@ test('bad requests are answered with a Status that says what is wrong', async ()
     ['POST', CONFIG_MAPS, { body: '[]' }, 400, /must be a ConfigMap object/],
     ['POST', CONFIG_MAPS, { body: { kind: 'Secret' } }, 400, /this URL takes a \\"ConfigMap\\"/],
     ['POST', CONFIG_MAPS, { body: { ...configMap('a'), data: { a: 1 } } }, 400, /data\[a\]/],
-    ['POST', CONFIG_MAPS, { body: 'x', headers: protobuf }, 415, /does not read protobuf bodies/],
+    ['POST', CONFIG_MAPS, { body: 'x', headers: protobuf }, 400, /does not begin with/],
     [
       'POST',
       CONFIG_MAPS,

@@ -3,12 +3,17 @@ import { randomUUID } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
 import type { KindDefinition } from '#api/kind.ts';
+import { unauthorized } from '#api/machinery/status.ts';
+import { CLUSTER_ROLE } from '#api/rbac/v1/role.ts';
 import { KINDS } from '#api/registry.ts';
+import { REVIEW_KINDS } from '#api/review-kinds.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
+import { createRbacEscalation } from './admission/rbac-escalation.ts';
 import { startApiEndpoints } from './api-endpoints.ts';
+import { type Authorizer, createAuthorizer } from './authz.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import { startCustomResources } from './custom-resources.ts';
@@ -22,9 +27,20 @@ import { createOpenApiDocuments } from './openapi.ts';
 import { createPipeline } from './pipeline.ts';
 import type { TokenCall } from './pki/tokens.ts';
 import { handlePlain, type JoinCall, type PlainHandlerOptions, VERSION } from './plain-handler.ts';
+import { startAggregation, syncAggregation } from './rbac/aggregation.ts';
+import { bootstrapRbac } from './rbac/bootstrap.ts';
+import { followPolicy } from './rbac/policy.ts';
 import { createRegistries, type Registries } from './registries.ts';
 import type { PlainRequest, ResourceRequest } from './request.ts';
 import { handleResource } from './resource-handler.ts';
+import { handleReview } from './reviews/reviews.ts';
+import {
+  createServiceAccountTokens,
+  jsonWebKeys,
+  openIdConfiguration,
+  type ServiceAccountTokens,
+} from './tokens/service-account-tokens.ts';
+import { createSigningKey, type SigningKey } from './tokens/signing-key.ts';
 
 export type { JoinCall } from './plain-handler.ts';
 
@@ -37,6 +53,8 @@ export interface ApiServerOptions {
     readonly serverKeyPem: string;
     /** Client certificates of these authorities are believed. */
     readonly caCertificatesPem: readonly string[];
+    /** Signs tokens of service accounts; without one they hold as long as this process lives. */
+    readonly signingKey?: SigningKey;
   };
   /** Port 0 takes any free one. */
   readonly listen: { readonly host: string; readonly port: number };
@@ -75,6 +93,15 @@ export interface ApiServer extends AsyncDisposable {
 export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const { store, configuration, log, clock = systemClock } = options;
   checkConfiguration(configuration);
+  await using cleanup = new AsyncDisposableStack();
+  const policy = cleanup.use(followPolicy({ store, log, clock }));
+  const authorizer = createAuthorizer(policy);
+  const tokens = createServiceAccountTokens({
+    store,
+    key: options.pki.signingKey ?? createSigningKey(),
+    issuer: `https://kubernetes.default.svc.${configuration.clusterDomain}`,
+    clock,
+  });
   const registries = createRegistries({
     kinds: KINDS,
     store,
@@ -82,12 +109,12 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     configuration,
     createUid: randomUUID,
     random: Math.random,
+    guards: [createRbacEscalation(authorizer)],
   });
   const metrics = createServerMetrics(store, ({ group, resource }) =>
     registries.kinds.some((kind) => kind.group === group && kind.resource === resource),
   );
   const stopping = new AbortController();
-  await using cleanup = new AsyncDisposableStack();
   // The port is taken before anything is written: a second server on this machine fails here and has changed nothing.
   let address = { host: options.listen.host, port: options.listen.port };
   const handle = createHandler(options, {
@@ -96,6 +123,8 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     clock,
     stopping: stopping.signal,
     serverAddress: () => hostAndPort(address),
+    authorizer,
+    tokens,
   });
   let ready: () => void = () => {};
   const bootstrapped = new Promise<void>((resolve) => {
@@ -110,9 +139,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       clientCaPem: options.pki.caCertificatesPem,
       log,
       onRequest: createPipeline({
-        handle: async (exchange) => {
-          await bootstrapped;
-          return await handle(exchange);
+        handle,
+        ready: bootstrapped,
+        authorizer,
+        checkBearer: async (token) => {
+          const verdict = await tokens.check(token);
+          if (verdict.kind === 'valid') return verdict.principal;
+          throw unauthorized(`Unauthorized: the bearer token is not accepted: ${verdict.why}`);
         },
         metrics,
         log,
@@ -146,7 +179,12 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       }),
     );
   cleanup.use(await startCustomResources({ store, registries, log, clock }));
+  const clusterRoles = registries.of(CLUSTER_ROLE);
+  await bootstrapRbac({ registryOf: (kind) => registries.of(kind) });
+  await syncAggregation({ store, clusterRoles });
+  await policy.reload();
   ready();
+  cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
@@ -167,6 +205,8 @@ interface Parts {
   readonly clock: Clock;
   readonly stopping: AbortSignal;
   readonly serverAddress: () => string;
+  readonly authorizer: Authorizer;
+  readonly tokens: ServiceAccountTokens;
 }
 
 function createHandler(
@@ -183,15 +223,21 @@ function createHandler(
     watchSlots: createWatchSlots(),
     random: Math.random,
   };
+  const { tokens } = parts;
+  const reviews = { authorizer: parts.authorizer, tokens, clock };
+  const withReviews = rememberOne((kinds: readonly KindDefinition[]) => [
+    ...kinds,
+    ...REVIEW_KINDS,
+  ]);
   const openApi = rememberOne((kinds: readonly KindDefinition[]) =>
     createOpenApiDocuments(kinds, VERSION.gitVersion),
   );
   const plain: PlainHandlerOptions = {
     get kinds() {
-      return registries.kinds;
+      return withReviews(registries.kinds);
     },
     get openApi() {
-      return openApi(registries.kinds);
+      return openApi(withReviews(registries.kinds));
     },
     checks: createHealthChecks({ store, isStopping: () => stopping.aborted }),
     onFailedCheck: (check, why) => log.warn({ check, why }, 'api server: a health check failed'),
@@ -200,11 +246,17 @@ function createHandler(
     joinHandler: options.joinHandler,
     ...(options.tokenHandler === undefined ? {} : { tokenHandler: options.tokenHandler }),
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
+    tokenKeys: {
+      configuration: () => openIdConfiguration(tokens.issuer, `https://${parts.serverAddress()}`),
+      keys: () => jsonWebKeys(tokens.key),
+    },
   };
-  return async (exchange) =>
-    exchange.info.type === 'resource'
-      ? await handleResource(exchange as Exchange<ResourceRequest>, resources)
-      : await handlePlain(exchange as Exchange<PlainRequest>, plain);
+  return async (exchange) => {
+    if (exchange.info.type === 'plain')
+      return await handlePlain(exchange as Exchange<PlainRequest>, plain);
+    const about = exchange as Exchange<ResourceRequest>;
+    return await (handleReview(about, reviews) ?? handleResource(about, resources));
+  };
 }
 
 /** Calls again only for another argument than the last. */

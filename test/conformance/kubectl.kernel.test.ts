@@ -439,13 +439,6 @@ test('kubectl explain shows the fields of a kind', { skip }, async () => {
   assert.match(await kubectlFails('explain', 'service.spec.nothing'), /does not exist/);
 });
 
-test('kubectl create of what only protobuf can say is refused with what to do', {
-  skip,
-}, async () => {
-  const error = await kubectlFails('create', 'namespace', 'protobuf');
-  assert.match(error, /does not read protobuf bodies .* "kubectl apply -f"/);
-});
-
 test('kubectl with a credential that does not hold is told so', { skip }, async () => {
   const { status, stderr } = await run(['get', 'nodes'], {
     KUBECONFIG: join(home, 'stranger'),

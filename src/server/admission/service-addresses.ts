@@ -157,7 +157,13 @@ export function normalize(spec: ServiceSpec, old: ServiceSpec | undefined): Serv
     if (!named && !listed) {
       if (old.clusterIP !== undefined) next.clusterIP = old.clusterIP;
       if (old.clusterIPs !== undefined) next.clusterIPs = [...old.clusterIPs];
-    }
+    } else if (
+      next.clusterIP !== undefined &&
+      next.clusterIP !== old.clusterIP &&
+      sameJson(next.clusterIPs, old.clusterIPs)
+    )
+      // A patch of the one field only: what it asks for is for validation to refuse, not for us to undo.
+      next.clusterIPs = [next.clusterIP, ...(next.clusterIPs?.slice(1) ?? [])];
     if (next.ipFamilies === undefined && old.ipFamilies !== undefined)
       next.ipFamilies = [...old.ipFamilies];
     if (next.ipFamilyPolicy === undefined && old.ipFamilyPolicy !== undefined)

@@ -41,6 +41,13 @@ export const SERVICE_ACCOUNT: KindDefinition<ServiceAccount> = {
   shortNames: ['sa'],
   categories: [],
   subresources: [],
+  ownSubresources: [
+    {
+      name: 'token',
+      responseKind: { group: 'authentication.k8s.io', version: 'v1', kind: 'TokenRequest' },
+      verbs: ['create'],
+    },
+  ],
   schema: SCHEMA,
   setDefaults: (object) => object,
   validate: (object) => validateMeta(object.metadata, { namespaced: true }),
