@@ -54,7 +54,6 @@ import { PRIORITY, type SetElement } from '#wire/nftables/objects.ts';
 import {
   addressProtocolPort,
   concat,
-  hostU32,
   ifnameBytes,
   portBytes,
   prefixBounds,
@@ -71,6 +70,7 @@ export const RESTRICTED_FRONTENDS = 'restricted-frontends';
 export const ALLOWED_SOURCES = 'allowed-sources';
 export const AFFINITY = 'affinity';
 export const AFFINITY_ENDPOINTS = 'affinity-endpoints';
+export const OUTSIDE_AFFINITY_ENDPOINTS = 'outside-affinity-endpoints';
 export const CLUSTER_IPS = 'cluster-ips';
 export const SERVICE_NETWORKS = 'service-networks';
 export const HAIRPIN = 'hairpin';
@@ -143,7 +143,8 @@ export function serviceSets(family: 'ip' | 'ip6', options: { affinity: boolean }
             ...{ set: AFFINITY, key: [address, ...frontend], data: target },
             ...{ dynamic: true, timeout: true, size: MAX_AFFINITY_CLIENTS },
           },
-          { set: AFFINITY_ENDPOINTS, key: [...frontend, ...target, 'mark' as const] },
+          { set: AFFINITY_ENDPOINTS, key: [...frontend, ...target] },
+          { set: OUTSIDE_AFFINITY_ENDPOINTS, key: [...frontend, ...target] },
         ]
       : []),
   ];
@@ -231,7 +232,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
  * A chain that chooses a slot and translates. With affinity the first rule takes the endpoint that the client had, if
  * the frontend still has it; the second remembers a new one; the third is for when the memory is full.
  *
- * Registers, one or for IPv6 four per address: `saddr . daddr . proto . dport . target address . target port . side`
+ * Registers, one or for IPv6 four per address: `saddr . daddr . proto . dport . target address . target port`
  */
 export function balanceChain(family: 'ip' | 'ip6', spec: ChainSpec): ChainContent {
   const { saddr, daddr } = family === 'ip' ? ip : ip6;
@@ -265,8 +266,10 @@ export function balanceChain(family: 'ip' | 'ip6', spec: ChainSpec): ChainConten
   const remembered: Expression[] = [
     ...key.expressions,
     { kind: 'lookup', set: AFFINITY, from: 0, to: target },
-    { kind: 'immediate', data: sideBytes(spec.isOutside), to: port + 1 },
-    { kind: 'lookup', set: AFFINITY_ENDPOINTS, from: frontend },
+    {
+      ...{ kind: 'lookup', from: frontend },
+      set: spec.isOutside ? OUTSIDE_AFFINITY_ENDPOINTS : AFFINITY_ENDPOINTS,
+    },
   ];
   return {
     name,
@@ -301,11 +304,11 @@ export function elementsOf(set: string, frontend: Frontend): Iterable<SetElement
     case ALLOWED_SOURCES:
       return sources?.map((range) => sourceElement(key(), range)) ?? [];
     case AFFINITY_ENDPOINTS:
-      if (frontend.affinitySeconds === undefined) return [];
-      return [
-        ...sideElements(key(), inside, false),
-        ...(isDivided ? sideElements(key(), outside, true) : []),
-      ];
+      return frontend.affinitySeconds === undefined ? [] : memberElements(key(), inside);
+    case OUTSIDE_AFFINITY_ENDPOINTS:
+      return frontend.affinitySeconds === undefined || !isDivided
+        ? []
+        : memberElements(key(), outside);
     default:
       return [];
   }
@@ -328,6 +331,7 @@ export const FRONTEND_SETS = [
   RESTRICTED_FRONTENDS,
   ALLOWED_SOURCES,
   AFFINITY_ENDPOINTS,
+  OUTSIDE_AFFINITY_ENDPOINTS,
 ] as const;
 
 export function clusterIpElement(address: Ip): SetElement {
@@ -361,14 +365,10 @@ function slotElements(frontend: Uint8Array, choice: Choice, firstSlot: number): 
   });
 }
 
-function sideElements(frontend: Uint8Array, choice: Choice, isOutside: boolean): SetElement[] {
+function memberElements(frontend: Uint8Array, choice: Choice): SetElement[] {
   return [...new Set(choice.slots)].map((target) => ({
-    key: concat([frontend, targetBytes(target), sideBytes(isOutside)]),
+    key: concat([frontend, targetBytes(target)]),
   }));
-}
-
-function sideBytes(isOutside: boolean): Uint8Array {
-  return hostU32(isOutside ? 1 : 0);
 }
 
 function sourceElement(frontend: Uint8Array, range: Cidr): SetElement {
