@@ -39,6 +39,7 @@ export interface AgentOptions {
   kubeconfig: string | undefined;
   nodeName: string | undefined;
   nodeIp: Ip | undefined;
+  nodePortAddresses: Cidr[];
   zone: string | undefined;
   clusterDomain: string;
   cniBinDirectory: string;
@@ -58,8 +59,17 @@ const SERVER_KEYS = [
   ...['clusterSecretFile', 'logLevel'],
 ];
 const AGENT_KEYS = [
-  ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp', 'zone'],
-  ...['clusterDomain', 'cniBinDir', 'cniConfDir', 'upstreamDns', 'statusAddress', 'logLevel'],
+  ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
+  ...[
+    'nodePortAddresses',
+    'zone',
+    'clusterDomain',
+    'cniBinDir',
+    'cniConfDir',
+    'upstreamDns',
+    'statusAddress',
+    'logLevel',
+  ],
 ];
 /** Kubernetes' own choices, so that what people have written down elsewhere holds here. */
 const DEFAULT_POD_CIDR = '10.244.0.0/16';
@@ -148,6 +158,7 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
     kubeconfig,
     nodeName,
     nodeIp: address(get.text('nodeIp'), '--node-ip'),
+    nodePortAddresses: cidrs(get.list('nodePortAddresses', []), '--node-port-addresses'),
     zone: get.text('zone'),
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     cniBinDirectory: get.text('cniBinDir') ?? '/opt/cni/bin',

@@ -86,6 +86,10 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--kubeconfig <file>', 'inside a Kubernetes cluster: instead of --server and --token')
     .option('--node-name <name>', 'default: the host name')
     .option('--node-ip <address>', 'address on the underlay (default: of the route to the server)')
+    .option(
+      '--node-port-addresses <cidr...>',
+      'where node ports are open: addresses of this node in these prefixes (default: its own)',
+    )
     .option('--zone <name>', 'failure zone of this node')
     .option('--data-dir <dir>', 'default: /var/lib/tulle/agent')
     .option('--cluster-domain <domain>', 'default: cluster.local')

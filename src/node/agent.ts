@@ -17,10 +17,11 @@ import type { ApiClient } from '#client/port.ts';
 import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, isNotFound, UserError } from '#lib/errors.ts';
-import { type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
+import { type Cidr, type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4, NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
@@ -37,6 +38,8 @@ import { readNodeFacts } from './registration/facts.ts';
 import type { ComponentHealth } from './registration/plan.ts';
 import { Registration } from './registration/registration.ts';
 import { Ruleset } from './ruleset.ts';
+import { Connections } from './services/connections.ts';
+import { chooseNodePortAddresses } from './services/node-addresses.ts';
 import { SERVICES_PART, Services } from './services/services.ts';
 import { startStatusServer } from './status-server.ts';
 
@@ -46,6 +49,7 @@ export interface AgentComponents {
   readonly stack: NetworkStack;
   readonly openStack: OpenNetworkStack;
   readonly nftables: Nftables;
+  readonly conntrack: Conntrack;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -56,6 +60,8 @@ export interface AgentInit {
   readonly nodeName: string;
   /** Address on the underlay. */
   readonly nodeIp: Ip;
+  /** Prefixes of the addresses on which node ports are open; none: the node's own address of each family. */
+  readonly nodePortNetworks: readonly Cidr[];
   readonly zone: string | undefined;
   readonly version: string;
   readonly clusterDomain: string;
@@ -162,16 +168,31 @@ export async function startAgent(
   health.add('DNSReady', () => dnsHealth(dns));
 
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
-  const balancer = started.use(
+  const connections = started.use(
+    new Connections({ conntrack: components.conntrack, services: () => balancer, log }),
+  );
+  const nodePortAddresses = () =>
+    chooseNodePortAddresses(stack.addresses.list(), [init.nodeIp], init.nodePortNetworks);
+  const balancer: Services = started.use(
     new Services(
-      { rulesets, services, slices, log },
-      { node: { nodeName: init.nodeName, zone: init.zone }, skipAddresses: dnsServiceIps },
+      { rulesets, services, slices, log, onEndpointsLost: () => connections.trigger() },
+      {
+        node: { nodeName: init.nodeName, zone: init.zone },
+        skipAddresses: dnsServiceIps,
+        nodePortAddresses,
+      },
     ),
+  );
+  started.defer(
+    stack.watch((event) => {
+      if (event.type === 'address' || event.type === 'overrun') balancer.nodeChanged();
+    }),
   );
   await Promise.all([masquerade.start(), balancer.start()]);
   health.add('ServicesReady', () => {
     const { ready, frontends, endpoints, problems } = balancer.status();
-    const wrong = [...problems, ...(masquerade.problem === undefined ? [] : [masquerade.problem])];
+    const failures = [masquerade.problem, connections.problem];
+    const wrong = [...problems, ...failures.filter((it) => it !== undefined)];
     const message =
       wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
     return { ready: ready && masquerade.problem === undefined, message };

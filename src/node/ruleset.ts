@@ -7,8 +7,10 @@
  *
  * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit) the next
  * commit deletes the table and makes it anew **in one transaction**: packets see the old rules or the new ones,
- * never none. Connections live on, because conntrack keeps their translation.
+ * never none. Connections live on, because conntrack keeps their translation, and so does what packets have written
+ * into dynamic sets. Where there is no table yet, it is filled in several transactions before the last makes it seen.
  */
+import { KernelError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Nftables, RulesetEvent } from '#linux/nftables/port.ts';
@@ -32,7 +34,17 @@ export interface ChainContent {
 }
 
 /** A set or map without its table. */
-export type SetContent = Omit<NftSet, keyof TableRef>;
+export interface SetContent extends Omit<NftSet, keyof TableRef> {
+  /** For a large set: the feature itself holds what must be in it, and there is no second copy here. */
+  readonly source?: ElementSource;
+}
+
+/** Gives all elements of a set, whenever the table is made anew. */
+export interface ElementSource {
+  /** How many {@link elements} gives now. */
+  count(): number;
+  elements(): Iterable<SetElement>;
+}
 
 /** What one feature wants in the table, elements aside. */
 export interface RulesetPart {
@@ -42,6 +54,13 @@ export interface RulesetPart {
 
 const EMPTY_PART: RulesetPart = { sets: [], chains: [] };
 type ChainOperations = ReturnType<typeof inTable>['chain'];
+/** A set with a source is made for at least so many elements, and for twice as many as it has. */
+const MIN_CAPACITY = 1024;
+/**
+ * The first load is cut into transactions of so many elements: a transaction holds the kernel's nftables lock, and
+ * its memory, until it ends.
+ */
+const MAX_ELEMENTS_PER_TRANSACTION = 50_000;
 /** A program that fights for our table gets at most so many answers a second. */
 const MIN_REPAIR_INTERVAL_MS = 10;
 
@@ -58,6 +77,8 @@ export class Ruleset implements AsyncDisposable {
     { add: Map<string, SetElement>; remove: Map<string, SetElement> }
   >();
   readonly #stagedParts = new Map<string, RulesetPart>();
+  /** Sets with a source: how full they are, and the changes for the next commit. */
+  readonly #sourced = new Map<string, SourcedSet>();
   readonly #repairs: SyncLoop;
   readonly #awaited: Set<string>;
   readonly #stopWatch: () => void;
@@ -104,6 +125,26 @@ export class Ruleset implements AsyncDisposable {
     for (const element of change.add ?? []) staged.add.set(keyOf(element), element);
   }
 
+  /** True if the next commit asks the sources for all their elements: what is changed until then need not be told. */
+  get willAskSources(): boolean {
+    return this.#unknown;
+  }
+
+  /**
+   * Stages the changes of a set with a source. They must be right: `remove` is in the set, `add` is not or is removed.
+   * Nothing is noted while {@link willAskSources}.
+   */
+  change(
+    set: string,
+    change: { add?: readonly SetElement[]; remove?: readonly SetElement[] },
+  ): void {
+    if (this.#unknown) return;
+    const sourced = this.#sourced.get(set) ?? { count: 0, capacity: 0, add: [], remove: [] };
+    this.#sourced.set(set, sourced);
+    for (const element of change.remove ?? []) sourced.remove.push(element);
+    for (const element of change.add ?? []) sourced.add.push(element);
+  }
+
   /** Makes the set hold exactly these elements. Costs as much as the set is large. */
   stageAll(set: string, elements: readonly SetElement[]): void {
     const wanted = new Map(elements.map((element) => [keyOf(element), element]));
@@ -121,17 +162,19 @@ export class Ruleset implements AsyncDisposable {
    */
   commit(): void {
     if (this.#awaited.size > 0) return;
-    const operations = this.#unknown ? undefined : this.#changes();
+    const operations = this.#unknown || this.#outgrown() ? undefined : this.#changes();
     this.#absorb();
     if (operations?.length === 0) return;
     this.#unknown = true;
-    this.#nftables.commit(operations ?? this.#everything());
+    if (operations !== undefined) this.#nftables.commit(operations);
+    else this.#makeAnew();
     this.#unknown = false;
   }
 
   status(): { inSync: boolean; repairs: number; elements: number } {
     let elements = 0;
     for (const set of this.#elements.values()) elements += set.size;
+    for (const { count } of this.#sourced.values()) elements += count;
     return { inSync: !this.#unknown, repairs: this.#repairCount, elements };
   }
 
@@ -171,8 +214,7 @@ export class Ruleset implements AsyncDisposable {
     const rules: Operation[] = [];
     for (const [name, part] of this.#stagedParts) {
       const old = this.#parts.get(name) ?? EMPTY_PART;
-      for (const { set: name, ...content } of setsMissingIn(old, part))
-        operations.push(set.add(name, content));
+      for (const content of setsMissingIn(old, part)) operations.push(this.#addSet(content, 0));
       const oldChains = new Map(old.chains.map((content) => [content.name, content]));
       for (const content of part.chains) {
         const was = oldChains.get(content.name);
@@ -195,31 +237,99 @@ export class Ruleset implements AsyncDisposable {
       if (out.length > 0) operations.push(elements.delete(name, out));
       if (add.size > 0) operations.push(elements.add(name, [...add.values()]));
     }
+    for (const [name, { add, remove }] of this.#sourced) {
+      if (remove.length > 0) operations.push(elements.delete(name, [...remove]));
+      if (add.length > 0) operations.push(elements.add(name, [...add]));
+    }
     return [...operations, ...rules, ...last];
   }
 
-  /** The mirror as one transaction that replaces the table, whatever it was. */
-  #everything(): Operation[] {
-    const { table, set, chain, rule, elements } = this.#table;
-    const parts = [...this.#parts.values()];
-    const chains = parts.flatMap((part) => part.chains);
-    return [
-      table.add(),
-      table.delete(),
+  /** True if a set with a source has no room for what is staged: then the table is made anew, with larger sets. */
+  #outgrown(): boolean {
+    return [...this.#sourced.values()].some(
+      // What is removed leaves only when the transaction ends.
+      ({ count, capacity, add }) => capacity > 0 && count + add.length > capacity,
+    );
+  }
+
+  /**
+   * Brings the kernel's table, whatever it is, to what it should be. If there is none yet, in several transactions:
+   * no packet sees anything of it before the base chains come in the last.
+   */
+  #makeAnew(): void {
+    const { table, chain, rule, elements } = this.#table;
+    const { family, table: name } = this.#table.ref;
+    const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
+    const remembered = exists ? this.#dynamicElements() : [];
+    const sets = [...this.#parts.values()].flatMap((part) => part.sets);
+    const chains = [...this.#parts.values()].flatMap((part) => part.chains);
+    const base = chains.filter((content) => content.base !== undefined);
+    const others = chains.filter((content) => content.base === undefined);
+    const rulesOf = (content: ChainContent) =>
+      content.rules.map(({ expressions, comment }) =>
+        rule.add(content.name, expressions, comment === undefined ? {} : { comment }),
+      );
+    this.#sourced.clear();
+    const head = [
+      ...(exists ? [table.delete()] : []),
       table.add({ comment: 'owned by tulle: changes by others are undone' }),
-      ...parts
-        .flatMap((part) => part.sets)
-        .map(({ set: name, ...content }) => set.add(name, content)),
-      ...chains.map((content) => addChain(chain, content)),
-      ...[...this.#elements]
-        .filter(([, content]) => content.size > 0)
-        .map(([name, content]) => elements.add(name, [...content.values()])),
-      ...chains.flatMap((content) =>
-        content.rules.map(({ expressions, comment }) =>
-          rule.add(content.name, expressions, comment === undefined ? {} : { comment }),
-        ),
+      ...sets.map((content) => this.#addSet(content, content.source?.count() ?? 0)),
+      ...others.map((content) => addChain(chain, content)),
+    ];
+    const tail = [
+      ...base.map((content) => addChain(chain, content)),
+      ...[...others, ...base].flatMap(rulesOf),
+      ...remembered,
+    ];
+    const content = [
+      ...[...this.#elements].map(([set, mirror]) => ({ set, elements: [...mirror.values()] })),
+      ...sets.flatMap(({ set, source }) =>
+        source === undefined
+          ? []
+          : [{ set, elements: { [Symbol.iterator]: () => source.elements()[Symbol.iterator]() } }],
       ),
     ];
+    if (exists) {
+      const all = content.map(({ set, elements: some }) => elements.add(set, some));
+      this.#nftables.commit([...head, ...all, ...tail]);
+      return;
+    }
+    this.#nftables.commit(head);
+    for (const { set, elements: all } of content)
+      for (const some of inBatches(all, MAX_ELEMENTS_PER_TRANSACTION))
+        this.#nftables.commit([elements.add(set, some)]);
+    this.#nftables.commit(tail);
+  }
+
+  /** @param count how many elements the set gets in this transaction without being staged */
+  #addSet({ source, ...content }: SetContent, count: number): Operation {
+    const { set: name, ...rest } = content;
+    if (source === undefined) return this.#table.set.add(name, rest);
+    const { add = [], remove = [] } = this.#sourced.get(name) ?? {};
+    const capacity = Math.max(MIN_CAPACITY, 2 * (count + add.length));
+    this.#sourced.set(name, { count, capacity, add, remove });
+    // An interval set is no hash table, and has no use for a size.
+    return this.#table.set.add(name, rest.interval === true ? rest : { ...rest, size: capacity });
+  }
+
+  /** What packets have written into our table: it outlives the table. */
+  #dynamicElements(): Operation[] {
+    const { family, table } = this.#table.ref;
+    const dynamic = [...this.#parts.values()]
+      .flatMap((part) => part.sets)
+      .filter((content) => content.dynamic === true)
+      .map((content) => content.set);
+    if (dynamic.length === 0) return [];
+    try {
+      const sets = this.#nftables.dumpTable(family, table, { elements: dynamic })?.sets ?? [];
+      return sets
+        .filter(({ set, elements }) => dynamic.includes(set) && elements.length > 0)
+        .map(({ set, elements }) => this.#table.elements.add(set, elements));
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#log.warn({ err: error }, `ruleset ${family}: cannot keep what packets have written`);
+      return [];
+    }
   }
 
   /** Takes what is staged into the mirror. */
@@ -235,9 +345,32 @@ export class Ruleset implements AsyncDisposable {
       for (const key of remove.keys()) if (!add.has(key)) current.delete(key);
       for (const [key, element] of add) current.set(key, element);
     }
+    for (const sourced of this.#sourced.values()) {
+      sourced.count += sourced.add.length - sourced.remove.length;
+      sourced.add = [];
+      sourced.remove = [];
+    }
     this.#stagedParts.clear();
     this.#staged.clear();
   }
+}
+
+interface SourcedSet {
+  count: number;
+  readonly capacity: number;
+  add: SetElement[];
+  remove: SetElement[];
+}
+
+function* inBatches<T>(all: Iterable<T>, size: number): Generator<T[]> {
+  let batch: T[] = [];
+  for (const item of all) {
+    batch.push(item);
+    if (batch.length < size) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
 }
 
 /** Sets that `wanted` has and `other` does not. A set never changes its shape under one name. */

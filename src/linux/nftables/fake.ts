@@ -23,6 +23,7 @@ import type {
 } from '#wire/nftables/objects.ts';
 import { encodeTransaction } from '#wire/nftables/transaction-encoder.ts';
 import type { Nftables, RuleState, RulesetChange, RulesetEvent, TableState } from './port.ts';
+import { elementsWanted } from './port.ts';
 
 /** "Too many open files": what the kernel says of a full set. */
 const ENFILE = 23;
@@ -74,7 +75,7 @@ export class FakeNftables implements Nftables {
   dumpTable(
     family: NftFamily,
     table: string,
-    options: { readonly elements?: boolean } = {},
+    options: { readonly elements?: boolean | readonly string[] } = {},
   ): TableState | undefined {
     const found = this.#tables.get(nameOf({ family, table }));
     if (found === undefined) return undefined;
@@ -89,7 +90,7 @@ export class FakeNftables implements Nftables {
       sets: [...found.sets.values()].map(({ set, handle, elements }) => ({
         ...set,
         handle,
-        elements: options.elements === false ? [] : [...elements.values()],
+        elements: elementsWanted(options.elements)(set.set) ? [...elements.values()] : [],
       })),
     };
   }

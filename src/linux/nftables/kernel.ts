@@ -61,6 +61,7 @@ import type {
   SetState,
   TableState,
 } from './port.ts';
+import { elementsWanted } from './port.ts';
 import { GenerationWatch } from './watch.ts';
 
 /** Largest batch: some five million elements. It is only a limit; memory is used as needed. */
@@ -157,11 +158,11 @@ class KernelNftables implements Nftables {
   dumpTable(
     family: NftFamily,
     table: string,
-    options: { readonly elements?: boolean } = {},
+    options: { readonly elements?: boolean | readonly string[] } = {},
   ): TableState | undefined {
     for (let tries = 0; tries < MAX_DUMP_TRIES; tries++) {
       const before = this.generation();
-      const state = this.#readTable({ family, table }, options.elements ?? true);
+      const state = this.#readTable({ family, table }, elementsWanted(options.elements));
       if (state === 'changed' || this.generation() !== before) continue;
       return state;
     }
@@ -246,7 +247,7 @@ class KernelNftables implements Nftables {
   }
 
   /** @returns `changed` if something vanished or moved while it was read */
-  #readTable(ref: TableRef, withElements: boolean): TableState | undefined | 'changed' {
+  #readTable(ref: TableRef, wants: (set: string) => boolean): TableState | undefined | 'changed' {
     const { family, table } = ref;
     const op = `dump table ${family} ${table}`;
     const decoded = this.#get(op, N.NFT_MSG_GETTABLE, family, (writer) =>
@@ -281,7 +282,7 @@ class KernelNftables implements Nftables {
       for (const { payload } of setMessages) {
         const set = decodeSet(payload);
         if (set.table !== table) continue;
-        const elements = withElements ? readElements(dump, set, decodeSetCount(payload)) : [];
+        const elements = wants(set.set) ? readElements(dump, set, decodeSetCount(payload)) : [];
         if (elements === undefined) return 'changed';
         sets.push({ ...set, elements });
       }

@@ -29,14 +29,14 @@ export interface Nftables extends Disposable {
 
   /**
    * Reads a table, consistently: all of one generation.
-   * @param options `elements: false` leaves out the elements of sets
+   * @param options `elements: false` leaves out the elements of sets; a list of names, those of other sets
    * @returns undefined if there is no such table
    * @throws KernelError (EINTR) if the ruleset changes during each of many tries
    */
   dumpTable(
     family: NftFamily,
     table: string,
-    options?: { readonly elements?: boolean },
+    options?: { readonly elements?: boolean | readonly string[] },
   ): TableState | undefined;
 
   /** All tables, or those of one family. */
@@ -98,3 +98,11 @@ export type RulesetEvent =
     }
   /** Events were lost, and not only own ones: dump what matters. */
   | { readonly kind: 'lost'; readonly generation: number };
+
+/** Reads the option `elements` of {@link Nftables.dumpTable}: whether a set's elements are wanted. */
+export function elementsWanted(
+  option: boolean | readonly string[] | undefined,
+): (set: string) => boolean {
+  if (option === undefined || typeof option === 'boolean') return () => option ?? true;
+  return (set) => option.includes(set);
+}

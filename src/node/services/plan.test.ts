@@ -4,9 +4,10 @@ import fc from 'fast-check';
 import type { Service, ServiceSpec } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { ip } from '#lib/ip.ts';
-import { assignSlots, type EndpointTarget, planService } from './plan.ts';
+import { planService } from './plan.ts';
+import { assignSlots, type EndpointTarget } from './slots.ts';
 
-const NODE = { nodeName: 'm1', zone: undefined };
+const NODE = { node: { nodeName: 'm1', zone: undefined }, nodePortAddresses: [ip('192.0.2.1')] };
 
 function service(spec: Partial<ServiceSpec>, labels: Record<string, string> = {}): Service {
   return {
@@ -42,7 +43,7 @@ function slice(
 }
 
 const slotsOf = (plan: ReturnType<typeof planService>, frontend = 0) =>
-  plan.frontends[frontend]?.slots.map((slot) => `${slot.address}:${slot.port}`);
+  plan.frontends[frontend]?.inside.slots.map((slot) => `${slot.address}:${slot.port}`);
 
 test('planService() balances over all ready endpoints of all slices', () => {
   const plan = planService(
@@ -51,14 +52,14 @@ test('planService() balances over all ready endpoints of all slices', () => {
     NODE,
   );
   assert.deepEqual(slotsOf(plan), ['10.0.0.1:8080', '10.0.0.2:8080', '10.0.0.3:8080']);
-  assert.equal(plan.frontends[0]?.action, 'balance');
+  assert.equal(plan.frontends[0]?.inside.action, 'balance');
 });
 
 test('planService() rejects without endpoints, and drops when they are only elsewhere and the policy is Local', () => {
-  assert.equal(planService(service({}), [], NODE).frontends[0]?.action, 'reject');
+  assert.equal(planService(service({}), [], NODE).frontends[0]?.inside.action, 'reject');
   const local = service({ internalTrafficPolicy: 'Local' });
-  assert.equal(planService(local, [slice(['10.0.0.1'])], NODE).frontends[0]?.action, 'drop');
-  assert.equal(planService(local, [], NODE).frontends[0]?.action, 'reject');
+  assert.equal(planService(local, [slice(['10.0.0.1'])], NODE).frontends[0]?.inside.action, 'drop');
+  assert.equal(planService(local, [], NODE).frontends[0]?.inside.action, 'reject');
   const here = planService(local, [slice(['10.0.0.1', '10.0.0.2'], { nodes: ['m1', 'm2'] })], NODE);
   assert.deepEqual(slotsOf(here), ['10.0.0.1:8080']);
 });
@@ -97,26 +98,23 @@ for (const [name, candidate] of [
 
 test('planService() leaves addresses alone that the DNS server answers on', () => {
   const skipAddresses = new Set(['10.96.0.7']);
-  assert.deepEqual(planService(service({}), [], NODE, { skipAddresses }).frontends, []);
-});
-
-test('planService() says what it does not carry out', () => {
-  const plan = planService(service({ type: 'NodePort', sessionAffinity: 'ClientIP' }), [], NODE);
-  assert.deepEqual(plan.unsupported, ['sessionAffinity ClientIP', 'node ports']);
+  assert.deepEqual(planService(service({}), [], { ...NODE, skipAddresses }).frontends, []);
 });
 
 const target = (n: number): EndpointTarget => ({
   address: ip(`10.0.${n >> 8}.${n & 255}`),
   port: 80,
 });
+const equal = (targets: readonly EndpointTarget[]) =>
+  targets.map((it) => ({ target: it, weight: 1 }));
 
 test('assignSlots() moves only what must move', () => {
   const before = [1, 2, 3, 4].map(target);
   const ids = (slots: readonly EndpointTarget[]) =>
     slots.map((t) => Number(t.address.split('.')[3]));
-  assert.deepEqual(ids(assignSlots(before, [1, 3, 4].map(target))), [1, 4, 3]);
-  assert.deepEqual(ids(assignSlots(before, [4, 3, 2, 1, 5].map(target))), [1, 2, 3, 4, 5]);
-  assert.deepEqual(ids(assignSlots(before, [9, 2, 8].map(target))), [9, 2, 8]);
+  assert.deepEqual(ids(assignSlots(before, equal([1, 3, 4].map(target)))), [1, 4, 3]);
+  assert.deepEqual(ids(assignSlots(before, equal([4, 3, 2, 1, 5].map(target)))), [1, 2, 3, 4, 5]);
+  assert.deepEqual(ids(assignSlots(before, equal([9, 2, 8].map(target)))), [9, 2, 8]);
   assert.deepEqual(assignSlots(before, []), []);
 });
 
@@ -124,7 +122,7 @@ test('assignSlots() holds each wanted target exactly once, whatever was before',
   const targets = fc.array(fc.nat(300), { maxLength: 60 }).map((list) => list.map(target));
   fc.assert(
     fc.property(targets, targets, (before, wanted) => {
-      const slots = assignSlots(assignSlots([], before), wanted);
+      const slots = assignSlots(assignSlots([], equal(before)), equal(wanted));
       const key = (t: EndpointTarget) => t.address;
       assert.deepEqual(slots.map(key).sort(), [...new Set(wanted.map(key))].sort());
     }),

@@ -1,18 +1,42 @@
 /**
  * From a Service and its EndpointSlices to what the balancer must hold of it. Pure; no kernel formats here.
  *
- * A *frontend* is an address, protocol and port that clients use. Its endpoints stand in numbered *slots*; the kernel
- * draws a slot at random. A change keeps the endpoints that stay in their slots, so that it writes few elements.
+ * A *frontend* is an address, protocol and port that clients use: of a cluster IP, an external IP, a load balancer or
+ * a node. Its endpoints stand in numbered *slots*; the kernel chooses a slot. Clients inside (pods of this node and the
+ * node itself) and outside may be given different choices.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
-import type { Service, ServicePort } from '#api/core/v1/service.ts';
-import type { Endpoint, EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
-import { type Family, familyOf, type Ip, parseIp } from '#lib/ip.ts';
-import { type NodeTopology, selectEndpoints } from './select.ts';
+import {
+  DEFAULT_AFFINITY_SECONDS,
+  type Service,
+  type ServicePort,
+  type TrafficPolicy,
+} from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import {
+  type Cidr,
+  cidrContains,
+  type Family,
+  familyOf,
+  hostCidr,
+  type Ip,
+  networkAddress,
+  parseCidr,
+  parseIp,
+  prefixLengthOf,
+} from '#lib/ip.ts';
+import { type Candidate, candidatesOf } from './endpoints.ts';
+import { type NodeTopology, type SelectedEndpoints, selectEndpoints } from './select.ts';
+import { assignSlots, consistentSlots, type EndpointTarget, orderedSlots } from './slots.ts';
 
-export interface EndpointTarget {
-  readonly address: Ip;
-  readonly port: number;
+/** What is done with a new connection. */
+export interface Choice {
+  /**
+   * `balance` over the slots; `reject` when the service has no endpoint anywhere; `drop` when the traffic policy is
+   * Local and there are endpoints, but none here: a load balancer in front tries another node then.
+   */
+  readonly action: 'balance' | 'reject' | 'drop';
+  readonly slots: readonly EndpointTarget[];
 }
 
 export interface Frontend {
@@ -20,98 +44,241 @@ export interface Frontend {
   readonly address: Ip;
   readonly protocol: Protocol;
   readonly port: number;
-  /**
-   * `balance` over the slots; `reject` when the service has no endpoint anywhere; `drop` when the traffic policy is
-   * Local and there are endpoints, but none here.
-   */
-  readonly action: 'balance' | 'reject' | 'drop';
-  readonly slots: readonly EndpointTarget[];
+  readonly kind: 'cluster' | 'external';
+  /** How a slot is chosen: at random, or by the client's address. */
+  readonly pick: 'random' | 'hash';
+  /** For pods of this node and the node itself. */
+  readonly inside: Choice;
+  /** For all others; the same object if there is no difference. */
+  readonly outside: Choice;
+  /** A client stays with its endpoint until it was silent for so long. */
+  readonly affinitySeconds?: number;
+  /** Only clients from here; no prefix lies in another. Absent: all. */
+  readonly sources?: readonly Cidr[];
 }
 
 export interface ServicePlan {
   readonly frontends: readonly Frontend[];
+  /** Endpoints that may be pods of this node: they can meet themselves through the service. */
+  readonly localAddresses: readonly Ip[];
   /** What of the service is not carried out, in words. */
-  readonly unsupported: readonly string[];
+  readonly problems: readonly string[];
 }
 
-const NO_PLAN: ServicePlan = { frontends: [], unsupported: [] };
+export interface PlanContext {
+  readonly node: NodeTopology;
+  /** Addresses that something else on this node serves (DNS). */
+  readonly skipAddresses?: ReadonlySet<string>;
+  /** Addresses of this node on which node ports are open. */
+  readonly nodePortAddresses?: readonly Ip[];
+}
+
+/** `random` (default), `source-hash`, or `maglev`: a consistent hash of the client's address. */
+export const BALANCE_ANNOTATION = 'tulle.dev/balance';
 /** Another proxy's service (KEP-2447). */
 const PROXY_NAME_LABEL = 'service.kubernetes.io/service-proxy-name';
 const HEADLESS_LABEL = 'service.kubernetes.io/headless';
-/** `numgen` draws from this many at most; a service with more endpoints than this uses the first ones. */
-const MAX_SLOTS = 65_536;
 
-/**
- * @param previous the plan before, whose slots are kept as far as possible
- * @param skipAddresses frontends that something else on this node serves (DNS)
- */
+const NO_PLAN: ServicePlan = { frontends: [], localAddresses: [], problems: [] };
+const REJECT: Choice = { action: 'reject', slots: [] };
+const DROP: Choice = { action: 'drop', slots: [] };
+type Balance = 'random' | 'source-hash' | 'maglev';
+const BALANCES: readonly string[] = ['random', 'source-hash', 'maglev'] satisfies Balance[];
+
+/** @param previous the plan before, whose slots are kept as far as possible */
 export function planService(
   service: Service | undefined,
   slices: readonly EndpointSlice[],
-  node: NodeTopology,
-  options: { previous?: ServicePlan | undefined; skipAddresses?: ReadonlySet<string> } = {},
+  context: PlanContext,
+  previous?: ServicePlan,
 ): ServicePlan {
   if (service === undefined || !isProxied(service)) return NO_PLAN;
-  const addresses = (service.spec.clusterIPs ?? [service.spec.clusterIP ?? ''])
-    .flatMap((text) => parseIp(text) ?? [])
-    .filter((address) => !options.skipAddresses?.has(address));
-  const before = new Map(options.previous?.frontends.map((f) => [frontendKey(f), f]));
-  const isLocal = service.spec.internalTrafficPolicy === 'Local';
-  const frontends: Frontend[] = [];
-  for (const address of addresses) {
-    const family = familyOf(address);
-    for (const port of service.spec.ports ?? []) {
-      const { endpoints, portOf } = endpointsOf(slices, port, family);
-      const selected = selectEndpoints(endpoints, node);
-      const targets = (isLocal ? selected.local : selected.cluster).flatMap((endpoint) => {
-        const target = parseIp(endpoint.addresses[0] ?? '');
-        const number = portOf.get(endpoint);
-        return target === undefined || number === undefined
-          ? []
-          : [{ address: target, port: number }];
-      });
-      const identity = {
-        family,
-        address,
-        protocol: port.protocol ?? 'TCP',
-        port: port.port,
-      } as const;
-      const slots = assignSlots(before.get(frontendKey(identity))?.slots ?? [], targets);
-      const action = slots.length > 0 ? 'balance' : selected.anyEndpoint ? 'drop' : 'reject';
-      frontends.push({ ...identity, action, slots });
+  const problems: string[] = [];
+  const addresses = addressesOf(service, context, problems).filter(
+    ({ address }) => !context.skipAddresses?.has(address),
+  );
+  const wishes = wishesOf(service, problems);
+  const before = new Map(previous?.frontends.map((f) => [frontendKey(f), f]));
+  const frontends = new Map<string, Frontend>();
+  const local = new Set<Ip>();
+  for (const port of service.spec.ports ?? []) {
+    for (const family of [4, 6] as const) {
+      const starts = [
+        ...addresses
+          .filter(({ address }) => familyOf(address) === family)
+          .map((it) => ({ ...it, port: port.port })),
+        ...nodePortStarts(service, port, family, context),
+      ];
+      if (starts.length === 0) continue;
+      const candidates = candidatesOf(slices, port, family);
+      for (const { target, nodeName } of candidates)
+        if (nodeName === undefined || nodeName === context.node.nodeName) local.add(target.address);
+      const selected = selectEndpoints(candidates, context.node);
+      const choices = new Choices(selected, wishes.balance);
+      for (const { kind, sources, ...start } of starts) {
+        const identity = {
+          address: start.address,
+          protocol: port.protocol ?? 'TCP',
+          port: start.port,
+        };
+        const key = frontendKey(identity);
+        if (frontends.has(key)) continue;
+        const [inside, outside] =
+          kind === 'cluster'
+            ? [wishes.internal, wishes.internal]
+            : (['Cluster', wishes.external] as const);
+        const old = before.get(key);
+        const insideChoice = choices.of(inside, old?.inside);
+        frontends.set(key, {
+          ...{ family, ...identity, kind },
+          pick: wishes.balance === 'random' ? 'random' : 'hash',
+          inside: insideChoice,
+          outside: inside === outside ? insideChoice : choices.of(outside, old?.outside),
+          ...(wishes.affinitySeconds === undefined
+            ? {}
+            : { affinitySeconds: wishes.affinitySeconds }),
+          ...(sources === undefined ? {} : { sources }),
+        });
+      }
     }
   }
-  return { frontends, unsupported: unsupportedFields(service) };
+  return { frontends: [...frontends.values()], localAddresses: [...local], problems };
 }
 
 /** `address|protocol|port`: names a frontend among all services. */
-export function frontendKey(frontend: Omit<Frontend, 'slots' | 'action' | 'family'>): string {
+export function frontendKey(frontend: Pick<Frontend, 'address' | 'protocol' | 'port'>): string {
   return `${frontend.address}|${frontend.protocol}|${frontend.port}`;
 }
 
-/**
- * Slots for the wanted targets: who stays keeps its slot unless the slot lies behind the new end;
- * who is new takes a hole.
- */
-export function assignSlots(
-  previous: readonly EndpointTarget[],
-  wanted: readonly EndpointTarget[],
-): EndpointTarget[] {
-  const rest = new Map(wanted.slice(0, MAX_SLOTS).map((target) => [targetKey(target), target]));
-  const count = rest.size;
-  const slots: (EndpointTarget | undefined)[] = Array.from({ length: count }, (_, i) => {
-    const old = previous[i];
-    if (old === undefined) return undefined;
-    const stays = rest.get(targetKey(old));
-    rest.delete(targetKey(old));
-    return stays;
-  });
-  const newcomers = rest.values();
-  return slots.map((slot) => slot ?? newcomers.next().value).filter((slot) => slot !== undefined);
+interface Start {
+  readonly address: Ip;
+  readonly kind: Frontend['kind'];
+  readonly sources?: readonly Cidr[];
 }
 
-export function targetKey(target: EndpointTarget): string {
-  return `${target.address}|${target.port}`;
+/** Where the service is reached, node ports aside. */
+function addressesOf(service: Service, context: PlanContext, problems: string[]): Start[] {
+  const { spec, status } = service;
+  const starts: Start[] = [];
+  for (const text of spec.clusterIPs ?? [spec.clusterIP ?? '']) {
+    const address = parseIp(text);
+    if (address !== undefined) starts.push({ address, kind: 'cluster' });
+  }
+  if (spec.type === 'LoadBalancer') {
+    const ranges = sourcesOf(service, problems);
+    const isNodeIn = context.nodePortAddresses?.some((address) =>
+      ranges?.some((range) => contains(range, hostCidr(address))),
+    );
+    for (const { ip: text = '', ipMode } of status?.loadBalancer?.ingress ?? []) {
+      const address = parseIp(text);
+      // Mode Proxy: the load balancer ends the connection, so its address must not be captured here.
+      if (address === undefined || ipMode === 'Proxy') continue;
+      const sources = ranges?.filter((range) => familyOf(range) === familyOf(address));
+      // A node that has the address itself talks to it from it, and is meant by its other address.
+      if (isNodeIn && !sources?.some((range) => contains(range, hostCidr(address))))
+        sources?.push(hostCidr(address));
+      starts.push({ address, kind: 'external', ...(sources === undefined ? {} : { sources }) });
+    }
+  }
+  for (const text of spec.externalIPs ?? []) {
+    const address = parseIp(text);
+    if (address !== undefined) starts.push({ address, kind: 'external' });
+  }
+  return starts;
+}
+
+/** loadBalancerSourceRanges as disjoint prefixes; undefined if all may come. What cannot be read lets nobody in. */
+function sourcesOf({ spec }: Service, problems: string[]): Cidr[] | undefined {
+  const texts = spec.loadBalancerSourceRanges ?? [];
+  if (texts.length === 0) return undefined;
+  const ranges = texts.flatMap((text) => {
+    const range = parseCidr(text.trim());
+    if (range === undefined) problems.push(`loadBalancerSourceRanges: "${text}" is no prefix`);
+    return range ?? [];
+  });
+  return withoutContained(ranges);
+}
+
+/** Prefixes nest or are apart; those inside another say nothing more. */
+function withoutContained(ranges: readonly Cidr[]): Cidr[] {
+  const unique = [...new Set(ranges)];
+  return unique.filter(
+    (range) => !unique.some((other) => other !== range && contains(other, range)),
+  );
+}
+
+function contains(outer: Cidr, inner: Cidr): boolean {
+  if (familyOf(outer) !== familyOf(inner)) return false;
+  return (
+    prefixLengthOf(outer) <= prefixLengthOf(inner) && cidrContains(outer, networkAddress(inner))
+  );
+}
+
+function nodePortStarts(
+  { spec }: Service,
+  port: ServicePort,
+  family: Family,
+  context: PlanContext,
+): (Start & { readonly port: number })[] {
+  const { nodePort = 0 } = port;
+  if (nodePort === 0 || (spec.type !== 'NodePort' && spec.type !== 'LoadBalancer')) return [];
+  return (context.nodePortAddresses ?? [])
+    .filter((address) => familyOf(address) === family)
+    .map((address) => ({ address, kind: 'external', port: nodePort }));
+}
+
+interface Wishes {
+  readonly internal: TrafficPolicy;
+  readonly external: TrafficPolicy;
+  readonly balance: Balance;
+  readonly affinitySeconds: number | undefined;
+}
+
+function wishesOf({ spec, metadata }: Service, problems: string[]): Wishes {
+  const balance = metadata.annotations?.[BALANCE_ANNOTATION] ?? 'random';
+  if (!BALANCES.includes(balance))
+    problems.push(`${BALANCE_ANNOTATION}: "${balance}" is none of ${BALANCES.join(', ')}`);
+  return {
+    internal: spec.internalTrafficPolicy ?? 'Cluster',
+    external: spec.externalTrafficPolicy ?? 'Cluster',
+    balance: BALANCES.includes(balance) ? (balance as Balance) : 'random',
+    affinitySeconds:
+      spec.sessionAffinity === 'ClientIP'
+        ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? DEFAULT_AFFINITY_SECONDS)
+        : undefined,
+  };
+}
+
+/** The choices of one port. Frontends share them: a service has few, whatever number of addresses it has. */
+class Choices {
+  readonly #selected: SelectedEndpoints<Candidate>;
+  readonly #balance: Balance;
+  readonly #made = new Map<TrafficPolicy, Choice>();
+
+  constructor(selected: SelectedEndpoints<Candidate>, balance: Balance) {
+    this.#selected = selected;
+    this.#balance = balance;
+  }
+
+  of(policy: TrafficPolicy, previous: Choice | undefined): Choice {
+    const made = this.#made.get(policy);
+    if (made !== undefined) return made;
+    const choice = this.#make(policy, previous);
+    this.#made.set(policy, choice);
+    return choice;
+  }
+
+  #make(policy: TrafficPolicy, previous: Choice | undefined): Choice {
+    const wanted = policy === 'Local' ? this.#selected.local : this.#selected.cluster;
+    const slots =
+      this.#balance === 'random'
+        ? assignSlots(previous?.slots ?? [], wanted)
+        : this.#balance === 'source-hash'
+          ? orderedSlots(wanted)
+          : consistentSlots(wanted);
+    if (slots.length > 0) return { action: 'balance', slots };
+    return policy === 'Local' && this.#selected.anyEndpoint ? DROP : REJECT;
+  }
 }
 
 function isProxied(service: Service): boolean {
@@ -119,40 +286,4 @@ function isProxied(service: Service): boolean {
   if (PROXY_NAME_LABEL in labels || HEADLESS_LABEL in labels) return false;
   if (service.spec.type === 'ExternalName') return false;
   return service.spec.clusterIP !== 'None' && service.spec.clusterIP !== '';
-}
-
-/** The endpoints of one service port, each once, with the port number each has for it. */
-function endpointsOf(
-  slices: readonly EndpointSlice[],
-  port: ServicePort,
-  family: Family,
-): { endpoints: Endpoint[]; portOf: Map<Endpoint, number> } {
-  const portOf = new Map<Endpoint, number>();
-  // An endpoint may stand in two slices while it moves between them; the better news counts once.
-  const byTarget = new Map<string, Endpoint>();
-  for (const slice of slices) {
-    if (slice.addressType !== `IPv${family}`) continue;
-    const number = slice.ports?.find(
-      (p) =>
-        (p.name ?? '') === (port.name ?? '') && (p.protocol ?? 'TCP') === (port.protocol ?? 'TCP'),
-    )?.port;
-    if (number === undefined) continue;
-    for (const endpoint of slice.endpoints ?? []) {
-      const key = `${endpoint.addresses[0]}|${number}`;
-      const other = byTarget.get(key);
-      if (other !== undefined && (other.conditions?.ready ?? true)) continue;
-      byTarget.set(key, endpoint);
-      portOf.set(endpoint, number);
-    }
-  }
-  return { endpoints: [...byTarget.values()], portOf };
-}
-
-function unsupportedFields({ spec }: Service): string[] {
-  const found: string[] = [];
-  if (spec.sessionAffinity === 'ClientIP') found.push('sessionAffinity ClientIP');
-  if (spec.type === 'NodePort') found.push('node ports');
-  if (spec.type === 'LoadBalancer') found.push('load balancer addresses and node ports');
-  if ((spec.externalIPs?.length ?? 0) > 0) found.push('externalIPs');
-  return found;
 }

@@ -9,23 +9,26 @@ export interface NodeTopology {
   readonly zone: string | undefined;
 }
 
-export interface SelectedEndpoints {
+/** What the choice depends on. */
+export type Selectable = Pick<Endpoint, 'conditions' | 'nodeName' | 'hints'>;
+
+export interface SelectedEndpoints<T extends Selectable> {
   /** For traffic policy Cluster. */
-  readonly cluster: readonly Endpoint[];
+  readonly cluster: readonly T[];
   /** For traffic policy Local. */
-  readonly local: readonly Endpoint[];
+  readonly local: readonly T[];
   /** False: the service answers nowhere, so connections are refused; else a missing local endpoint means silence. */
   readonly anyEndpoint: boolean;
 }
 
-export function selectEndpoints(
-  endpoints: readonly Endpoint[],
+export function selectEndpoints<T extends Selectable>(
+  endpoints: readonly T[],
   node: NodeTopology,
-): SelectedEndpoints {
+): SelectedEndpoints<T> {
   const ready = endpoints.filter(isReady);
   const serving = endpoints.filter(isServingTerminating);
   const inTopology = ready.filter(topologyFilter(ready, node));
-  const isLocal = (endpoint: Endpoint) => endpoint.nodeName === node.nodeName;
+  const isLocal = (endpoint: Selectable) => endpoint.nodeName === node.nodeName;
   const localReady = ready.filter(isLocal);
   return {
     cluster: inTopology.length > 0 ? inTopology : serving,
@@ -35,25 +38,25 @@ export function selectEndpoints(
 }
 
 /** `discovery/v1`: a missing condition `ready` means true. */
-function isReady(endpoint: Endpoint): boolean {
+function isReady(endpoint: Selectable): boolean {
   return endpoint.conditions?.ready ?? true;
 }
 
-function isServingTerminating(endpoint: Endpoint): boolean {
+function isServingTerminating(endpoint: Selectable): boolean {
   const { serving = true, terminating = false } = endpoint.conditions ?? {};
   return serving && terminating;
 }
 
 /** Hints count only if every ready endpoint carries them and at least one points here; else they are ignored for all. */
 function topologyFilter(
-  ready: readonly Endpoint[],
+  ready: readonly Selectable[],
   node: NodeTopology,
-): (endpoint: Endpoint) => boolean {
-  const forThisNode = (e: Endpoint) =>
+): (endpoint: Selectable) => boolean {
+  const forThisNode = (e: Selectable) =>
     e.hints?.forNodes?.some((hint) => hint.name === node.nodeName) ?? false;
-  const forThisZone = (e: Endpoint) =>
+  const forThisZone = (e: Selectable) =>
     e.hints?.forZones?.some((hint) => hint.name === node.zone) ?? false;
-  const all = (has: (e: Endpoint) => boolean) => ready.length > 0 && ready.every(has);
+  const all = (has: (e: Selectable) => boolean) => ready.length > 0 && ready.every(has);
   if (all((e) => (e.hints?.forNodes?.length ?? 0) > 0) && ready.some(forThisNode))
     return forThisNode;
   const zoned = all((e) => (e.hints?.forZones?.length ?? 0) > 0);

@@ -53,7 +53,7 @@ before(async () => {
     pods.set(address, pod);
     using host = openNetworkStack({ netns: node.path });
     const link = host.links.create({
-      ...{ kind: 'veth', name: `to${i}`, up: true },
+      ...{ kind: 'veth', name: `tl${i}`, up: true },
       peer: { name: 'eth0', netns: pod.path, up: true },
     });
     host.addresses.add({ link: link.index, address: ip(`10.0.${i}.1`), prefixLength: 24 });
@@ -68,7 +68,7 @@ before(async () => {
   }
   // As on every node: a route must lead somewhere before a packet to a cluster IP gets as far as our rules.
   using host = openNetworkStack({ netns: node.path });
-  const link = host.links.get('to0')?.index;
+  const link = host.links.get('tl0')?.index;
   assert.ok(link);
   host.routes.replace([{ destination: cidr('0.0.0.0/0'), gateway: ip(CLIENT), link, protocol: 4 }]);
   for (const address of SERVERS) {

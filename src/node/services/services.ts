@@ -5,33 +5,46 @@
 import type { Service } from '#api/core/v1/service.ts';
 import { type EndpointSlice, SERVICE_NAME_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
 import type { Cache } from '#client/port.ts';
-import type { Ip } from '#lib/ip.ts';
+import type { Cidr, Ip } from '#lib/ip.ts';
+import { familyOf } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import type { SetElement } from '#wire/nftables/objects.ts';
+import { prefixElements } from '#wire/nftables/values.ts';
 import type { Ruleset } from '../ruleset.ts';
-import { frontendKey, planService, type ServicePlan } from './plan.ts';
-import {
-  CLUSTER_IPS,
-  clusterIpElement,
-  frontendElements,
-  HAIRPIN,
-  hairpinElement,
-  servicesPart,
-} from './program.ts';
+import { Balancer, type PlanChange } from './balancer.ts';
+import { Claims } from './claims.ts';
+import { candidatesOf } from './endpoints.ts';
+import { type Frontend, frontendKey, planService, type ServicePlan } from './plan.ts';
+import { SERVICE_NETWORKS } from './program.ts';
 import type { NodeTopology } from './select.ts';
+import { targetKey } from './slots.ts';
+import type { KnownTargets } from './stale.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const SERVICES_PART = 'services';
 /** A burst of changes (a rolling update) becomes one transaction; one change waits no longer than this. */
 const MIN_SYNC_INTERVAL_MS = 1;
+/** Problems that are told in the status; the log has all. */
+const MAX_TOLD_PROBLEMS = 10;
 
 export interface ServicesComponents {
   /** One per family. */
-  rulesets: readonly Ruleset[];
-  services: Cache<Service>;
-  slices: Cache<EndpointSlice>;
-  log: Logger;
+  readonly rulesets: readonly Ruleset[];
+  readonly services: Cache<Service>;
+  readonly slices: Cache<EndpointSlice>;
+  /** Called after a sync that took endpoints away or changed a service: conntrack entries may mislead now. */
+  readonly onEndpointsLost?: () => void;
+  readonly log: Logger;
+}
+
+export interface ServicesInit {
+  readonly node: NodeTopology;
+  /** Frontends that the node's DNS server answers itself. */
+  readonly skipAddresses: readonly Ip[];
+  /** Where node ports are open, now. Call {@link Services.nodeChanged} when it changes. */
+  readonly nodePortAddresses?: () => readonly Ip[];
+  /** Where cluster IPs come from, now, if that is known. */
+  readonly serviceNetworks?: () => readonly Cidr[];
 }
 
 export interface ServicesStatus {
@@ -43,33 +56,35 @@ export interface ServicesStatus {
   readonly problems: readonly string[];
 }
 
-interface StagedElement {
-  readonly set: string;
-  readonly element: SetElement;
-}
-
 export class Services implements AsyncDisposable {
   readonly #c: ServicesComponents;
-  readonly #node: NodeTopology;
+  readonly #init: ServicesInit;
   readonly #skipAddresses: ReadonlySet<string>;
   readonly #loop: SyncLoop;
   readonly #stops: (() => void)[] = [];
   readonly #dirty = new Set<string>();
+  #isNodeDirty = true;
+  /** Since the last sync something happened that can leave conntrack entries behind. */
+  #mayMislead = true;
+  /** Frontends that are no more, until {@link forgetGone}. */
+  readonly #gone = new Set<string>();
   readonly #plans = new Map<string, ServicePlan>();
   /** Slices by service, because a Cache has no such index of its own. */
   readonly #slicesOf = new Map<string, Map<string, EndpointSlice>>();
-  /** How many frontends or endpoints need an element: it goes with the last one. */
-  readonly #users = new Map<string, number>();
-  readonly #counts = new Map<Ruleset, Set<number>>();
+  readonly #claims: Claims;
+  readonly #balancers: readonly { ruleset: Ruleset; balancer: Balancer }[];
+  #nodePortAddresses: readonly Ip[] = [];
 
-  /** @param init `skipAddresses`: frontends that the node's DNS server answers itself */
-  constructor(
-    components: ServicesComponents,
-    init: { node: NodeTopology; skipAddresses: readonly Ip[] },
-  ) {
+  constructor(components: ServicesComponents, init: ServicesInit) {
     this.#c = components;
-    this.#node = init.node;
+    this.#init = init;
     this.#skipAddresses = new Set(init.skipAddresses);
+    this.#claims = new Claims((service) => this.#ageOf(service));
+    const plans = () => this.#activePlans();
+    this.#balancers = components.rulesets.map((ruleset) => ({
+      ruleset,
+      balancer: new Balancer({ ruleset, part: SERVICES_PART, plans }),
+    }));
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'services',
       log: components.log,
@@ -82,8 +97,12 @@ export class Services implements AsyncDisposable {
     const { services, slices } = this.#c;
     await Promise.all([services.synced(), slices.synced()]);
     this.#stops.push(
-      services.onChange(({ key }) => this.#touch(key)),
+      services.onChange(({ key }) => {
+        this.#mayMislead = true;
+        this.#touch(key);
+      }),
       slices.onChange(({ key, old, current }) => {
+        this.#mayMislead ||= losesEndpoint(old, current);
         this.#indexSlice(key, old, undefined);
         this.#indexSlice(key, undefined, current);
         for (const owner of [serviceOf(old), serviceOf(current)])
@@ -97,24 +116,75 @@ export class Services implements AsyncDisposable {
     await this.#loop.settled();
   }
 
+  /** To be called when this node's addresses or the service networks may have changed. */
+  nodeChanged(): void {
+    this.#isNodeDirty = true;
+    this.#loop.trigger();
+  }
+
   status(): ServicesStatus {
     const plans = [...this.#plans];
-    const frontends = plans.flatMap(([, plan]) => plan.frontends);
+    let frontends = 0;
+    let endpoints = 0;
+    for (const [, plan] of plans) {
+      frontends += plan.frontends.length;
+      for (const { inside } of plan.frontends) endpoints += inside.slots.length;
+    }
+    const problems = [
+      ...(this.#loop.lastError === undefined ? [] : [this.#loop.lastError]),
+      ...plans.flatMap(([key, plan]) => plan.problems.map((what) => `service ${key}: ${what}`)),
+      ...this.#claims
+        .conflicts()
+        .map(
+          ({ frontend, owner, others }) => `${frontend} of ${owner} is wanted by ${others}, too`,
+        ),
+    ];
     return {
       ready: this.#loop.runs > 0 && this.#loop.lastError === undefined,
       services: plans.filter(([, plan]) => plan.frontends.length > 0).length,
-      frontends: frontends.length,
-      endpoints: frontends.reduce((sum, frontend) => sum + frontend.slots.length, 0),
+      frontends,
+      endpoints,
       withoutEndpoints: plans
-        .filter(([, plan]) => plan.frontends.some((frontend) => frontend.action === 'reject'))
+        .filter(([, plan]) => plan.frontends.some(({ inside }) => inside.action === 'reject'))
         .map(([key]) => key),
-      problems: [
-        ...(this.#loop.lastError === undefined ? [] : [this.#loop.lastError]),
-        ...plans.flatMap(([key, plan]) =>
-          plan.unsupported.map((what) => `service ${key}: ${what} is not carried out yet`),
-        ),
-      ],
+      problems:
+        problems.length > MAX_TOLD_PROBLEMS
+          ? [
+              ...problems.slice(0, MAX_TOLD_PROBLEMS),
+              `and ${problems.length - MAX_TOLD_PROBLEMS} more`,
+            ]
+          : problems,
     };
+  }
+
+  /**
+   * What conntrack entries to a frontend may lead to.
+   * @param frontend as {@link frontendKey} gives it
+   * @returns undefined if no service has it or had it since {@link forgetGone}
+   */
+  targetsOf(frontend: string): KnownTargets | undefined {
+    const owner = this.#claims.ownerOf(frontend);
+    const service = owner === undefined ? undefined : this.#c.services.get(owner);
+    const active = owner === undefined ? undefined : this.#plans.get(owner);
+    const found = active?.frontends.find((candidate) => frontendKey(candidate) === frontend);
+    if (owner === undefined || service === undefined || found === undefined)
+      return this.#gone.has(frontend) ? { present: undefined, serving: new Set() } : undefined;
+    const present = new Set<string>();
+    const serving = new Set<string>();
+    for (const port of service.spec.ports ?? []) {
+      const isOfPort = found.port === port.port || found.port === port.nodePort;
+      if (!isOfPort || (port.protocol ?? 'TCP') !== found.protocol) continue;
+      for (const { target, conditions } of candidatesOf(this.#slices(owner), port, found.family)) {
+        present.add(targetKey(target));
+        if (conditions?.serving ?? true) serving.add(targetKey(target));
+      }
+    }
+    return { present, serving };
+  }
+
+  /** To be called when nothing of lost frontends is left in conntrack. */
+  forgetGone(): void {
+    this.#gone.clear();
   }
 
   /** Stops watching; the maps stay, traffic goes on without us. */
@@ -142,114 +212,138 @@ export class Services implements AsyncDisposable {
     else this.#slicesOf.set(owner, slices);
   }
 
+  #slices(service: string): EndpointSlice[] {
+    return [...(this.#slicesOf.get(service)?.values() ?? [])];
+  }
+
   #sync(): void {
+    const isNodeDirty = this.#isNodeDirty;
+    this.#isNodeDirty = false;
+    if (isNodeDirty) this.#lookAtNode();
     const dirty = [...this.#dirty];
     this.#dirty.clear();
     try {
-      const changes = dirty.map((key) => this.#replan(key));
-      for (const ruleset of this.#c.rulesets) this.#stage(ruleset, changes);
-      for (const ruleset of this.#c.rulesets) ruleset.commit();
+      const changes = this.#replan(dirty);
+      for (const { balancer } of this.#balancers) balancer.stage(changes);
+      if (isNodeDirty) this.#stageNetworks();
+      for (const { ruleset } of this.#balancers) ruleset.commit();
+      for (const { before, after } of changes)
+        if (before !== undefined && after === undefined) this.#gone.add(frontendKey(before));
+      if (this.#mayMislead) this.#c.onEndpointsLost?.();
+      this.#mayMislead = false;
     } catch (error) {
-      // The mirror holds what was staged; the next commit makes the table anew from it.
+      // The plans are kept, and the table is made anew from them.
       for (const key of dirty) this.#dirty.add(key);
+      this.#isNodeDirty = true;
       throw error;
     }
   }
 
-  #replan(key: string): { before: ServicePlan | undefined; after: ServicePlan } {
-    const before = this.#plans.get(key);
-    const service = this.#c.services.get(key);
-    const slices = [...(this.#slicesOf.get(key)?.values() ?? [])];
-    const after = planService(service, slices, this.#node, {
-      previous: before,
+  #lookAtNode(): void {
+    const addresses = this.#init.nodePortAddresses?.() ?? [];
+    const isSame = addresses.join() === this.#nodePortAddresses.join();
+    this.#nodePortAddresses = addresses;
+    if (isSame) return;
+    for (const { metadata, spec } of this.#c.services.values())
+      if (spec.type === 'NodePort' || spec.type === 'LoadBalancer')
+        this.#dirty.add(`${metadata.namespace}/${metadata.name}`);
+  }
+
+  #stageNetworks(): void {
+    const networks = this.#init.serviceNetworks?.() ?? [];
+    for (const { ruleset } of this.#balancers) {
+      const family = ruleset.family === 'ip' ? 4 : 6;
+      const ours = networks.filter((network) => familyOf(network) === family);
+      ruleset.stageAll(
+        SERVICE_NETWORKS,
+        ours.flatMap((network) => prefixElements(network)),
+      );
+    }
+  }
+
+  /** @returns for each frontend of these services what it was and what it is now; undefined where it is not served */
+  #replan(dirty: readonly string[]): PlanChange[] {
+    const context = {
+      node: this.#init.node,
       skipAddresses: this.#skipAddresses,
-    });
-    if (service === undefined) this.#plans.delete(key);
-    else this.#plans.set(key, after);
-    const newlyUnsupported = after.unsupported.filter(
-      (what) => !before?.unsupported.includes(what),
-    );
-    if (newlyUnsupported.length > 0)
-      this.#c.log.warn({ service: key, fields: newlyUnsupported }, 'service: not carried out yet');
-    return { before, after };
-  }
-
-  #stage(
-    ruleset: Ruleset,
-    changes: readonly { before: ServicePlan | undefined; after: ServicePlan }[],
-  ): void {
-    const family = ruleset.family === 'ip' ? 4 : 6;
-    const add: StagedElement[] = [];
-    const remove: StagedElement[] = [];
-    const counts = this.#counts.get(ruleset);
-    const newCounts = new Set(counts);
-    for (const { before, after } of changes) {
-      const old = this.#elementsOf(before, family);
-      const now = this.#elementsOf(after, family);
-      for (const [name, staged] of old)
-        if (!now.has(name)) remove.push(...this.#unuse(name, staged));
-      for (const [name, staged] of now) {
-        const was = old.get(name);
-        if (was === undefined) add.push(...this.#use(name, staged));
-        else if (!sameContent(was.element, staged.element)) add.push(staged);
+      nodePortAddresses: this.#nodePortAddresses,
+    };
+    const old = new Map<string, Frontend>();
+    const touched = new Set<string>();
+    const plans = dirty.map((key) => {
+      const before = this.#plans.get(key);
+      for (const frontend of before?.frontends ?? []) {
+        const name = frontendKey(frontend);
+        touched.add(name);
+        if (this.#claims.ownerOf(name) === key) old.set(name, frontend);
       }
-      for (const frontend of after.frontends)
-        if (frontend.family === family && frontend.slots.length > 0)
-          newCounts.add(frontend.slots.length);
+      const service = this.#c.services.get(key);
+      const after = planService(service, this.#slices(key), context, before);
+      for (const frontend of after.frontends) {
+        const name = frontendKey(frontend);
+        touched.add(name);
+        const owner = this.#claims.ownerOf(name);
+        const was = owner === undefined || owner === key ? undefined : this.#frontend(owner, name);
+        if (was !== undefined && !old.has(name)) old.set(name, was);
+      }
+      return { key, before, after, isGone: service === undefined };
+    });
+    for (const { key, before, after, isGone } of plans) {
+      this.#claims.replace(
+        key,
+        before?.frontends.map(frontendKey) ?? [],
+        after.frontends.map(frontendKey),
+      );
+      if (isGone) this.#plans.delete(key);
+      else this.#plans.set(key, after);
+      for (const problem of after.problems)
+        if (!before?.problems.includes(problem))
+          this.#c.log.warn({ service: key }, `service: ${problem}`);
     }
-    // Chains for counts that nobody has any more stay: they cost nothing, and the next rolling update needs them again.
-    if (counts === undefined || newCounts.size > counts.size) {
-      this.#counts.set(ruleset, newCounts);
-      ruleset.define(SERVICES_PART, servicesPart(ruleset.family, newCounts));
-    }
-    // All removals first: an address may go from one service to another within one sync.
-    for (const { set, element } of remove) ruleset.stage(set, { remove: [element] });
-    for (const { set, element } of add) ruleset.stage(set, { add: [element] });
+    const changes = [...touched].map((name): PlanChange => {
+      const owner = this.#claims.ownerOf(name);
+      return {
+        before: old.get(name),
+        after: owner === undefined ? undefined : this.#frontend(owner, name),
+      };
+    });
+    for (const { balancer } of this.#balancers)
+      for (const { before, after } of plans)
+        balancer.count(before?.localAddresses ?? [], after.localAddresses);
+    return changes;
   }
 
-  /** All elements that a plan needs, by a name that is the same for the same key in the same set. */
-  #elementsOf(plan: ServicePlan | undefined, family: 4 | 6): Map<string, StagedElement> {
-    const all = new Map<string, StagedElement>();
-    for (const frontend of plan?.frontends ?? []) {
-      if (frontend.family !== family) continue;
-      const prefix = frontendKey(frontend);
-      for (const [name, staged] of frontendElements(frontend)) all.set(`${prefix} ${name}`, staged);
-      all.set(`shared ${CLUSTER_IPS} ${frontend.address}`, {
-        set: CLUSTER_IPS,
-        element: clusterIpElement(frontend.address),
-      });
-      for (const { address } of frontend.slots)
-        all.set(`shared ${HAIRPIN} ${address}`, { set: HAIRPIN, element: hairpinElement(address) });
-    }
-    return all;
+  #frontend(service: string, name: string): Frontend | undefined {
+    return this.#plans.get(service)?.frontends.find((candidate) => frontendKey(candidate) === name);
   }
 
-  /** @returns the element if this is its first user */
-  #use(name: string, staged: StagedElement): StagedElement[] {
-    if (!name.startsWith('shared ')) return [staged];
-    const users = this.#users.get(name) ?? 0;
-    this.#users.set(name, users + 1);
-    return users === 0 ? [staged] : [];
+  *#activePlans(): Generator<Frontend> {
+    const isContested = this.#claims.hasConflicts;
+    for (const [key, plan] of this.#plans)
+      for (const frontend of plan.frontends)
+        if (!isContested || this.#claims.ownerOf(frontendKey(frontend)) === key) yield frontend;
   }
 
-  /** @returns the element if this was its last user */
-  #unuse(name: string, staged: StagedElement): StagedElement[] {
-    if (!name.startsWith('shared ')) return [staged];
-    const users = (this.#users.get(name) ?? 1) - 1;
-    if (users > 0) this.#users.set(name, users);
-    else this.#users.delete(name);
-    return users > 0 ? [] : [staged];
+  /** Who was first has a frontend that several want. */
+  #ageOf(service: string): string {
+    return `${this.#c.services.get(service)?.metadata.creationTimestamp ?? ''} ${service}`;
   }
+}
+
+/** True if an endpoint of the old slice is not in the new one, or does not answer any more. */
+function losesEndpoint(
+  old: EndpointSlice | undefined,
+  current: EndpointSlice | undefined,
+): boolean {
+  const ports = (slice: EndpointSlice | undefined) => JSON.stringify(slice?.ports ?? []);
+  if (old !== undefined && ports(old) !== ports(current)) return true;
+  const left = new Set(
+    current?.endpoints?.flatMap((it) => ((it.conditions?.serving ?? true) ? it.addresses[0] : [])),
+  );
+  return old?.endpoints?.some((endpoint) => !left.has(endpoint.addresses[0])) ?? false;
 }
 
 function serviceOf(slice: EndpointSlice | undefined): string | undefined {
   const name = slice?.metadata.labels?.[SERVICE_NAME_LABEL];
   return name === undefined ? undefined : `${slice?.metadata.namespace}/${name}`;
-}
-
-function sameContent(a: SetElement, b: SetElement): boolean {
-  return (
-    JSON.stringify(a.verdict) === JSON.stringify(b.verdict) &&
-    Buffer.compare(a.data ?? new Uint8Array(), b.data ?? new Uint8Array()) === 0
-  );
 }

@@ -73,8 +73,14 @@ function fits(template: Template, element: SetElement): boolean {
   return (
     template.keyBytes === element.key.length &&
     template.dataBytes === element.data?.length &&
-    template.verdict === element.verdict
+    isSameVerdict(template.verdict, element.verdict)
   );
+}
+
+function isSameVerdict(a: SetElement['verdict'], b: SetElement['verdict']): boolean {
+  if (a === b) return true;
+  if (a === undefined || b === undefined || a.kind !== b.kind) return false;
+  return 'chain' in a && 'chain' in b && a.chain === b.chain;
 }
 
 function makeTemplate(element: SetElement): Template {

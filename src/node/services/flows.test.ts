@@ -1,0 +1,109 @@
+/** The whole table of flows through the tables that the feature makes, without a kernel. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { SERVICE } from '#api/core/v1/service.ts';
+import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
+import { startCache } from '#client/cache.ts';
+import { FakeApi } from '#client/fake.ts';
+import { familyOf, type Ip } from '#lib/ip.ts';
+import { silentLogger } from '#lib/log.ts';
+import { FakeNftables } from '#linux/nftables/fake.ts';
+import { Ruleset } from '../ruleset.ts';
+import { PROTOCOL_NUMBERS } from './program.ts';
+import { Services } from './services.ts';
+import {
+  ADDRESS,
+  type Expected,
+  type Flow,
+  flowServices,
+  flowsOf,
+  LINK,
+  PLACES,
+  type Place,
+  serviceObject,
+  sliceObject,
+} from './testing/flows.ts';
+import { Tracer } from './tracer.ts';
+
+const stack = new AsyncDisposableStack();
+const nftables = new FakeNftables();
+const services = flowServices();
+
+before(async () => {
+  const api = new FakeApi();
+  for (const service of services) {
+    api.put(SERVICE, serviceObject(service));
+    api.put(ENDPOINT_SLICE, sliceObject(service));
+  }
+  const log = silentLogger;
+  const rulesets = (['ip', 'ip6'] as const).map((family) =>
+    stack.use(new Ruleset({ nftables, log }, { family, table: 'tulle', parts: [] })),
+  );
+  const caches = {
+    services: stack.use(startCache(api, SERVICE, { log })),
+    slices: stack.use(startCache(api, ENDPOINT_SLICE, { log })),
+  };
+  const feature = stack.use(
+    new Services(
+      { rulesets, ...caches, log },
+      {
+        node: { nodeName: 'm1', zone: undefined },
+        skipAddresses: [],
+        nodePortAddresses: () => [ADDRESS[4].node, ADDRESS[6].node],
+      },
+    ),
+  );
+  await feature.start();
+});
+after(() => stack.disposeAsync());
+
+let draw: (modulus: number) => number = () => 0;
+const tracers = new Map<string, Tracer>();
+function tracerOf(family: 'ip' | 'ip6'): Tracer {
+  const made = tracers.get(family);
+  if (made !== undefined) return made;
+  const table = nftables.dumpTable(family, 'tulle');
+  assert.ok(table);
+  const isLocal = (address: Ip) => linkTo(address) === 'lo';
+  const tracer = new Tracer(table, { route: linkTo, isLocal, draw: (modulus) => draw(modulus) });
+  tracers.set(family, tracer);
+  return tracer;
+}
+
+/** What becomes of a flow, over all slots that could be drawn. */
+function traced(flow: Flow): Expected {
+  const { family, protocol } = flow.service;
+  const tracer = tracerOf(family === 4 ? 'ip' : 'ip6');
+  const endpoints = new Map<string, { place: Place; isMasqueraded: boolean }>();
+  for (let slot = 0, slots = 1; slot < slots; slot++) {
+    draw = (modulus) => {
+      slots = modulus;
+      return slot;
+    };
+    tracer.forget();
+    const result = tracer.trace({
+      source: ADDRESS[family][flow.source],
+      destination: flow.destination,
+      protocol: PROTOCOL_NUMBERS[protocol],
+      sourcePort: 40_000,
+      destinationPort: flow.port,
+      ...(flow.source === 'node' ? {} : { link: LINK[flow.source] }),
+    });
+    if (result.verdict !== 'accept') return { verdict: result.verdict };
+    const place = placeOf(result.destination);
+    assert.ok(place, `${flow.title}: it goes to ${result.destination}`);
+    assert.equal(result.destinationPort, 8080);
+    endpoints.set(place, { place, isMasqueraded: result.isMasqueraded });
+  }
+  return { verdict: 'accept', endpoints: [...endpoints.values()].sort(byPlace) };
+}
+
+const byPlace = (a: { place: Place }, b: { place: Place }) => (a.place < b.place ? -1 : 1);
+const placeOf = (address: Ip) =>
+  PLACES.find((place) => ADDRESS[familyOf(address)][place] === address);
+const linkTo = (address: Ip) => LINK[placeOf(address) ?? 'client'];
+
+for (const service of services)
+  test(`flows of a service: policy ${service.policy}, endpoints ${service.layout}, affinity ${service.affinity}, ${service.protocol}, IPv${service.family}`, () => {
+    for (const flow of flowsOf(service)) assert.deepEqual(traced(flow), flow.expected, flow.title);
+  });
