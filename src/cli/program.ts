@@ -53,6 +53,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
       'first pool of pod addresses, one per family (first start only)',
     )
     .option('--service-cidr <cidr...>', 'range of cluster IPs, one per family')
+    .option('--service-node-port-range <first-last>', 'ports for services on every node')
     .option('--cluster-domain <domain>', 'default: cluster.local')
     .addOption(logLevel())
     .addOption(config())

@@ -5,8 +5,10 @@ import type { Store } from '#store/port.ts';
 import type { AdmissionPlugin } from './admission/admission.ts';
 import { createIpPools } from './admission/ip-pools.ts';
 import { namespaceExists } from './admission/namespace-exists.ts';
+import { DEFAULT_NODE_PORT_RANGE } from './admission/node-ports.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
 import { createServiceAddresses } from './admission/service-addresses.ts';
+import { createServicePorts } from './admission/service-ports.ts';
 import type { ClusterConfiguration } from './configuration.ts';
 import { createResourceRegistry, type ResourceRegistry } from './registry/resource-registry.ts';
 
@@ -29,7 +31,7 @@ export interface RegistriesOptions {
   readonly kinds: readonly KindDefinition[];
   readonly store: Store;
   readonly clock: Clock;
-  readonly configuration: Pick<ClusterConfiguration, 'serviceCidrs'>;
+  readonly configuration: Pick<ClusterConfiguration, 'serviceCidrs' | 'nodePortRange'>;
   readonly createUid: () => string;
   /** A number in [0, 1). */
   readonly random: () => number;
@@ -55,7 +57,7 @@ export function createRegistries(options: RegistriesOptions): Registries {
 
 /** In the order in which they review: who may, where, and only then what it takes. */
 function createPlugins(
-  { serviceCidrs }: Pick<ClusterConfiguration, 'serviceCidrs'>,
+  { serviceCidrs, nodePortRange = DEFAULT_NODE_PORT_RANGE }: RegistriesOptions['configuration'],
   random: () => number,
 ): readonly AdmissionPlugin[] {
   return [
@@ -63,6 +65,7 @@ function createPlugins(
     namespaceExists,
     createIpPools({ serviceCidrs }),
     createServiceAddresses({ serviceCidrs, random }),
+    createServicePorts({ nodePortRange, random }),
   ];
 }
 
