@@ -14,6 +14,7 @@ import { apiVersionOf, type KindDefinition } from './kind.ts';
 import { NETWORK_POLICY } from './networking/v1/network-policy.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from './tulle/v1alpha1/ip-pool.ts';
+import { SERVICE_ADDRESS_POOL } from './tulle/v1alpha1/service-address-pool.ts';
 
 /** In the order in which `kubectl api-resources` and name look-ups prefer them. */
 export const KINDS: readonly KindDefinition[] = [
@@ -31,6 +32,7 @@ export const KINDS: readonly KindDefinition[] = [
   NETWORK_POLICY,
   IP_BLOCK,
   IP_POOL,
+  SERVICE_ADDRESS_POOL,
 ];
 
 const BY_RESOURCE = new Map(

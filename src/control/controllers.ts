@@ -4,6 +4,7 @@ import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, MANAGED_BY_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
+import { SERVICE_ADDRESS_POOL } from '#api/tulle/v1alpha1/service-address-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient } from '#client/port.ts';
@@ -11,6 +12,7 @@ import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { startEndpointSlices } from './endpoint-slices/endpoint-slices.ts';
 import { MANAGED_BY } from './endpoint-slices/plan.ts';
+import { startLoadBalancers } from './load-balancers/load-balancers.ts';
 import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
 import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
 import { startPodGc } from './pod-gc/pod-gc.ts';
@@ -47,23 +49,33 @@ export function startControllers(options: ControllersOptions): Controllers {
       labelSelector: `${MANAGED_BY_LABEL}=${MANAGED_BY}`,
     }),
   );
+  const pools = stack.use(startCache(client, SERVICE_ADDRESS_POOL, common));
   const events = stack.use(
     createEventRecorder(client, { ...common, component: 'tulle-controllers' }),
   );
   const base = { ...common, client, pods, nodes };
   const endpointSlices = stack.use(startEndpointSlices({ ...base, services, slices }));
+  const loadBalancers = stack.use(
+    startLoadBalancers({ ...common, client, services, pools, events }),
+  );
   const nodeLifecycle = stack.use(startNodeLifecycle({ ...base, leases, events }));
   const podGc = stack.use(startPodGc(base));
-  const caches = { services, pods, nodes, leases, endpointslices: slices };
+  const caches = {
+    ...{ services, pods, nodes, leases, endpointslices: slices },
+    serviceaddresspools: pools,
+  };
   return {
     problems: () => [
       ...Object.entries(caches)
         .filter(([, cache]) => !cache.isConnected)
         .map(([resource]) => `the watch of ${resource} is down`),
       ...endpointSlices.failing.map((key) => `the endpoint slices of ${key} cannot be written`),
+      ...loadBalancers.failing.map((key) => `the load balancer of ${key} cannot be written`),
     ],
     async settled() {
-      await Promise.all([endpointSlices.settled(), nodeLifecycle.settled(), podGc.settled()]);
+      await Promise.all(
+        [endpointSlices, loadBalancers, nodeLifecycle, podGc].map((it) => it.settled()),
+      );
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };

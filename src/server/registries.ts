@@ -2,8 +2,10 @@
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Store } from '#store/port.ts';
+import { createAddressPools } from './admission/address-pools.ts';
 import type { AdmissionPlugin } from './admission/admission.ts';
 import { createIpPools } from './admission/ip-pools.ts';
+import { loadBalancerAddresses } from './admission/load-balancer-addresses.ts';
 import { namespaceExists } from './admission/namespace-exists.ts';
 import { DEFAULT_NODE_PORT_RANGE } from './admission/node-ports.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
@@ -64,8 +66,10 @@ function createPlugins(
     nodeRestriction,
     namespaceExists,
     createIpPools({ serviceCidrs }),
+    createAddressPools({ serviceCidrs: async () => serviceCidrs }),
     createServiceAddresses({ serviceCidrs, random }),
     createServicePorts({ nodePortRange, random }),
+    loadBalancerAddresses,
   ];
 }
 
