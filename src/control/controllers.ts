@@ -1,5 +1,6 @@
 /** All controllers, over one set of caches. */
 import { LEASE } from '#api/coordination/v1/lease.ts';
+import { ENDPOINTS } from '#api/core/v1/endpoints.ts';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
@@ -12,6 +13,8 @@ import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { startEndpointSlices } from './endpoint-slices/endpoint-slices.ts';
 import { MANAGED_BY } from './endpoint-slices/plan.ts';
+import { startEndpoints } from './endpoints/endpoints.ts';
+import { MIRRORED_BY } from './endpoints/plan.ts';
 import { startLoadBalancers } from './load-balancers/load-balancers.ts';
 import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
 import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
@@ -49,12 +52,22 @@ export function startControllers(options: ControllersOptions): Controllers {
       labelSelector: `${MANAGED_BY_LABEL}=${MANAGED_BY}`,
     }),
   );
+  const mirrored = stack.use(
+    startCache(client, ENDPOINT_SLICE, {
+      ...common,
+      labelSelector: `${MANAGED_BY_LABEL}=${MIRRORED_BY}`,
+    }),
+  );
+  const endpoints = stack.use(startCache(client, ENDPOINTS, common));
   const pools = stack.use(startCache(client, SERVICE_ADDRESS_POOL, common));
   const events = stack.use(
     createEventRecorder(client, { ...common, component: 'tulle-controllers' }),
   );
   const base = { ...common, client, pods, nodes };
   const endpointSlices = stack.use(startEndpointSlices({ ...base, services, slices }));
+  const endpointsController = stack.use(
+    startEndpoints({ ...common, client, services, endpoints, slices, mirrored }),
+  );
   const loadBalancers = stack.use(
     startLoadBalancers({ ...common, client, services, pools, events }),
   );
@@ -62,7 +75,8 @@ export function startControllers(options: ControllersOptions): Controllers {
   const podGc = stack.use(startPodGc(base));
   const caches = {
     ...{ services, pods, nodes, leases, endpointslices: slices },
-    serviceaddresspools: pools,
+    ...{ endpoints, serviceaddresspools: pools },
+    'mirrored endpointslices': mirrored,
   };
   return {
     problems: () => [
@@ -70,11 +84,14 @@ export function startControllers(options: ControllersOptions): Controllers {
         .filter(([, cache]) => !cache.isConnected)
         .map(([resource]) => `the watch of ${resource} is down`),
       ...endpointSlices.failing.map((key) => `the endpoint slices of ${key} cannot be written`),
+      ...endpointsController.failing.map((key) => `the Endpoints of ${key} cannot be written`),
       ...loadBalancers.failing.map((key) => `the load balancer of ${key} cannot be written`),
     ],
     async settled() {
       await Promise.all(
-        [endpointSlices, loadBalancers, nodeLifecycle, podGc].map((it) => it.settled()),
+        [endpointSlices, endpointsController, loadBalancers, nodeLifecycle, podGc].map((it) =>
+          it.settled(),
+        ),
       );
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
