@@ -19,6 +19,7 @@ import { CLUSTER_ROLE, ROLE } from './rbac/v1/role.ts';
 import { CLUSTER_ROLE_BINDING, ROLE_BINDING } from './rbac/v1/role-binding.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from './tulle/v1alpha1/ip-pool.ts';
+import { SERVICE_ADDRESS_POOL } from './tulle/v1alpha1/service-address-pool.ts';
 
 /** In the order in which `kubectl api-resources` and name look-ups prefer them. */
 export const KINDS: readonly KindDefinition[] = [
@@ -43,6 +44,7 @@ export const KINDS: readonly KindDefinition[] = [
   ROLE,
   IP_BLOCK,
   IP_POOL,
+  SERVICE_ADDRESS_POOL,
 ];
 
 const BY_RESOURCE = new Map(

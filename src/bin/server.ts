@@ -94,6 +94,7 @@ export async function runServer(
 function clusterConfiguration(options: ServerOptions): ClusterConfiguration {
   return {
     serviceCidrs: options.serviceCidrs,
+    nodePortRange: options.nodePortRange,
     dnsServiceIps: options.serviceCidrs.map((range) => cidrAddress(range, DNS_ORDINAL)),
     pools: options.podCidrs.map((cidr) => ({ name: `default-ipv${familyOf(cidr)}`, cidr })),
     clusterDomain: options.clusterDomain,

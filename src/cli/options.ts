@@ -12,6 +12,8 @@ export interface ServerOptions {
   advertise: Ip | undefined;
   podCidrs: readonly Cidr[];
   serviceCidrs: readonly Cidr[];
+  /** Both ends included. */
+  nodePortRange: { first: number; last: number };
   clusterDomain: string;
   /** The store is an etcd instead of a file in the data directory. */
   etcd: EtcdOptions | undefined;
@@ -56,7 +58,7 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
   ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
-  ...['clusterSecretFile', 'logLevel'],
+  ...['clusterSecretFile', 'serviceNodePortRange', 'logLevel'],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
@@ -74,7 +76,10 @@ const AGENT_KEYS = [
 /** Kubernetes' own choices, so that what people have written down elsewhere holds here. */
 const DEFAULT_POD_CIDR = '10.244.0.0/16';
 const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
+const DEFAULT_NODE_PORT_RANGE = '30000-32767';
 const DNS_1123_SUBDOMAIN = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
+/** Below are the well-known ports of the machines themselves. */
+const MIN_NODE_PORT = 1024;
 const MAX_CONFIG_BYTES = 1024 * 1024;
 
 /**
@@ -91,6 +96,7 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     advertise: address(get.text('advertiseAddress'), '--advertise-address'),
     podCidrs,
     serviceCidrs,
+    nodePortRange: portRange(get.text('serviceNodePortRange') ?? DEFAULT_NODE_PORT_RANGE),
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     etcd: etcdOptions(get),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
@@ -278,6 +284,19 @@ function hostPort(text: string, flag: string): { host: string; port: number } {
     throw wrong(flag, text, 'address:port, for example 192.0.2.1:6443');
   if (port < 1 || port > 65535) throw wrong(flag, text, 'a port between 1 and 65535');
   return { host: host === '' ? '0.0.0.0' : host, port };
+}
+
+/** `30000-32767`. Low numbers are refused: a service on port 22 would cut people off from their machines. */
+function portRange(text: string): { first: number; last: number } {
+  const [, from, to] = /^(\d{1,5})-(\d{1,5})$/.exec(text) ?? [];
+  const [first, last] = [Number(from), Number(to)];
+  if (!(first >= MIN_NODE_PORT && first <= last && last <= 65535))
+    throw wrong(
+      '--service-node-port-range',
+      text,
+      `FIRST-LAST between ${MIN_NODE_PORT} and 65535, for example ${DEFAULT_NODE_PORT_RANGE}`,
+    );
+  return { first, last };
 }
 
 function serverUrl(text: string): string {

@@ -63,6 +63,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
       'first pool of pod addresses, one per family (first start only)',
     )
     .option('--service-cidr <cidr...>', 'range of cluster IPs, one per family')
+    .option('--service-node-port-range <first-last>', 'ports for services on every node')
     .option('--cluster-domain <domain>', 'default: cluster.local')
     .option('--etcd <url...>', 'keep the state in this etcd: several servers, one cluster')
     .option('--etcd-prefix <prefix>', 'before every key in etcd (default: /tulle.dev)')

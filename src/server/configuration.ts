@@ -1,6 +1,7 @@
 /** What an operator chooses once for a cluster and the API server needs to know. */
 import { UserError } from '#lib/errors.ts';
 import { type Cidr, cidrContains, cidrsOverlap, familyOf, type Ip } from '#lib/ip.ts';
+import type { PortRange } from './admission/node-ports.ts';
 
 /** A pool of pod addresses that is made at the first start. */
 export interface PoolConfiguration {
@@ -15,6 +16,8 @@ export interface ClusterConfiguration {
   readonly serviceCidrs: readonly Cidr[];
   /** The addresses of the `kube-dns` service, one per family, each inside a service CIDR. */
   readonly dnsServiceIps: readonly Ip[];
+  /** Ports that services get on every node; missing: 30000 to 32767. */
+  readonly nodePortRange?: PortRange;
   readonly pools: readonly PoolConfiguration[];
   /** `cluster.local` as a rule. */
   readonly clusterDomain: string;

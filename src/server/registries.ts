@@ -2,12 +2,16 @@
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Store } from '#store/port.ts';
+import { createAddressPools } from './admission/address-pools.ts';
 import type { AdmissionPlugin } from './admission/admission.ts';
 import { customResources } from './admission/custom-resources.ts';
 import { createIpPools } from './admission/ip-pools.ts';
+import { loadBalancerAddresses } from './admission/load-balancer-addresses.ts';
 import { namespaceExists } from './admission/namespace-exists.ts';
+import { DEFAULT_NODE_PORT_RANGE } from './admission/node-ports.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
 import { createServiceAddresses } from './admission/service-addresses.ts';
+import { createServicePorts } from './admission/service-ports.ts';
 import type { ClusterConfiguration } from './configuration.ts';
 import { createResourceRegistry, type ResourceRegistry } from './registry/resource-registry.ts';
 
@@ -37,7 +41,7 @@ export interface RegistriesOptions {
   readonly kinds: readonly KindDefinition[];
   readonly store: Store;
   readonly clock: Clock;
-  readonly configuration: Pick<ClusterConfiguration, 'serviceCidrs'>;
+  readonly configuration: Pick<ClusterConfiguration, 'serviceCidrs' | 'nodePortRange'>;
   readonly createUid: () => string;
   /** A number in [0, 1). */
   readonly random: () => number;
@@ -87,7 +91,7 @@ function placesOf(registries: readonly ResourceRegistry[]): Map<string, Resource
 
 /** In the order in which they review: who may, where, and only then what it takes. */
 function createPlugins(
-  { serviceCidrs }: Pick<ClusterConfiguration, 'serviceCidrs'>,
+  { serviceCidrs, nodePortRange = DEFAULT_NODE_PORT_RANGE }: RegistriesOptions['configuration'],
   random: () => number,
 ): readonly AdmissionPlugin[] {
   return [
@@ -95,7 +99,10 @@ function createPlugins(
     namespaceExists,
     customResources,
     createIpPools({ serviceCidrs }),
+    createAddressPools({ serviceCidrs: async () => serviceCidrs }),
     createServiceAddresses({ serviceCidrs, random }),
+    createServicePorts({ nodePortRange, random }),
+    loadBalancerAddresses,
   ];
 }
 

@@ -71,7 +71,25 @@ export function endpointOf(
     },
     ...(nodeName === undefined || nodeName === '' ? {} : { nodeName }),
     ...(zone === undefined || zone === '' ? {} : { zone }),
+    ...hintsOf(service, { ready, nodeName, zone }),
   };
+}
+
+/**
+ * Whose traffic the endpoint should take: that of its own zone or node. Nodes keep to the hints only while every ready
+ * endpoint has them and one is for them, so nothing has to be balanced here. Upstream: KEP-3015, KEP-4444.
+ */
+function hintsOf(
+  service: Service,
+  at: { ready: boolean; nodeName: string | undefined; zone: string | undefined },
+): Pick<Endpoint, 'hints'> {
+  const wish = service.spec.trafficDistribution;
+  if (wish === undefined || !at.ready) return {};
+  const forZones = at.zone ? { forZones: [{ name: at.zone }] } : {};
+  const forNodes =
+    wish === 'PreferSameNode' && at.nodeName ? { forNodes: [{ name: at.nodeName }] } : {};
+  const hints = { ...forZones, ...forNodes };
+  return Object.keys(hints).length === 0 ? {} : { hints };
 }
 
 function isReady(pod: Pod): boolean {

@@ -194,6 +194,35 @@ describe('planSlices()', () => {
     );
   });
 
+  for (const [wish, hints, bare] of [
+    ['PreferClose', { forZones: [{ name: 'z1' }] }, undefined],
+    ['PreferSameZone', { forZones: [{ name: 'z1' }] }, undefined],
+    [
+      'PreferSameNode',
+      { forZones: [{ name: 'z1' }], forNodes: [{ name: 'm1' }] },
+      { forNodes: [{ name: 'm2' }] },
+    ],
+    [undefined, undefined, undefined],
+  ] as const)
+    test(`trafficDistribution ${wish} gives each ready endpoint its hints`, () => {
+      const pods = [
+        pod('a', { ip: '10.0.0.1', node: 'm1' }),
+        pod('b', { ip: '10.0.0.2', node: 'm1', ready: false }),
+        pod('c', { ip: '10.0.0.3', node: 'm2' }),
+      ];
+      const input = {
+        service: service(wish === undefined ? {} : { trafficDistribution: wish }),
+        pods,
+        zoneOf: (node: string) => (node === 'm1' ? 'z1' : undefined),
+      };
+      const slices = apply([], input);
+      const found = endpoints(slices).map((endpoint) => endpoint.hints);
+      assert.deepEqual(found, [hints, undefined, bare]);
+      assert.deepEqual(planSlices({ ...base, ...input, slices }).update, []);
+      const without = planSlices({ ...base, ...input, service: service(), slices });
+      assert.equal(without.update.length, wish === undefined ? 0 : 1);
+    });
+
   test('marks slices of a headless service, and hands its labels on', () => {
     const headless = service({ clusterIP: 'None' });
     headless.metadata.labels = { team: 'red', [HEADLESS_LABEL]: 'forged' };

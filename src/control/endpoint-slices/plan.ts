@@ -56,13 +56,13 @@ export interface SlicePlan {
 }
 
 /** The endpoints with one set of ports. */
-interface Group {
+export interface Group {
   readonly ports: EndpointPort[];
   readonly endpoints: Map<string, Endpoint>;
 }
 
 /** A slice as it will be; without `slice` it is new. */
-interface Draft {
+export interface Draft {
   slice: EndpointSlice | undefined;
   ports: EndpointPort[];
   endpoints: Endpoint[];
@@ -77,6 +77,7 @@ export function planSlices(input: SliceInput): SlicePlan {
   if (service === undefined || !hasManagedSlices(service))
     return { create: [], update: [], remove: slices };
   const types = addressTypesOf(service);
+  const owner = ownerOf(service, input.triggerTime);
   const drafts: Draft[] = [];
   const remove = slices.filter((slice) => !types.some((type) => type === slice.addressType));
   const create: EndpointSlice[] = [];
@@ -85,10 +86,10 @@ export function planSlices(input: SliceInput): SlicePlan {
     const planned = planFamily(existing, groupsOf(input, service, type));
     remove.push(...planned.spare);
     for (const draft of planned.drafts)
-      if (draft.slice === undefined) create.push(newSlice(service, type, draft, input.triggerTime));
+      if (draft.slice === undefined) create.push(newSlice(owner, type, draft));
       else drafts.push(draft);
   }
-  return { create, update: drafts.flatMap((d) => changedSlice(service, d, input)), remove };
+  return { create, update: drafts.flatMap((draft) => changedSlice(owner, draft)), remove };
 }
 
 /** What should be in the slices of one family, by the key of the ports. */
@@ -112,12 +113,17 @@ function groupsOf(input: SliceInput, service: Service, type: IpFamilyName): Map<
 }
 
 /** An endpoint with the same key is the same one with other conditions; with another it is another one. */
-function endpointKey(endpoint: Endpoint): string {
+export function endpointKey(endpoint: Endpoint): string {
   const { uid, namespace, name } = endpoint.targetRef ?? {};
   return JSON.stringify([uid ?? [namespace, name], ...endpoint.addresses]);
 }
 
-function planFamily(
+/**
+ * Distributes endpoints over the slices of one family.
+ * @param groups what the slices should hold, by the key of the ports
+ * @returns the slices as they shall be, at least one, and those that are not needed
+ */
+export function planFamily(
   slices: readonly EndpointSlice[],
   groups: ReadonlyMap<string, Group>,
 ): { drafts: Draft[]; spare: EndpointSlice[] } {
@@ -194,13 +200,31 @@ function placeholder(spare: EndpointSlice[]): Draft {
   return { slice, ports: [...(slice?.ports ?? [])], endpoints: [], isChanged };
 }
 
-function newSlice(
-  service: Service,
+/** What slices are made for, and what they have from it. */
+export interface SliceOwner {
+  readonly name: string;
+  readonly namespace: string | undefined;
+  readonly metadata: Pick<ObjectMeta, 'labels' | 'ownerReferences'>;
+  /** Beside those that a slice has. */
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+function ownerOf(service: Service, triggerTime: string | undefined): SliceOwner {
+  const { name, namespace } = service.metadata;
+  return {
+    name,
+    namespace,
+    metadata: metadataOf(service),
+    annotations: triggerTime === undefined ? {} : { [TRIGGER_TIME_ANNOTATION]: triggerTime },
+  };
+}
+
+export function newSlice(
+  owner: SliceOwner,
   addressType: IpFamilyName,
   draft: Draft,
-  triggerTime: string | undefined,
 ): EndpointSlice {
-  const { namespace, name } = service.metadata;
+  const { namespace, name, annotations } = owner;
   return {
     apiVersion: 'discovery.k8s.io/v1',
     kind: 'EndpointSlice',
@@ -208,10 +232,8 @@ function newSlice(
       name: '',
       generateName: `${name.slice(0, MAX_NAME_PREFIX)}-`,
       ...(namespace === undefined ? {} : { namespace }),
-      ...metadataOf(service),
-      ...(triggerTime === undefined
-        ? {}
-        : { annotations: { [TRIGGER_TIME_ANNOTATION]: triggerTime } }),
+      ...owner.metadata,
+      ...(Object.keys(annotations).length === 0 ? {} : { annotations: { ...annotations } }),
     },
     addressType,
     endpoints: draft.endpoints,
@@ -220,10 +242,10 @@ function newSlice(
 }
 
 /** The slice to be written, or none if it is as it should be. */
-function changedSlice(service: Service, draft: Draft, input: SliceInput): EndpointSlice[] {
+export function changedSlice(owner: SliceOwner, draft: Draft): EndpointSlice[] {
   const { slice, endpoints, ports } = draft;
   if (slice === undefined) return [];
-  const metadata = metadataOf(service);
+  const { metadata } = owner;
   const isSame =
     !draft.isChanged &&
     sameJson(slice.endpoints ?? [], endpoints) &&
@@ -232,8 +254,8 @@ function changedSlice(service: Service, draft: Draft, input: SliceInput): Endpoi
     sameJson(slice.metadata.ownerReferences, metadata.ownerReferences);
   if (isSame) return [];
   // Without a known trigger an old stamp would say something wrong about the new content.
-  const { [TRIGGER_TIME_ANNOTATION]: _old, ...annotations } = slice.metadata.annotations ?? {};
-  if (input.triggerTime !== undefined) annotations[TRIGGER_TIME_ANNOTATION] = input.triggerTime;
+  const { [TRIGGER_TIME_ANNOTATION]: _old, ...kept } = slice.metadata.annotations ?? {};
+  const annotations = { ...kept, ...owner.annotations };
   return [
     { ...slice, metadata: { ...slice.metadata, ...metadata, annotations }, endpoints, ports },
   ];

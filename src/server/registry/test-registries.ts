@@ -7,6 +7,7 @@ import { FakeClock } from '#lib/clock.ts';
 import { type Cidr, cidr } from '#lib/ip.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
 import type { Store } from '#store/port.ts';
+import type { PortRange } from '../admission/node-ports.ts';
 import { type Principal, SERVER_PRINCIPAL } from '../principal.ts';
 import { createRegistries, type Registries } from '../registries.ts';
 import type { ResourceRegistry } from './resource-registry.ts';
@@ -25,7 +26,11 @@ export const DRY_RUN = { principal: SERVER_PRINCIPAL, dryRun: true } as const;
 
 /** A cluster with the namespace `default`. */
 export async function openFixture(
-  options: { serviceCidrs?: readonly Cidr[]; random?: () => number } = {},
+  options: {
+    serviceCidrs?: readonly Cidr[];
+    nodePortRange?: PortRange;
+    random?: () => number;
+  } = {},
 ): Promise<Fixture> {
   const clock = new FakeClock();
   const store = openMemoryStore();
@@ -34,7 +39,10 @@ export async function openFixture(
     kinds: KINDS,
     store,
     clock,
-    configuration: { serviceCidrs: options.serviceCidrs ?? [cidr('10.96.0.0/24')] },
+    configuration: {
+      serviceCidrs: options.serviceCidrs ?? [cidr('10.96.0.0/24')],
+      ...(options.nodePortRange === undefined ? {} : { nodePortRange: options.nodePortRange }),
+    },
     createUid: () => `uid-${++uids}`,
     random: options.random ?? Math.random,
   });

@@ -231,21 +231,32 @@ function setPortDefaults(port: ServicePort): ServicePort {
 function prepareForUpdate(service: Service, old: Service): Service {
   const spec: ServiceSpec = { ...service.spec };
   const was = old.spec;
-  const hasNodePorts = spec.type === 'NodePort' || spec.type === 'LoadBalancer';
   if (spec.ports !== undefined)
     spec.ports = spec.ports.map((port) =>
-      hasNodePorts ? inheritNodePort(port, was.ports) : dropNodePort(port, was.ports),
+      needsNodePorts(spec) ? inheritNodePort(port, was.ports) : dropNodePort(port, { spec, was }),
     );
   if (!isReachedFromOutside(spec)) dropIfSame(spec, was, 'externalTrafficPolicy');
   if (spec.type !== 'LoadBalancer') {
     dropIfSame(spec, was, 'allocateLoadBalancerNodePorts');
     dropIfSame(spec, was, 'loadBalancerClass');
   }
-  if (spec.type !== 'LoadBalancer' || spec.externalTrafficPolicy !== 'Local')
-    dropIfSame(spec, was, 'healthCheckNodePort');
+  if (!needsHealthCheckNodePort(spec)) dropIfSame(spec, was, 'healthCheckNodePort');
   else if (!spec.healthCheckNodePort && was.healthCheckNodePort !== undefined)
     spec.healthCheckNodePort = was.healthCheckNodePort;
   return { ...service, spec };
+}
+
+/** Whether every port of the service gets a node port. */
+export function needsNodePorts(spec: ServiceSpec): boolean {
+  return (
+    spec.type === 'NodePort' ||
+    (spec.type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false)
+  );
+}
+
+/** Whether nodes say on a port of their own if they have endpoints of the service. */
+export function needsHealthCheckNodePort(spec: ServiceSpec): boolean {
+  return spec.type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local';
 }
 
 function inheritNodePort(port: ServicePort, was: readonly ServicePort[] | undefined): ServicePort {
@@ -254,8 +265,14 @@ function inheritNodePort(port: ServicePort, was: readonly ServicePort[] | undefi
   return before?.nodePort ? { ...port, nodePort: before.nodePort } : port;
 }
 
-function dropNodePort(port: ServicePort, was: readonly ServicePort[] | undefined): ServicePort {
-  if (!port.nodePort || !was?.some((other) => other.nodePort === port.nodePort)) return port;
+/** A port that was given goes when none is needed any more; one that was asked for without need stays. */
+function dropNodePort(
+  port: ServicePort,
+  { spec, was }: { spec: ServiceSpec; was: ServiceSpec },
+): ServicePort {
+  const isOld = was.ports?.some((other) => other.nodePort === port.nodePort) ?? false;
+  const wasAskedFor = spec.type === 'LoadBalancer' && !needsNodePorts(was);
+  if (!port.nodePort || !isOld || wasAskedFor) return port;
   const { nodePort: _, ...rest } = port;
   return rest;
 }
