@@ -12,6 +12,7 @@ import { SERVICE_ACCOUNT } from './core/v1/service-account.ts';
 import { ENDPOINT_SLICE } from './discovery/v1/endpoint-slice.ts';
 import { apiVersionOf, type KindDefinition } from './kind.ts';
 import { NETWORK_POLICY } from './networking/v1/network-policy.ts';
+import { CLUSTER_NETWORK_POLICY } from './policy/v1alpha2/cluster-network-policy.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from './tulle/v1alpha1/ip-pool.ts';
 
@@ -29,6 +30,7 @@ export const KINDS: readonly KindDefinition[] = [
   LEASE,
   ENDPOINT_SLICE,
   NETWORK_POLICY,
+  CLUSTER_NETWORK_POLICY,
   IP_BLOCK,
   IP_POOL,
 ];
