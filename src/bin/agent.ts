@@ -13,9 +13,11 @@ import { sleep } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
+import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { isSameNetns } from '#linux/netns.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
+import { createNflog } from '#linux/nflog/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
@@ -56,6 +58,8 @@ export async function runAgent(
         stack: network,
         openStack: openNetworkStack,
         nftables,
+        conntrack: stack.use(openConntrack()),
+        openNflog: createNflog({ poller }),
         runtimes: [createPodmanRuntime()],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),

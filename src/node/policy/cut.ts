@@ -20,8 +20,8 @@ export interface CutContext {
   /** Pods of this node by address. */
   readonly localAt: (address: Ip) => PolicyPod | undefined;
   readonly policiesFor: (pod: PolicyPod) => Iterable<CompiledPolicy>;
-  /** Whether the node itself has the address: what it begins is never asked about. */
-  readonly isOwnAddress: (address: Ip) => boolean;
+  /** Of the node itself: what it begins is never asked about. */
+  readonly ownAddresses: ReadonlySet<Ip>;
   readonly resolved: (pattern: string) => readonly Ip[];
 }
 
@@ -50,7 +50,7 @@ function isAllowed(entry: ConntrackEntry, context: CutContext): boolean {
   const from = context.localAt(source);
   const to = context.localAt(destination);
   if ((from === undefined && to === undefined) || source === destination) return true;
-  if (context.isOwnAddress(source)) return true;
+  if (context.ownAddresses.has(source)) return true;
   const flow: Flow = {
     from: endOf(source, from, context),
     to: endOf(destination, to, context),
