@@ -15,6 +15,7 @@ import { apiVersionOf, type KindDefinition } from './kind.ts';
 import { INGRESS } from './networking/v1/ingress.ts';
 import { INGRESS_CLASS } from './networking/v1/ingress-class.ts';
 import { NETWORK_POLICY } from './networking/v1/network-policy.ts';
+import { CLUSTER_NETWORK_POLICY } from './policy/v1alpha2/cluster-network-policy.ts';
 import { CLUSTER_ROLE, ROLE } from './rbac/v1/role.ts';
 import { CLUSTER_ROLE_BINDING, ROLE_BINDING } from './rbac/v1/role-binding.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
@@ -42,6 +43,7 @@ export const KINDS: readonly KindDefinition[] = [
   CLUSTER_ROLE,
   ROLE_BINDING,
   ROLE,
+  CLUSTER_NETWORK_POLICY,
   IP_BLOCK,
   IP_POOL,
   SERVICE_ADDRESS_POOL,

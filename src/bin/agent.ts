@@ -17,6 +17,7 @@ import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { isSameNetns } from '#linux/netns.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
+import { createNflog } from '#linux/nflog/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
@@ -62,6 +63,7 @@ export async function runAgent(
         openStack: openNetworkStack,
         nftables,
         conntrack: stack.use(openConntrack()),
+        openNflog: createNflog({ poller }),
         runtimes: [createPodmanRuntime()],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),

@@ -3,6 +3,13 @@ import { Command, Option } from 'commander';
 import { applyCommand } from './commands/apply.ts';
 import { demoCommand } from './commands/demo.ts';
 import { labDown, labExec, labHeal, labList, labPartition, labUp } from './commands/lab.ts';
+import {
+  policyCheck,
+  policyDiff,
+  policyExplain,
+  policyLog,
+  policyMatrix,
+} from './commands/policy.ts';
 import { statusCommand } from './commands/status.ts';
 import { tokenCreate, tokenList, tokenRevoke } from './commands/token.ts';
 import type { RawOptions } from './options.ts';
@@ -44,6 +51,7 @@ export function createProgram(version: string, daemons: Daemons, context: Comman
   addDaemons(program, daemons);
   addUninstall(program, daemons);
   addApiCommands(program, context);
+  addPolicyCommands(program, context);
   addLabCommands(program, context);
   return program;
 }
@@ -154,6 +162,55 @@ function addApiCommands(program: Command, context: CommandContext): void {
     .command('revoke <id>')
     .addOption(kubeconfig())
     .action((id: string, flags: { kubeconfig?: string }) => tokenRevoke(id, flags, context));
+}
+
+function addPolicyCommands(program: Command, context: CommandContext): void {
+  const kubeconfig = () => new Option('--kubeconfig <file>', 'default: as for apply');
+  const manifests = () =>
+    new Option('--manifests <dir>', 'YAML files instead of a cluster: policies, pods, workloads');
+  const policy = program
+    .command('policy')
+    .description('network policies: who may talk to whom, and why');
+  policy
+    .command('explain <from> <to>')
+    .description(
+      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, labels (app=web)',
+    )
+    .option('--port <port/protocol>', '80/tcp, 53/udp, a port name; default: all TCP ports')
+    .option('--staged', 'as if staged policies were enforced', false)
+    .addOption(manifests())
+    .addOption(kubeconfig())
+    .action((from: string, to: string, flags: Parameters<typeof policyExplain>[2]) =>
+      policyExplain(from, to, flags, context),
+    );
+  policy
+    .command('check')
+    .description('policies that probably do not mean what they say, with file and line')
+    .addOption(manifests())
+    .addOption(kubeconfig())
+    .action((flags: Parameters<typeof policyCheck>[0]) => policyCheck(flags, context));
+  policy
+    .command('matrix')
+    .description('who may talk to whom')
+    .option('-n, --namespace <name>', 'only its pods')
+    .option('-o, --output <format>', 'table, json, dot (Graphviz) or svg', 'table')
+    .addOption(manifests())
+    .addOption(kubeconfig())
+    .action((flags: Parameters<typeof policyMatrix>[0]) => policyMatrix(flags, context));
+  policy
+    .command('diff <a> <b>')
+    .description('what going from A to B opens (+) and closes (-); each a directory, or "live"')
+    .addOption(kubeconfig())
+    .action((a: string, b: string, flags: { kubeconfig?: string }) =>
+      policyDiff(a, b, flags, context),
+    );
+  policy
+    .command('log')
+    .description("refused packets on this node, with names, as the node's agent saw them")
+    .option('-f, --follow', 'go on', false)
+    .option('-o, --output <format>', 'json: one object a line')
+    .option('--agent <address:port>', "the agent's status address", '127.0.0.1:9963')
+    .action((flags: Parameters<typeof policyLog>[0]) => policyLog(flags, context));
 }
 
 function addLabCommands(program: Command, context: CommandContext): void {

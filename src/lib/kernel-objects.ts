@@ -28,3 +28,7 @@ export const GATEWAY_V4 = ip('169.254.1.1');
 export const GATEWAY_V6 = ip('fe80::1');
 /** Where each node's DNS server answers beside the DNS service's address. */
 export const DNS_LINK_LOCAL_V4 = ip('169.254.20.10');
+/** Bit of `ct mark`: policy does not allow this connection any more. The other bits are not ours. */
+export const CT_MARK_CUT = 0x0800_0000;
+/** NFLOG group to which dropped (and sampled accepted) packets go with the rule that decided. */
+export const NFLOG_GROUP = 5390;

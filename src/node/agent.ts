@@ -23,6 +23,7 @@ import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { type Dns, startDns, type Upstream } from './dns/dns.ts';
@@ -33,7 +34,10 @@ import { createIpamGc } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 import { LocalAddresses } from './local-addresses/local-addresses.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
+import { POLICY_PART } from './policy/policy.ts';
+import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import type { ComponentHealth } from './registration/plan.ts';
 import { Registration } from './registration/registration.ts';
@@ -50,6 +54,7 @@ export interface AgentComponents {
   readonly openStack: OpenNetworkStack;
   readonly nftables: Nftables;
   readonly conntrack: Conntrack;
+  readonly openNflog: OpenNflog;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -90,8 +95,9 @@ export async function startAgent(
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const health = new Health();
+  const routes = new Map<string, PolicyFeature['routes'][string]>();
   started.use(
-    await startStatusServer({ listen: init.statusAddress, registry, health: health.now }),
+    await startStatusServer({ listen: init.statusAddress, registry, health: health.now, routes }),
   );
 
   const cacheOf = <T extends KubeObject>(kind: KindRef<T>, options: Partial<CacheOptions> = {}) =>
@@ -135,7 +141,11 @@ export async function startAgent(
     started.use(
       new Ruleset(
         { nftables: components.nftables, log },
-        { family, table: NFT_TABLE, parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART] },
+        {
+          family,
+          table: NFT_TABLE,
+          parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART, POLICY_PART],
+        },
       ),
     ),
   );
@@ -198,6 +208,20 @@ export async function startAgent(
     return { ready: ready && masquerade.problem === undefined, message };
   });
 
+  const policy = started.use(
+    await createPolicyFeature(
+      {
+        ...{ ...components, rulesets, nodes, services, slices, registry },
+        ownAddresses: () => new Set(stack.addresses.list().map((it) => it.address)),
+      },
+      {
+        containerIdAnnotation: CONTAINER_ID_ANNOTATION,
+        dnsService: `${DNS_SERVICE.namespace}/${DNS_SERVICE.name}`,
+        dnsAddresses: localAddresses,
+      },
+    ),
+  );
+  for (const [path, route] of Object.entries(policy.routes)) routes.set(path, route);
   const cni = started.use(
     await startCni({
       host: stack,
@@ -208,10 +232,17 @@ export async function startAgent(
       dns: { nameservers: dnsServiceIps, clusterDomain: init.clusterDomain },
       hostSource: (family) => tunnelAddresses.find((address) => familyOf(address) === family),
       recordsDir: init.recordsDirectory,
+      prepare: (attachment) => policy.prepare(attachment),
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
       log,
     }),
   );
+  // Only now is it known what is attached: with less the rules would close pods that are running.
+  await policy.start(cni);
+  health.add('PolicyReady', () => {
+    const { ready, policies, problems } = policy.status();
+    return { ready, message: problems.join('; ') || `${count(policies, 'policy', 'policies')}` };
+  });
   const podSync = started.use(
     new Pods(
       { ...components, pods, attachments: cni },
@@ -229,7 +260,7 @@ export async function startAgent(
 /** How each part is, by asking it. A part that is not there yet is not ready. */
 class Health {
   readonly #parts = new Map<string, () => { ready: boolean; message: string }>(
-    ['FabricReady', 'ServicesReady', 'DNSReady', 'CNIReady'].map((type) => [
+    ['FabricReady', 'ServicesReady', 'DNSReady', 'PolicyReady', 'CNIReady'].map((type) => [
       type,
       () => ({ ready: false, message: 'is starting' }),
     ]),
@@ -264,8 +295,8 @@ function cniHealth(
   };
 }
 
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+function count(number: number, noun: string, plural = `${noun}s`): string {
+  return `${number} ${number === 1 ? noun : plural}`;
 }
 
 async function dnsAddresses(client: ApiClient): Promise<Ip[]> {

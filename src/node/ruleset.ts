@@ -225,7 +225,9 @@ export class Ruleset implements AsyncDisposable {
         for (const { expressions, comment } of content.rules)
           rules.push(rule.add(content.name, expressions, comment === undefined ? {} : { comment }));
       }
-      for (const gone of oldChains.keys()) last.push(chain.flush(gone), chain.delete(gone));
+      // One that goes may be jumped to from another that goes.
+      for (const gone of oldChains.keys()) rules.push(chain.flush(gone));
+      for (const gone of oldChains.keys()) last.push(chain.delete(gone));
       for (const gone of setsMissingIn(part, old)) last.push(set.delete(gone.set));
     }
     for (const [name, { add, remove }] of this.#staged) {

@@ -1,5 +1,5 @@
 /** The agent's own HTTP: `/healthz` for probes, `/metrics` for Prometheus. Listens on the loopback unless told otherwise. */
-import { createServer } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Registry } from 'prom-client';
 import { UserError } from '#lib/errors.ts';
 import type { ComponentHealth } from './registration/plan.ts';
@@ -8,6 +8,11 @@ export interface StatusServerOptions {
   readonly listen: { readonly host: string; readonly port: number };
   readonly registry: Registry;
   readonly health: () => readonly ComponentHealth[];
+  /** What features answer themselves, by path; filled as they start. */
+  readonly routes?: ReadonlyMap<
+    string,
+    (request: IncomingMessage, response: ServerResponse) => void
+  >;
 }
 
 /** @throws UserError if the address cannot be listened on */
@@ -20,6 +25,8 @@ export async function startStatusServer(options: StatusServerOptions): Promise<A
     };
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(405, 'text/plain', 'method not allowed\n');
+    const route = options.routes?.get((request.url ?? '').split('?')[0] ?? '');
+    if (route !== undefined) return route(request, response);
     switch (request.url) {
       case '/healthz': {
         const failing = options.health().filter((part) => !part.ready);

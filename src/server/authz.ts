@@ -31,6 +31,7 @@ const NODE_RULES: readonly {
   {
     verbs: READ,
     resources: [
+      'clusternetworkpolicies.policy.networking.k8s.io',
       'endpoints',
       'endpointslices.discovery.k8s.io',
       'ipblocks.tulle.dev',

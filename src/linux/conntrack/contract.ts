@@ -106,6 +106,26 @@ export function conntrackContract(name: string, create: () => ConntrackUnderTest
       },
     );
 
+    run('mark() changes the bits of the mask and no others', (under) => {
+      add(under, { client: '192.0.2.1', service: '10.96.0.10', endpoint: '10.0.0.5' });
+      add(under, { client: '192.0.2.2', service: '10.96.0.10', endpoint: '10.0.0.5' });
+      const { conntrack } = under;
+      const marks = () =>
+        conntrack
+          .list()
+          .sort((a, b) => (a.original.source < b.original.source ? -1 : 1))
+          .map((entry) => entry.mark);
+      const first = conntrack.list().filter((e) => e.original.source === '192.0.2.1');
+      assert.equal(conntrack.mark(first, { mask: 0x0f, value: 0x05 }), 1);
+      assert.equal(conntrack.mark(first, { mask: 0x0800_0000, value: 0x0800_0000 }), 1);
+      assert.deepEqual(marks(), [0x0800_0005, 0]);
+      assert.equal(conntrack.mark(first, { mask: 0x0800_0000, value: 0 }), 1);
+      assert.deepEqual(marks(), [0x05, 0]);
+      conntrack.delete(first);
+      assert.equal(conntrack.mark(first, { mask: 1, value: 1 }), 0);
+      assert.equal(conntrack.list().length, 1);
+    });
+
     run('flush() deletes what went to one endpoint of one service', (under) => {
       const service = '10.96.0.10';
       add(under, { client: '192.0.2.1', service, endpoint: '10.0.0.5', clientPort: 4001 });

@@ -27,6 +27,18 @@ export class FakeConntrack implements Conntrack {
     return deleted;
   }
 
+  mark(entries: Iterable<ConntrackName>, change: { mask: number; value: number }): number {
+    let marked = 0;
+    for (const entry of entries) {
+      const found = this.#entries.get(nameOf(entry));
+      if (found === undefined) continue;
+      const mark = ((found.mark & ~change.mask) | (change.value & change.mask)) >>> 0;
+      this.#entries.set(nameOf(entry), { ...found, mark });
+      marked++;
+    }
+    return marked;
+  }
+
   flush(filter: ConntrackFilter): number {
     return this.delete(this.list(filter));
   }

@@ -5,17 +5,20 @@ import {
   type ConntrackEntry,
   decodeConntrackEntry,
   encodeConntrackHeader,
+  encodeConntrackMark,
   encodeConntrackName,
   IPCTNL_MSG_CT_DELETE,
   IPCTNL_MSG_CT_GET,
+  IPCTNL_MSG_CT_NEW,
 } from '#wire/conntrack/codec.ts';
 import { NETLINK_NETFILTER, NLM_F_ACK, NLM_F_REQUEST } from '#wire/netlink/constants.ts';
+import type { NetlinkWriter } from '#wire/netlink/writer.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
 import { type Conntrack, type ConntrackFilter, type ConntrackName, matchesFilter } from './port.ts';
 
-/** Deletions sent before their answers are read; so many answers fit the socket's queue. */
-const MAX_DELETIONS_IN_FLIGHT = 256;
+/** Changes sent before their answers are read; so many answers fit the socket's queue. */
+const MAX_CHANGES_IN_FLIGHT = 256;
 const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
 
 /**
@@ -47,15 +50,14 @@ class KernelConntrack implements Conntrack {
   }
 
   delete(entries: Iterable<ConntrackName>): number {
-    let deleted = 0;
-    let chunk: ConntrackName[] = [];
-    for (const entry of entries) {
-      chunk.push(entry);
-      if (chunk.length < MAX_DELETIONS_IN_FLIGHT) continue;
-      deleted += this.#deleteChunk(chunk);
-      chunk = [];
-    }
-    return deleted + this.#deleteChunk(chunk);
+    return this.#forEach('delete', IPCTNL_MSG_CT_DELETE, entries, () => {});
+  }
+
+  mark(entries: Iterable<ConntrackName>, change: { mask: number; value: number }): number {
+    // Without NLM_F_CREATE only what is there is changed.
+    return this.#forEach('mark', IPCTNL_MSG_CT_NEW, entries, (writer) =>
+      encodeConntrackMark(writer, change),
+    );
   }
 
   flush(filter: ConntrackFilter): number {
@@ -66,25 +68,49 @@ class KernelConntrack implements Conntrack {
     this.#socket[Symbol.dispose]();
   }
 
-  #deleteChunk(entries: readonly ConntrackName[]): number {
-    const results = this.#socket.pipeline('delete conntrack entries', (writer) => {
+  /** Sends one message per entry, in chunks. @returns how many succeeded; an entry that is gone is no error */
+  #forEach(
+    verb: string,
+    type: number,
+    entries: Iterable<ConntrackName>,
+    write: (writer: NetlinkWriter) => void,
+  ): number {
+    let done = 0;
+    let chunk: ConntrackName[] = [];
+    for (const entry of entries) {
+      chunk.push(entry);
+      if (chunk.length < MAX_CHANGES_IN_FLIGHT) continue;
+      done += this.#sendChunk(verb, type, chunk, write);
+      chunk = [];
+    }
+    return done + this.#sendChunk(verb, type, chunk, write);
+  }
+
+  #sendChunk(
+    verb: string,
+    type: number,
+    entries: readonly ConntrackName[],
+    write: (writer: NetlinkWriter) => void,
+  ): number {
+    const results = this.#socket.pipeline(`${verb} conntrack entries`, (writer) => {
       for (const entry of entries) {
-        const message = writer.beginMessage(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK);
+        const message = writer.beginMessage(type, NLM_F_REQUEST | NLM_F_ACK);
         encodeConntrackHeader(writer, familyOf(entry.original.source));
         encodeConntrackName(writer, entry);
+        write(writer);
         writer.endMessage(message);
       }
     });
-    let deleted = 0;
+    let done = 0;
     results.forEach(({ errno, extack }, index) => {
-      if (errno === 0) deleted++;
+      if (errno === 0) done++;
       else if (errno !== ENOENT)
-        throw new KernelError(`delete conntrack entry ${describe(entries[index])}`, errno, {
+        throw new KernelError(`${verb} conntrack entry ${describe(entries[index])}`, errno, {
           extack,
           index,
         });
     });
-    return deleted;
+    return done;
   }
 }
 

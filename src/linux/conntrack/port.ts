@@ -38,6 +38,15 @@ export interface Conntrack extends Disposable {
    * @throws KernelError
    */
   delete(entries: Iterable<ConntrackName>): number;
+  /**
+   * Changes the bits `mask` of the entries' marks to those of `value`. An entry that is gone is no error.
+   * @returns how many were changed
+   * @throws KernelError
+   */
+  mark(
+    entries: Iterable<ConntrackName>,
+    change: { readonly mask: number; readonly value: number },
+  ): number;
   /** Deletes the entries that match: `delete(list(filter))`. An empty filter empties the table. */
   flush(filter: ConntrackFilter): number;
 }

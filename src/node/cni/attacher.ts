@@ -65,6 +65,8 @@ export interface AttacherOptions {
   readonly netnsIdentity?: (path: string) => string | undefined;
   /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
   readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
+  /** Called with the addresses, before the link is made: what must be in the kernel before a first packet. */
+  readonly prepare?: (attachment: Attachment) => Promise<void>;
   /** Called at each {@link AttachPoint}; for tests. */
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
@@ -250,6 +252,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#reached('add:recorded');
     const complete = { ...attachment, addresses: await this.#allocate(attachment, requested) };
     await this.#reached('add:allocated');
+    await this.#options.prepare?.(complete);
     createLink(this.#options.host, this.#options.openStack, complete, this.#plan(complete));
     await this.#reached('add:linked');
     await this.#record('attached', complete);

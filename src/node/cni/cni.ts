@@ -37,6 +37,8 @@ export interface CniOptions {
   readonly hostSource?: (family: Family) => Ip | undefined;
   /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
   readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
+  /** Called with a new pod's addresses, before its link is made. */
+  readonly prepare?: (attachment: Attachment) => Promise<void>;
   readonly socketPath?: string;
   readonly recordsDir?: string;
   /** Where to put plugin and configuration; `false` leaves that to others. */

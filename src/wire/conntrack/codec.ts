@@ -25,6 +25,7 @@ const CTA_TUPLE_REPLY = 2;
 const CTA_STATUS = 3;
 const CTA_TIMEOUT = 7;
 const CTA_MARK = 8;
+const CTA_MARK_MASK = 21;
 const CTA_ID = 12;
 const CTA_ZONE = 18;
 const CTA_TUPLE_IP = 1;
@@ -99,6 +100,15 @@ export function encodeConntrackName(
   encodeTuple(writer, CTA_TUPLE_ORIG, entry.original);
   if (entry.id !== undefined) writer.attributeU32Be(CTA_ID, entry.id);
   if (entry.zone !== undefined && entry.zone !== 0) writer.attributeU16Be(CTA_ZONE, entry.zone);
+}
+
+/** The bits of `mask` become those of `value`; others stay. */
+export function encodeConntrackMark(
+  writer: NetlinkWriter,
+  { mask, value }: { mask: number; value: number },
+): void {
+  writer.attributeU32Be(CTA_MARK, value);
+  writer.attributeU32Be(CTA_MARK_MASK, mask);
 }
 
 /** @throws DecodeError */

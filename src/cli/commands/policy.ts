@@ -1,0 +1,242 @@
+/** `tulle policy explain|check|matrix|diff|log` */
+import { request } from 'node:http';
+import { UserError } from '#lib/errors.ts';
+import { ip } from '#lib/ip.ts';
+import { describeEnd, describeFlow, explainVerdict } from '#policy/describe.ts';
+import { drawMatrix, MATRIX_FORMATS, type MatrixFormat } from '#policy/draw.ts';
+import { endOfPod, parseEnds, parsePort } from '#policy/ends.ts';
+import { evaluate, type Flow } from '#policy/evaluate.ts';
+import { lint } from '#policy/lint.ts';
+import type { End } from '#policy/match.ts';
+import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
+import { describeRanges, diffOf, matrixOf } from '#policy/reach.ts';
+import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
+import type { CommandContext } from '../program.ts';
+
+interface SourceFlags {
+  readonly manifests?: string;
+  readonly kubeconfig?: string;
+}
+
+/** Past this a person reads a summary, not each explanation. */
+const MAX_EXPLAINED = 4;
+/** Pairs that one command evaluates. */
+const MAX_PAIRS = 250_000;
+
+/** Exit status 1 if any of the flows is denied, so that scripts can ask. */
+export async function policyExplain(
+  from: string,
+  to: string,
+  flags: SourceFlags & { port?: string; staged?: boolean },
+  { print }: CommandContext,
+): Promise<void> {
+  const { world } = await loadSource(flags);
+  const flows: Flow[] = parseEnds(from, world).flatMap((source) =>
+    parseEnds(to, world).map((target) => {
+      const port =
+        flags.port === undefined
+          ? { protocol: PROTOCOL_NUMBERS.TCP, port: undefined }
+          : parsePort(flags.port, target);
+      return { ...sameFamily(source, target), ...port };
+    }),
+  );
+  limitPairs(flows.length);
+  const options = { enforceStaged: flags.staged === true };
+  for (const flow of flows) {
+    const verdict = evaluate(world, flow, options);
+    if (!verdict.allowed) process.exitCode = 1;
+    if (flows.length <= MAX_EXPLAINED)
+      for (const line of explainVerdict(world, flow, verdict)) print(line);
+    else print(`${describeFlow(flow)}: ${verdict.allowed ? 'ALLOWED' : 'DENIED'}`);
+  }
+}
+
+/** Addresses of one family, the other end's: what matters for prefixes. */
+function sameFamily(from: End, to: End): { from: End; to: End } {
+  const pick = (end: End, other: End): End => {
+    const isV6 = other.ip?.includes(':') ?? false;
+    const ips = end.pod?.ips ?? end.node?.ips ?? [];
+    const fitting = ips.find((address) => address.includes(':') === isV6);
+    return end.ip?.includes(':') === isV6 || fitting === undefined ? end : { ...end, ip: fitting };
+  };
+  return { from: pick(from, to), to };
+}
+
+/** Exit status 1 if anything was found. */
+export async function policyCheck(flags: SourceFlags, { print }: CommandContext): Promise<void> {
+  const source = await loadSource(flags);
+  const lines = [
+    ...source.refused.map(({ policy, error }) => ({
+      place: source.placeOf(policy, error.field),
+      text: `${policy}: ${error.field}: ${error.detail} [refused-by-the-api]`,
+    })),
+    ...lint(source.world, source.policies).map(({ policy, field, message, code }) => ({
+      place: source.placeOf(policy, field),
+      text: `${policy}: ${field}: ${message} [${code}]`,
+    })),
+  ];
+  for (const { place, text } of lines) print(place === undefined ? text : `${place}: ${text}`);
+  print(
+    lines.length === 0
+      ? `${source.policies.length} policies, nothing to say.`
+      : `${lines.length} found.`,
+  );
+  if (lines.length > 0) process.exitCode = 1;
+}
+
+export async function policyMatrix(
+  flags: SourceFlags & { namespace?: string; output: string },
+  { print }: CommandContext,
+): Promise<void> {
+  const format = MATRIX_FORMATS.find((candidate) => candidate === flags.output);
+  if (format === undefined)
+    throw new UserError(`There is no output format "${flags.output}"`, {
+      hint: `There are ${MATRIX_FORMATS.join(', ')}.`,
+      exitCode: 2,
+    });
+  const { world } = await loadSource(flags);
+  const ends = [...podEnds(world, flags.namespace), OUTSIDE];
+  limitPairs(ends.length ** 2);
+  print(drawMatrix(ends, matrixOf(world, ends), format satisfies MatrixFormat));
+}
+
+/** An address that no pod, node or prefix in use has (RFC 5737): the rest of the world. */
+const OUTSIDE: End = { pod: undefined, node: undefined, ip: ip('203.0.113.1') };
+
+function podEnds(world: World, namespace: string | undefined): End[] {
+  return [...world.pods.values()]
+    .filter((pod) => !pod.hostNetwork && (namespace === undefined || pod.namespace === namespace))
+    .sort((a, b) => (a.key < b.key ? -1 : 1))
+    .map((pod) => endOfPod(pod, world));
+}
+
+/** Exit status 1 if anything changes. `A` and `B`: directories, or `live`. */
+export async function policyDiff(
+  a: string,
+  b: string,
+  flags: { kubeconfig?: string },
+  { print }: CommandContext,
+): Promise<void> {
+  const load = (text: string): PolicySource | Promise<PolicySource> =>
+    text === 'live' ? loadSource(flags) : fromManifests(text);
+  const [before, after] = [await load(a), await load(b)];
+  // Pods that only one of them knows: a directory of policies alone is compared over the other's pods.
+  const pods = new Map([...before.world.pods, ...after.world.pods]);
+  const namespaces = new Map([...before.world.namespaces, ...after.world.namespaces]);
+  const nodes = new Map([...before.world.nodes, ...after.world.nodes]);
+  const whole = ({ world }: PolicySource): World => ({
+    ...{ pods: new Map([...pods, ...world.pods]) },
+    namespaces: new Map([...namespaces, ...world.namespaces]),
+    ...{ nodes, policies: world.policies },
+  });
+  const [old, now] = [whole(before), whole(after)];
+  const ends = [...podEnds(now, undefined).map(({ pod }) => pod), undefined].map((pod) => {
+    if (pod === undefined) return { before: OUTSIDE, after: OUTSIDE };
+    return { before: endOfPod(old.pods.get(pod.key) ?? pod, old), after: endOfPod(pod, now) };
+  });
+  limitPairs(ends.length ** 2);
+  const changes = diffOf(old, now, ends);
+  for (const { from, to, opened, closed } of changes) {
+    const pair = `${describeEnd(from)} -> ${describeEnd(to)}`;
+    if (opened.length > 0) print(`+ ${pair}: ${describeRanges(opened)}`);
+    if (closed.length > 0) print(`- ${pair}: ${describeRanges(closed)}`);
+  }
+  print(
+    changes.length === 0
+      ? 'No flow between pods is opened or closed.'
+      : `${changes.length} pairs change.`,
+  );
+  if (changes.length > 0) process.exitCode = 1;
+}
+
+function limitPairs(pairs: number): void {
+  if (pairs > MAX_PAIRS)
+    throw new UserError(`That is ${pairs} pairs; at most ${MAX_PAIRS} are worked out at once`, {
+      hint: 'Choose fewer pods, with --namespace or labels.',
+    });
+}
+
+interface LogEnd {
+  readonly ip: string;
+  readonly port?: number;
+  readonly name?: string;
+  readonly services: readonly string[];
+}
+interface LogRecord {
+  readonly time: string;
+  readonly verdict: string;
+  readonly direction: string;
+  readonly policies: readonly string[];
+  readonly rule?: number;
+  readonly protocol: string;
+  readonly source: LogEnd;
+  readonly destination: LogEnd;
+  readonly icmpType?: number;
+}
+
+/** What this machine's agent has seen; with `follow` it goes on. */
+export async function policyLog(
+  flags: { follow?: boolean; agent: string; output?: string },
+  { print, signal }: CommandContext,
+): Promise<void> {
+  const url = `http://${flags.agent}/policy/log${flags.follow === true ? '?follow' : ''}`;
+  await new Promise<void>((resolve, reject) => {
+    const asked = request(url, { signal }, (response) => {
+      if (response.statusCode !== 200) {
+        reject(
+          new UserError(`The agent at ${flags.agent} answered with status ${response.statusCode}`),
+        );
+        return;
+      }
+      let rest = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        const lines = (rest + chunk).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines)
+          print(flags.output === 'json' ? line : formatRecord(JSON.parse(line) as LogRecord));
+      });
+      response.on('end', resolve);
+      response.on('error', reject);
+    });
+    asked.on('error', (cause) => {
+      if (signal.aborted) resolve();
+      else
+        reject(
+          new UserError(`Cannot read the log of the agent at ${flags.agent}`, {
+            cause,
+            hint: "The log is kept by each node's agent: run this on the node, or give --agent ADDRESS:PORT.",
+          }),
+        );
+    });
+    asked.end();
+  });
+}
+
+const VERDICTS: Readonly<Record<string, string>> = {
+  deny: 'DENIED',
+  isolated: 'DENIED',
+  closed: 'CLOSED',
+  accept: 'ALLOWED',
+  staged: 'WOULD DENY',
+};
+
+/** @internal exported for its test */
+export function formatRecord(record: LogRecord): string {
+  const end = ({ ip: address, port, name, services }: LogEnd) => {
+    const host = address.includes(':') ? `[${address}]` : address;
+    const where = port === undefined ? address : `${host}:${port}`;
+    const service = services.length > 0 ? `, service ${services.join(' ')}` : '';
+    return name === undefined ? where : `${name.replace(/^pod /, '')} (${where}${service})`;
+  };
+  const what =
+    record.icmpType === undefined ? record.protocol : `${record.protocol} type ${record.icmpType}`;
+  const rule = record.rule === undefined ? '' : ` ${record.direction}[${record.rule}]`;
+  const why =
+    record.verdict === 'closed'
+      ? 'the policy of the pod is not known yet'
+      : record.verdict === 'isolated'
+        ? `isolated by ${record.policies.join(', ') || 'a policy that is gone'}, no rule allows it`
+        : `${record.policies.join(', ') || 'a policy that is gone'}${rule}`;
+  return `${record.time} ${VERDICTS[record.verdict] ?? record.verdict} ${record.direction} ${what} ${end(record.source)} -> ${end(record.destination)}: ${why}`;
+}

@@ -1,0 +1,355 @@
+/**
+ * The chains of policy. Pure.
+ *
+ * ```text
+ *  forward ─► policy-from-pods   established? out.  saddr vmap @policy-egress  ─┐ jump   ┌─► tier-… (Admin)
+ *  input   ─► policy-to-node     the same                                       ├─► pods-… ─► np-… one per NetworkPolicy
+ *  forward ─► policy-to-pods     established? out.  daddr vmap @policy-ingress ─┘        └─► tier-… (Baseline)
+ * ```
+ * Each direction has a base chain of its own, so that `accept` means "this direction agrees" and the other is still
+ * asked. A pod's link whose address is in neither map is closed: a new pod is isolated before anybody says so.
+ * There is one `pods-…` chain per distinct list of policies, whatever number of pods has it.
+ */
+import { CT_MARK_CUT, NFLOG_GROUP, POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
+import type { CompiledPolicy, CompiledRule, Direction, PolicyTier } from '#policy/model.ts';
+import {
+  accept,
+  CT_STATE,
+  counter,
+  drop,
+  type Expression,
+  goto,
+  jump,
+  limit,
+  log,
+  returnToCaller,
+} from '#wire/nftables/expressions.ts';
+import {
+  anyBit,
+  between,
+  ct,
+  equals,
+  IPPROTO,
+  icmp,
+  inSet,
+  ip,
+  ip6,
+  meta,
+  verdictMap,
+} from '#wire/nftables/match.ts';
+import { PRIORITY } from '#wire/nftables/objects.ts';
+import type { ChainContent, SetContent } from '../ruleset.ts';
+import {
+  CLOSED_CHAIN,
+  commentOf,
+  EGRESS_PODS,
+  INGRESS_PODS,
+  type LogMark,
+  logPrefix,
+  SELF,
+  shortHash,
+} from './names.ts';
+import { matchOf, type NeededSet, type NftFamilyName } from './rules.ts';
+
+/** A chain with the sets that its rules look into. */
+export interface BuiltChain {
+  readonly content: ChainContent;
+  readonly sets: readonly NeededSet[];
+}
+
+type NftRule = ChainContent['rules'][number];
+
+/** The policies of a pod in one direction, each list in order. Equal lists give one chain. */
+export interface RuleSet {
+  readonly direction: Direction;
+  readonly policies: readonly CompiledPolicy[];
+}
+
+/** Before other programs' filters at priority 0, so that what they accept is not spared. */
+const EGRESS_PRIORITY = PRIORITY.filter - 10;
+const INGRESS_PRIORITY = PRIORITY.filter - 9;
+/** Of each rule: a flood of refused packets must not become a flood of log messages. */
+const MAX_LOGS_PER_SECOND = 10;
+/** Enough of a packet for its headers. */
+const LOG_BYTES = 128;
+/** Neighbour discovery and multicast listener messages: without them a pod has no IPv6 at all. */
+const LINK_LOCAL_ICMP6 = { first: 130, last: 137, listenerReport: 143 } as const;
+
+/** Chains and maps that are there whatever policies say. */
+export function baseSets(family: NftFamilyName): SetContent[] {
+  const address = family === 'ip' ? ('ipv4_addr' as const) : ('ipv6_addr' as const);
+  return [
+    { set: EGRESS_PODS, key: [address], data: 'verdict' },
+    { set: INGRESS_PODS, key: [address], data: 'verdict' },
+    { set: SELF, key: [address, address] },
+  ];
+}
+
+export function baseChains(family: NftFamilyName): ChainContent[] {
+  const { saddr, daddr } = family === 'ip' ? ip : ip6;
+  const established: NftRule[] = [
+    {
+      expressions: [...anyBit(ct('mark'), CT_MARK_CUT), counter(), drop],
+      comment: 'a connection that policy allows no more',
+    },
+    { expressions: [...anyBit(ct('state'), CT_STATE.established | CT_STATE.related), accept] },
+    { expressions: [...inSet([saddr, daddr], SELF), accept], comment: 'a pod reaches itself' },
+  ];
+  const from: NftRule[] = [
+    { expressions: verdictMap([saddr], EGRESS_PODS) },
+    {
+      expressions: [
+        ...equals(meta.iifname, new TextEncoder().encode(POD_LINK_PREFIX)),
+        goto(CLOSED_CHAIN),
+      ],
+      comment: 'a pod whose policy is not known yet',
+    },
+  ];
+  const to: NftRule[] = [
+    { expressions: verdictMap([daddr], INGRESS_PODS) },
+    {
+      expressions: [
+        ...equals(meta.oifname, new TextEncoder().encode(POD_LINK_PREFIX)),
+        goto(CLOSED_CHAIN),
+      ],
+      comment: 'a pod whose policy is not known yet',
+    },
+  ];
+  const base = (hook: 'forward' | 'input', priority: number) =>
+    ({ type: 'filter', hook, priority }) as const;
+  return [
+    {
+      name: CLOSED_CHAIN,
+      rules: refuse({ verdict: 'closed', direction: 'egress', source: '', rule: -1 }, 'closed'),
+    },
+    {
+      name: 'policy-from-pods',
+      base: base('forward', EGRESS_PRIORITY),
+      rules: [...established, ...from],
+    },
+    {
+      name: 'policy-to-pods',
+      base: base('forward', INGRESS_PRIORITY),
+      rules: [...established, ...to],
+    },
+    {
+      name: 'policy-to-node',
+      base: base('input', EGRESS_PRIORITY),
+      rules: [...established, ...(family === 'ip6' ? neighbourDiscovery() : []), ...from],
+    },
+  ];
+}
+
+function neighbourDiscovery(): NftRule[] {
+  const isIcmp6 = equals(meta.l4proto, Uint8Array.of(IPPROTO.icmpv6));
+  const { first, last, listenerReport } = LINK_LOCAL_ICMP6;
+  return [
+    {
+      expressions: [
+        ...isIcmp6,
+        ...between(icmp.type, Uint8Array.of(first), Uint8Array.of(last)),
+        accept,
+      ],
+    },
+    { expressions: [...isIcmp6, ...equals(icmp.type, Uint8Array.of(listenerReport)), accept] },
+  ];
+}
+
+export function ruleSetId({ direction, policies }: RuleSet): string {
+  return `${direction} ${policies.map(({ id }) => id).join('|')}`;
+}
+
+export function ruleSetChainName(ruleSet: RuleSet): string {
+  return `pods-${letter(ruleSet.direction)}-${shortHash(ruleSetId(ruleSet))}`;
+}
+
+/** The chain to which a pod's address leads, and the names of the chains that it jumps to. */
+export function ruleSetChain(ruleSet: RuleSet): BuiltChain {
+  const { direction } = ruleSet;
+  const enforced = ruleSet.policies.filter((policy) => !policy.staged);
+  const inTier = (tier: PolicyTier) => enforced.filter((policy) => policy.tier === tier);
+  const rules: NftRule[] = [];
+  if (enforced.length < ruleSet.policies.length)
+    rules.push({ expressions: [jump(stagedChainName(ruleSet))] });
+  if (inTier('Admin').length > 0)
+    rules.push({ expressions: [jump(tierChainName(inTier('Admin'), direction))] });
+  const isolating = inTier('NetworkPolicy');
+  if (isolating.length > 0) {
+    for (const policy of isolating)
+      rules.push({ expressions: [jump(policyChainName(policy, direction))] });
+    rules.push(
+      ...refuse(
+        { verdict: 'isolated', direction, source: shortHash(ruleSetId(ruleSet)), rule: -1 },
+        `isolated, ${direction}: ${isolating.map(({ namespace, name }) => `${namespace}/${name}`).join(', ')}`,
+      ),
+    );
+  } else {
+    if (inTier('Baseline').length > 0)
+      rules.push({ expressions: [jump(tierChainName(inTier('Baseline'), direction))] });
+    rules.push({ expressions: [accept] });
+  }
+  return { content: { name: ruleSetChainName(ruleSet), rules }, sets: [] };
+}
+
+/** The lists of ClusterNetworkPolicies of a rule set that have a chain each. */
+export function tiersOf({ policies }: RuleSet): (readonly CompiledPolicy[])[] {
+  const enforced = policies.filter((policy) => !policy.staged);
+  const tier = (name: PolicyTier) => enforced.filter((policy) => policy.tier === name);
+  // Where NetworkPolicies isolate, Baseline is never asked.
+  const baseline = tier('NetworkPolicy').length > 0 ? [] : tier('Baseline');
+  return [tier('Admin'), baseline].filter((list) => list.length > 0);
+}
+
+export function networkPoliciesOf({ policies }: RuleSet): CompiledPolicy[] {
+  return policies.filter((policy) => !policy.staged && policy.tier === 'NetworkPolicy');
+}
+
+export function policyChainName(policy: CompiledPolicy, direction: Direction): string {
+  return `np-${letter(direction)}-${shortHash(policy.id)}`;
+}
+
+/** One NetworkPolicy's rules in one direction, for all pods that it selects. */
+export function policyChain(
+  policy: CompiledPolicy,
+  direction: Direction,
+  family: NftFamilyName,
+): BuiltChain {
+  const built = (policy[direction] ?? []).map((rule) =>
+    policyRules(policy, rule, { direction, family }),
+  );
+  return {
+    content: {
+      name: policyChainName(policy, direction),
+      rules: built.flatMap(({ rules }) => rules),
+    },
+    sets: built.flatMap(({ sets }) => sets),
+  };
+}
+
+export function tierChainName(policies: readonly CompiledPolicy[], direction: Direction): string {
+  return `tier-${letter(direction)}-${shortHash(policies.map(({ id }) => id).join('|'))}`;
+}
+
+/** A list of ClusterNetworkPolicies of one tier. Pass leaves it by `return`, so their rules stand in one chain. */
+export function tierChain(
+  policies: readonly CompiledPolicy[],
+  direction: Direction,
+  family: NftFamilyName,
+): BuiltChain {
+  const built = policies.flatMap((policy) =>
+    (policy[direction] ?? []).map((rule) => policyRules(policy, rule, { direction, family })),
+  );
+  return {
+    content: {
+      name: tierChainName(policies, direction),
+      rules: built.flatMap(({ rules }) => rules),
+    },
+    sets: built.flatMap(({ sets }) => sets),
+  };
+}
+
+interface RuleContext {
+  readonly direction: Direction;
+  readonly family: NftFamilyName;
+}
+
+function policyRules(
+  policy: CompiledPolicy,
+  rule: CompiledRule,
+  { direction, family }: RuleContext,
+): { rules: NftRule[]; sets: readonly NeededSet[] } {
+  const { alternatives, sets } = matchOf(rule, direction, family);
+  const comment = ruleComment(policy, direction, rule);
+  const source = shortHash(policy.id);
+  const rules = alternatives.flatMap((match): NftRule[] => {
+    if (rule.action === 'Deny')
+      return refuse({ verdict: 'deny', direction, source, rule: rule.index }, comment, match);
+    const verdict = rule.action === 'Accept' ? accept : returnToCaller;
+    const sample = policy.logsAccepts
+      ? [
+          {
+            expressions: [
+              ...match,
+              ...sampled({ verdict: 'accept', direction, source, rule: rule.index }),
+            ],
+          },
+        ]
+      : [];
+    return [...sample, { expressions: [...match, counter(), verdict], comment }];
+  });
+  return { rules, sets };
+}
+
+/** How a rule is called in comments and metrics: `NetworkPolicy default/web ingress[0]`. */
+export function ruleComment(
+  policy: CompiledPolicy,
+  direction: Direction,
+  rule: CompiledRule,
+): string {
+  return commentOf(`${policy.id} ${direction}[${rule.index}]`);
+}
+
+function refuse(mark: LogMark, comment: string, match: readonly Expression[] = []): NftRule[] {
+  return [
+    { expressions: [...match, ...sampled(mark)] },
+    { expressions: [...match, counter(), drop], comment: commentOf(comment) },
+  ];
+}
+
+function sampled(mark: LogMark): Expression[] {
+  return [
+    limit(MAX_LOGS_PER_SECOND, 'second', { burst: MAX_LOGS_PER_SECOND }),
+    log({ prefix: logPrefix(mark), group: NFLOG_GROUP, snaplen: LOG_BYTES }),
+  ];
+}
+
+function stagedChainName(ruleSet: RuleSet): string {
+  return `staged-${letter(ruleSet.direction)}-${shortHash(ruleSetId(ruleSet))}`;
+}
+
+/**
+ * What would be if the staged policies of the rule set were enforced: every way out is `return`, and what would be
+ * refused is logged on the way. Two chains, because Pass goes on with the NetworkPolicies.
+ */
+export function stagedChains(ruleSet: RuleSet, family: NftFamilyName): BuiltChain[] {
+  const { direction, policies } = ruleSet;
+  if (!policies.some((policy) => policy.staged)) return [];
+  const name = stagedChainName(ruleSet);
+  const rest = `${name}-np`;
+  const sets: NeededSet[] = [];
+  const wouldRefuse = sampled({
+    verdict: 'staged',
+    direction,
+    source: shortHash(ruleSetId(ruleSet)),
+    rule: -1,
+  });
+  const rulesOf = (tier: PolicyTier, onPass: Expression): NftRule[] =>
+    policies
+      .filter((policy) => policy.tier === tier)
+      .flatMap((policy) => policy[direction] ?? [])
+      .flatMap((rule) => {
+        const match = matchOf(rule, direction, family);
+        sets.push(...match.sets);
+        return match.alternatives.flatMap((expressions): NftRule[] => {
+          if (rule.action === 'Accept') return [{ expressions: [...expressions, returnToCaller] }];
+          if (rule.action === 'Pass') return [{ expressions: [...expressions, onPass] }];
+          return [
+            { expressions: [...expressions, ...wouldRefuse] },
+            { expressions: [...expressions, returnToCaller] },
+          ];
+        });
+      });
+  const admin = rulesOf('Admin', goto(rest));
+  const isolates = policies.some((policy) => policy.tier === 'NetworkPolicy');
+  const after = isolates
+    ? [...rulesOf('NetworkPolicy', returnToCaller), { expressions: wouldRefuse }]
+    : rulesOf('Baseline', returnToCaller);
+  return [
+    { content: { name: rest, rules: after }, sets: [] },
+    { content: { name, rules: [...admin, { expressions: [goto(rest)] }] }, sets },
+  ];
+}
+
+function letter(direction: Direction): 'i' | 'e' {
+  return direction === 'ingress' ? 'i' : 'e';
+}

@@ -1,0 +1,305 @@
+/**
+ * Pods, namespaces and nodes as policy sees them, found by namespace and by label; and the address sets that follow
+ * them. Pure: a change in, the changes of set elements out.
+ *
+ * A change costs one look at each set that is in use; a new set costs the pods that it may hold, not all there are.
+ */
+import { matchLabels, type Requirement } from '#api/machinery/label-selector.ts';
+import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
+import { chooses } from '#policy/match.ts';
+import type { PodChoice, PolicyNamespace, PolicyNode, PolicyPod } from '#policy/model.ts';
+import type { SetElement } from '#wire/nftables/objects.ts';
+import { addressProtocolPort } from '#wire/nftables/values.ts';
+import type { MovingPeer, NeededSet, NftFamilyName } from './rules.ts';
+
+/** Changes of one set, by family. */
+export interface ElementChange {
+  readonly set: string;
+  readonly family: NftFamilyName;
+  readonly add: readonly SetElement[];
+  readonly remove: readonly SetElement[];
+}
+
+type FollowedSet = Exclude<NeededSet, { kind: 'fixed' }>;
+
+interface Followed {
+  readonly needed: FollowedSet;
+  /** How many owners give an element: two pods may have one address for a moment. */
+  readonly counts: Map<string, number>;
+}
+
+const NO_PODS: ReadonlySet<PolicyPod> = new Set();
+
+export class Directory {
+  readonly pods = new Map<string, PolicyPod>();
+  readonly namespaces = new Map<string, PolicyNamespace>();
+  readonly nodes = new Map<string, PolicyNode>();
+  readonly #byNamespace = new Map<string, Set<PolicyPod>>();
+  readonly #byLabel = new Map<string, Set<PolicyPod>>();
+  readonly #byIp = new Map<Ip, Set<PolicyPod>>();
+  readonly #sets = new Map<string, Followed>();
+  /** Elements that have come and gone since {@link takeChanges}: set → element → present. */
+  readonly #changed = new Map<string, Map<string, boolean>>();
+  readonly #resolved: (pattern: string) => readonly Ip[];
+
+  /** @param resolved addresses that pods have been told for a domain name's pattern */
+  constructor(resolved: (pattern: string) => readonly Ip[] = () => []) {
+    this.#resolved = resolved;
+  }
+
+  get setNames(): ReadonlySet<string> {
+    return new Set(this.#sets.keys());
+  }
+
+  /** The pod that has this address; of several, one that is not on its node's network. */
+  podAt(address: Ip): PolicyPod | undefined {
+    let found: PolicyPod | undefined;
+    for (const pod of this.#byIp.get(address) ?? NO_PODS)
+      if (found === undefined || found.hostNetwork) found = pod;
+    return found;
+  }
+
+  nodeAt(address: Ip): PolicyNode | undefined {
+    for (const node of this.nodes.values()) if (node.ips.includes(address)) return node;
+    return undefined;
+  }
+
+  podsIn(namespace: string): ReadonlySet<PolicyPod> {
+    return this.#byNamespace.get(namespace) ?? NO_PODS;
+  }
+
+  setPod(key: string, pod: PolicyPod | undefined): void {
+    const old = this.pods.get(key);
+    if (old !== undefined) this.#unindex(old);
+    if (pod === undefined) this.pods.delete(key);
+    else {
+      this.pods.set(key, pod);
+      this.#index(pod);
+    }
+    for (const followed of this.#sets.values()) {
+      const before = old === undefined ? [] : elementsOfPod(followed.needed, old, this.namespaces);
+      const after = pod === undefined ? [] : elementsOfPod(followed.needed, pod, this.namespaces);
+      if (before.length > 0 || after.length > 0) this.#exchange(followed, before, after);
+    }
+  }
+
+  setNamespace(name: string, namespace: PolicyNamespace | undefined): void {
+    const before = new Map(this.namespaces);
+    if (namespace === undefined) this.namespaces.delete(name);
+    else this.namespaces.set(name, namespace);
+    for (const followed of this.#sets.values()) {
+      if (!caresForNamespaces(followed.needed, before.get(name), namespace)) continue;
+      for (const pod of this.podsIn(name))
+        this.#exchange(
+          followed,
+          elementsOfPod(followed.needed, pod, before),
+          elementsOfPod(followed.needed, pod, this.namespaces),
+        );
+    }
+  }
+
+  setNode(name: string, node: PolicyNode | undefined): void {
+    const old = this.nodes.get(name);
+    if (node === undefined) this.nodes.delete(name);
+    else this.nodes.set(name, node);
+    for (const followed of this.#sets.values())
+      this.#exchange(
+        followed,
+        old === undefined ? [] : elementsOfNode(followed.needed, old),
+        node === undefined ? [] : elementsOfNode(followed.needed, node),
+      );
+  }
+
+  /** Pods have been told other addresses for a name. */
+  setResolved(pattern: string, before: readonly Ip[], after: readonly Ip[]): void {
+    for (const followed of this.#sets.values())
+      if (peersOf(followed.needed).some((peer) => peer.kind === 'domain' && peer.name === pattern))
+        this.#exchange(followed, before, after);
+  }
+
+  /** Begins to follow a set. @returns false if it is followed already */
+  follow(needed: FollowedSet): boolean {
+    if (this.#sets.has(needed.name)) return false;
+    const followed: Followed = { needed, counts: new Map() };
+    this.#sets.set(needed.name, followed);
+    for (const pod of this.#candidates(needed))
+      this.#exchange(followed, [], elementsOfPod(needed, pod, this.namespaces));
+    for (const node of this.nodes.values())
+      this.#exchange(followed, [], elementsOfNode(needed, node));
+    for (const peer of peersOf(needed))
+      if (peer.kind === 'domain') this.#exchange(followed, [], this.#resolved(peer.name));
+    return true;
+  }
+
+  /** Forgets a set with all its elements; nothing is told of them. */
+  unfollow(name: string): void {
+    this.#sets.delete(name);
+    this.#changed.delete(name);
+  }
+
+  /** What has changed in the sets since the last call. */
+  takeChanges(): ElementChange[] {
+    const changes: ElementChange[] = [];
+    for (const [set, elements] of this.#changed)
+      for (const family of ['ip', 'ip6'] as const) {
+        const add: SetElement[] = [];
+        const remove: SetElement[] = [];
+        for (const [text, isPresent] of elements)
+          if (familyOfElement(text) === family) (isPresent ? add : remove).push(elementOf(text));
+        if (add.length > 0 || remove.length > 0) changes.push({ set, family, add, remove });
+      }
+    this.#changed.clear();
+    return changes;
+  }
+
+  /** All elements of the sets, for a comparison with what is made from scratch. */
+  snapshot(): Map<string, readonly string[]> {
+    return new Map(
+      [...this.#sets].map(([name, { counts }]) => [name, [...counts.keys()].sort()] as const),
+    );
+  }
+
+  #exchange(followed: Followed, before: readonly string[], after: readonly string[]): void {
+    const { counts } = followed;
+    for (const text of after) {
+      const count = counts.get(text) ?? 0;
+      counts.set(text, count + 1);
+      if (count === 0) this.#note(followed.needed.name, text, true);
+    }
+    for (const text of before) {
+      const count = counts.get(text) ?? 0;
+      if (count > 1) counts.set(text, count - 1);
+      else if (counts.delete(text)) this.#note(followed.needed.name, text, false);
+    }
+  }
+
+  #note(set: string, text: string, isPresent: boolean): void {
+    const changed = this.#changed.get(set) ?? new Map<string, boolean>();
+    this.#changed.set(set, changed);
+    // Whether it was there before is unknown here; the ruleset's mirror knows, and drops what changes nothing.
+    changed.set(text, isPresent);
+  }
+
+  /** Pods that a set may hold; not all of them need to. */
+  *#candidates(needed: FollowedSet): Iterable<PolicyPod> {
+    if (needed.kind === 'named port') {
+      yield* this.pods.values();
+      return;
+    }
+    const seen = new Set<PolicyPod>();
+    for (const peer of needed.peers) {
+      if (peer.kind !== 'pods') continue;
+      for (const pod of this.#candidatesOf(peer))
+        if (!seen.has(pod)) {
+          seen.add(pod);
+          yield pod;
+        }
+    }
+  }
+
+  #candidatesOf(choice: PodChoice): Iterable<PolicyPod> {
+    const labelled = choice.pods.flatMap((requirement) => {
+      const label = labelOf(requirement);
+      return label === undefined ? [] : [this.#byLabel.get(label) ?? NO_PODS];
+    });
+    if (choice.namespace !== undefined) labelled.push(this.podsIn(choice.namespace));
+    const [smallest] = labelled.sort((a, b) => a.size - b.size);
+    if (smallest !== undefined) return smallest;
+    if (choice.namespaces.length === 0) return this.pods.values();
+    const chosen = [...this.namespaces.values()].filter((namespace) =>
+      matchLabels(choice.namespaces, namespace.labels),
+    );
+    return chosen.flatMap(({ name }) => [...this.podsIn(name)]);
+  }
+
+  #index(pod: PolicyPod): void {
+    addTo(this.#byNamespace, pod.namespace, pod);
+    for (const [key, value] of Object.entries(pod.labels ?? {}))
+      addTo(this.#byLabel, `${key}=${value}`, pod);
+    for (const address of pod.ips) addTo(this.#byIp, address, pod);
+  }
+
+  #unindex(pod: PolicyPod): void {
+    removeFrom(this.#byNamespace, pod.namespace, pod);
+    for (const [key, value] of Object.entries(pod.labels ?? {}))
+      removeFrom(this.#byLabel, `${key}=${value}`, pod);
+    for (const address of pod.ips) removeFrom(this.#byIp, address, pod);
+  }
+}
+
+function peersOf(needed: FollowedSet): readonly MovingPeer[] {
+  return needed.kind === 'addresses' ? needed.peers : [];
+}
+
+/** The label that a pod must have for the requirement, if it is one of that form. */
+function labelOf({ operator, key, values }: Requirement): string | undefined {
+  return operator === 'In' && values.length === 1 ? `${key}=${values[0]}` : undefined;
+}
+
+function caresForNamespaces(
+  needed: FollowedSet,
+  before: PolicyNamespace | undefined,
+  after: PolicyNamespace | undefined,
+): boolean {
+  const holds = (peer: PodChoice, namespace: PolicyNamespace | undefined) =>
+    namespace !== undefined && matchLabels(peer.namespaces, namespace.labels);
+  return peersOf(needed).some(
+    (peer) =>
+      peer.kind === 'pods' &&
+      peer.namespaces.length > 0 &&
+      holds(peer, before) !== holds(peer, after),
+  );
+}
+
+const NONE: readonly string[] = [];
+
+/** An element as text: an address, or `address protocol port`. */
+function elementsOfPod(
+  needed: FollowedSet,
+  pod: PolicyPod,
+  namespaces: ReadonlyMap<string, PolicyNamespace>,
+): readonly string[] {
+  if (needed.kind === 'named port')
+    return pod.hostNetwork
+      ? NONE
+      : pod.ports
+          .filter(({ name }) => name === needed.portName)
+          .flatMap(({ protocol, port }) => pod.ips.map((ip) => `${ip} ${protocol} ${port}`));
+  for (const peer of needed.peers)
+    if (peer.kind === 'pods' && chooses(peer, pod, namespaces) === true) return pod.ips;
+  return NONE;
+}
+
+function elementsOfNode(needed: FollowedSet, node: PolicyNode): readonly string[] {
+  return peersOf(needed).some(
+    (peer) => peer.kind === 'nodes' && matchLabels(peer.nodes, node.labels),
+  )
+    ? node.ips
+    : NONE;
+}
+
+function familyOfElement(text: string): NftFamilyName {
+  return familyOf(text as Ip) === 4 ? 'ip' : 'ip6';
+}
+
+function elementOf(text: string): SetElement {
+  const [address = '', protocol, port] = text.split(' ');
+  return {
+    key:
+      protocol === undefined
+        ? ipToBytes(address as Ip)
+        : addressProtocolPort(address as Ip, Number(protocol), Number(port)),
+  };
+}
+
+function addTo<K, V>(index: Map<K, Set<V>>, key: K, value: V): void {
+  const set = index.get(key);
+  if (set === undefined) index.set(key, new Set([value]));
+  else set.add(value);
+}
+
+function removeFrom<K, V>(index: Map<K, Set<V>>, key: K, value: V): void {
+  const set = index.get(key);
+  set?.delete(value);
+  if (set?.size === 0) index.delete(key);
+}

@@ -1,0 +1,160 @@
+/** Policies, rules and verdicts in words. */
+import { formatSelector } from '#api/machinery/label-selector.ts';
+import type { DirectionResult, Flow, Step, Verdict } from './evaluate.ts';
+import { type End, matchesPeer, matchesPort } from './match.ts';
+import {
+  type CompiledPolicy,
+  type CompiledRule,
+  type Direction,
+  MAX_PORT,
+  type Peer,
+  type PodChoice,
+  type PortMatch,
+  protocolName,
+  type World,
+} from './model.ts';
+
+export function describeEnd({ pod, node, ip }: End): string {
+  if (pod !== undefined) return `${pod.namespace}/${pod.name}`;
+  if (node !== undefined) return `node ${node.name}`;
+  return ip ?? 'anybody';
+}
+
+export function describePeer(peer: Peer): string {
+  switch (peer.kind) {
+    case 'pods':
+      return `pods ${describeChoice(peer)}`;
+    case 'network':
+      return peer.except.length === 0
+        ? `network ${peer.cidr}`
+        : `network ${peer.cidr} except ${peer.except.join(', ')}`;
+    case 'nodes':
+      return `nodes ${formatSelector(peer.nodes) === '<none>' ? '(all)' : formatSelector(peer.nodes)}`;
+    case 'domain':
+      return `domain ${peer.name}`;
+    case 'unknown':
+      return 'a kind of peer that this version does not know';
+  }
+}
+
+export function describeChoice(choice: PodChoice): string {
+  const pods = choice.pods.length === 0 ? '(all)' : formatSelector(choice.pods);
+  if (choice.namespace !== undefined) return `${pods} in namespace ${choice.namespace}`;
+  return choice.namespaces.length === 0
+    ? `${pods} in every namespace`
+    : `${pods} in namespaces with ${formatSelector(choice.namespaces)}`;
+}
+
+export function describePort(port: PortMatch): string {
+  if (port.kind === 'named')
+    return `port "${port.name}"${port.protocol === undefined ? '' : `/${protocolName(port.protocol)}`}`;
+  const { low, high, protocol } = port;
+  if (low <= 1 && high >= MAX_PORT) return `every ${protocolName(protocol)} port`;
+  return `${low === high ? low : `${low}-${high}`}/${protocolName(protocol)}`;
+}
+
+export function describeRule(rule: CompiledRule, direction: Direction): string {
+  const word = direction === 'ingress' ? 'from' : 'to';
+  const peers = rule.peers === undefined ? 'everybody' : rule.peers.map(describePeer).join(' or ');
+  const ports = rule.ports === undefined ? '' : ` on ${rule.ports.map(describePort).join(', ')}`;
+  return `${word} ${peers || 'nobody'}${ports}`;
+}
+
+/** `ingress[2] "allow-dns"` */
+export function ruleName(rule: CompiledRule, direction: Direction): string {
+  return `${direction}[${rule.index}]${rule.name === undefined ? '' : ` "${rule.name}"`}`;
+}
+
+export function describeFlow(flow: Flow): string {
+  const port =
+    flow.port === undefined
+      ? `every ${protocolName(flow.protocol)} port`
+      : `${flow.port}/${protocolName(flow.protocol)}`;
+  return `${describeEnd(flow.from)} -> ${describeEnd(flow.to)}, ${port}`;
+}
+
+/** The verdict and everything that led to it, as lines. */
+export function explainVerdict(world: World, flow: Flow, verdict: Verdict): string[] {
+  const lines = [`${describeFlow(flow)}: ${verdict.allowed ? 'ALLOWED' : 'DENIED'}`];
+  if (verdict.exempt === 'self') lines.push('  a pod always reaches itself');
+  if (verdict.egress !== undefined) lines.push(...explainDirection(world, flow, verdict.egress));
+  else if (verdict.exempt === undefined)
+    lines.push(`  egress: ${describeEnd(flow.from)} is no pod that policies are about`);
+  if (verdict.ingress !== undefined) lines.push(...explainDirection(world, flow, verdict.ingress));
+  else if (verdict.exempt === 'own node')
+    lines.push("  ingress: a pod's own node always reaches it");
+  else if (verdict.exempt === undefined)
+    lines.push(`  ingress: ${describeEnd(flow.to)} is no pod that policies are about`);
+  return lines;
+}
+
+function explainDirection(world: World, flow: Flow, result: DirectionResult): string[] {
+  const { direction, allowed, steps, reason } = result;
+  const subject = describeEnd(direction === 'egress' ? flow.from : flow.to);
+  const lines = [`  ${direction} of ${subject}: ${allowed ? 'allowed' : 'denied'}`];
+  for (const step of steps) lines.push(...explainStep(world, flow, direction, step));
+  if (reason === 'default') lines.push(`    nothing restricts the ${direction} of ${subject}`);
+  if (reason === 'closed')
+    lines.push(
+      `    the labels of ${subject} are not known yet, and there are policies that ask for them`,
+    );
+  if (reason === 'isolated') lines.push(...howToAllow(flow, direction, steps));
+  if (reason === 'rule' && !allowed) {
+    const last = steps.at(-1);
+    if (last?.rule !== undefined)
+      lines.push(
+        `    to allow it: put an Accept or Pass rule before ${ruleName(last.rule, direction)} of ${last.policy.id}, or narrow it`,
+      );
+  }
+  return lines;
+}
+
+function explainStep(world: World, flow: Flow, direction: Direction, step: Step): string[] {
+  const { policy, rule, peer, outcome } = step;
+  const head = `    ${policy.tier.padEnd(13)} ${policy.id} (${describeChoice(policy.subject)})`;
+  const staged = outcome === 'staged' ? ' [staged: not enforced]' : '';
+  if (rule !== undefined) {
+    const why = peer === undefined ? 'it is about everybody' : `matched ${describePeer(peer)}`;
+    return [`${head}: ${rule.action} by ${ruleName(rule, direction)}, ${why}${staged}`];
+  }
+  return [
+    `${head}: no rule matches${staged}`,
+    ...(policy[direction] ?? []).map(
+      (candidate) =>
+        `      ${ruleName(candidate, direction)} ${describeRule(candidate, direction)}: ${whyNot(world, flow, direction, candidate)}`,
+    ),
+  ];
+}
+
+function whyNot(world: World, flow: Flow, direction: Direction, rule: CompiledRule): string {
+  const other = direction === 'ingress' ? flow.from : flow.to;
+  const named = flow.to.pod?.ports ?? [];
+  const reasons: string[] = [];
+  if (rule.peers !== undefined && !rule.peers.some((peer) => matchesPeer(peer, other, world)))
+    reasons.push(`${describeEnd(other)} is not meant${labelsOf(other)}`);
+  if (rule.ports !== undefined && !rule.ports.some((port) => matchesPort(port, flow, named)))
+    reasons.push('other ports');
+  return reasons.join(', ') || 'never reached';
+}
+
+function labelsOf({ pod }: End): string {
+  const labels = Object.entries(pod?.labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  return pod === undefined ? '' : ` (it has ${labels.join(',') || 'no labels'})`;
+}
+
+function howToAllow(flow: Flow, direction: Direction, steps: readonly Step[]): string[] {
+  const isolating = steps.filter(
+    ({ tier, outcome }) => tier === 'NetworkPolicy' && outcome !== 'staged',
+  );
+  const names = isolating.map(({ policy }) => policy.name).join(', ');
+  const other = direction === 'ingress' ? flow.from : flow.to;
+  const port = flow.port === undefined ? '' : `, port ${flow.port}/${protocolName(flow.protocol)}`;
+  return [
+    `    isolated by ${names}, and none of them allows it`,
+    `    to allow it: add a rule ${direction === 'ingress' ? 'from' : 'to'} ${describeEnd(other)}${port} to one of them, or a policy of its own`,
+  ];
+}
+
+export function describePolicy(policy: CompiledPolicy): string {
+  return `${policy.id}${policy.staged ? ' [staged]' : ''}`;
+}

@@ -1,0 +1,120 @@
+/** What a person types for an end of a flow → the ends that are meant. */
+import { matchLabels, parseLabelSelector } from '#api/machinery/label-selector.ts';
+import { UserError } from '#lib/errors.ts';
+import { parseIp } from '#lib/ip.ts';
+import type { End } from './match.ts';
+import { type PolicyPod, PROTOCOL_NUMBERS, type World } from './model.ts';
+
+export const END_SYNTAX =
+  'a pod (NAME or NAMESPACE/NAME), ns:NAMESPACE, node:NAME, an address, or labels (app=web, NAMESPACE/app=web)';
+
+/**
+ * @returns the ends; several for a namespace or labels
+ * @throws UserError if there is no such thing
+ */
+export function parseEnds(text: string, world: World): End[] {
+  const address = parseIp(text);
+  if (address !== undefined) return [endAt(world, text)];
+  if (text.startsWith('node:')) {
+    const node = world.nodes.get(text.slice('node:'.length));
+    if (node === undefined) throw unknown(text, 'node', [...world.nodes.keys()]);
+    return [{ pod: undefined, node, ip: node.ips[0] }];
+  }
+  if (text.startsWith('ns:')) {
+    const name = text.slice('ns:'.length);
+    return several(text, world, (pod) => pod.namespace === name);
+  }
+  const slash = text.indexOf('/');
+  const equals = text.search(/[=!]|\sin\s/);
+  if (equals >= 0) {
+    // A slash before the first operator may belong to a label's key: `app.kubernetes.io/name=web`.
+    const namespace = slash >= 0 && slash < equals ? text.slice(0, slash) : undefined;
+    const isNamespace = namespace !== undefined && world.namespaces.has(namespace);
+    const parsed = parseLabelSelector(isNamespace ? text.slice(slash + 1) : text);
+    if (!parsed.ok) throw new UserError(`Cannot read the labels "${text}": ${parsed.message}`);
+    return several(
+      text,
+      world,
+      (pod) =>
+        (!isNamespace || pod.namespace === namespace) && matchLabels(parsed.selector, pod.labels),
+    );
+  }
+  const key = slash < 0 ? `default/${text}` : text.replace(/^pod\//, 'default/');
+  const pod = world.pods.get(key);
+  if (pod === undefined) throw unknown(text, 'pod', [...world.pods.keys()]);
+  return [endOfPod(pod, world)];
+}
+
+export function endOfPod(pod: PolicyPod, world: World): End {
+  return pod.hostNetwork
+    ? { pod: undefined, node: world.nodes.get(pod.node ?? ''), ip: pod.ips[0] }
+    : { pod, node: undefined, ip: pod.ips[0] };
+}
+
+/** Whose address it is. */
+function endAt(world: World, text: string): End {
+  const ip = parseIp(text);
+  for (const pod of world.pods.values())
+    if (ip !== undefined && !pod.hostNetwork && pod.ips.includes(ip))
+      return { pod, node: undefined, ip };
+  for (const node of world.nodes.values())
+    if (ip !== undefined && node.ips.includes(ip)) return { pod: undefined, node, ip };
+  return { pod: undefined, node: undefined, ip };
+}
+
+function several(text: string, world: World, isMeant: (pod: PolicyPod) => boolean): End[] {
+  const pods = [...world.pods.values()].filter((pod) => !pod.hostNetwork && isMeant(pod));
+  if (pods.length === 0)
+    throw new UserError(`No pod is meant by "${text}"`, { hint: `Give ${END_SYNTAX}.` });
+  return pods.map((pod) => endOfPod(pod, world));
+}
+
+const MAX_NAMES_SHOWN = 8;
+
+function unknown(text: string, what: string, names: readonly string[]): UserError {
+  const some = names.slice(0, MAX_NAMES_SHOWN).join(', ');
+  return new UserError(`There is no ${what} "${text}"`, {
+    hint:
+      names.length === 0
+        ? `There are no ${what}s.`
+        : `There are ${some}${names.length > MAX_NAMES_SHOWN ? ', …' : ''}. Give ${END_SYNTAX}.`,
+  });
+}
+
+/**
+ * `80/tcp`, `53/UDP`, `80` (TCP), `web` (a port's name at the destination), `sctp` (all its ports).
+ * @throws UserError
+ */
+export function parsePort(
+  text: string,
+  to: End,
+): { readonly protocol: number; readonly port: number | undefined } {
+  const [first = '', second] = text.split('/');
+  const isProtocol = (word: string): word is keyof typeof PROTOCOL_NUMBERS =>
+    word in PROTOCOL_NUMBERS;
+  const protocol = (second ?? (isProtocol(first.toUpperCase()) ? first : 'tcp')).toUpperCase();
+  if (!isProtocol(protocol)) throw wrongPort(text);
+  if (second === undefined && isProtocol(first.toUpperCase()))
+    return { protocol: PROTOCOL_NUMBERS[protocol], port: undefined };
+  if (/^\d+$/.test(first)) {
+    const port = Number(first);
+    if (port < 1 || port > 65_535) throw wrongPort(text);
+    return { protocol: PROTOCOL_NUMBERS[protocol], port };
+  }
+  const named = to.pod?.ports.find(
+    ({ name, protocol: number }) =>
+      name === first && (second === undefined || number === PROTOCOL_NUMBERS[protocol]),
+  );
+  if (named === undefined)
+    throw new UserError(`The destination has no port named "${first}"`, {
+      hint: `Its ports are ${(to.pod?.ports ?? []).map(({ name }) => name).join(', ') || '(none has a name)'}.`,
+    });
+  return { protocol: named.protocol, port: named.port };
+}
+
+function wrongPort(text: string): UserError {
+  return new UserError(`"${text}" is no port`, {
+    hint: 'Give 80/tcp, 53/udp, 9003/sctp, a number for TCP, or the name of a port of the destination.',
+    exitCode: 2,
+  });
+}
