@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
+import { DEFAULT_CONFIG } from './config.ts';
 import { answerWith, type Behaviour, startFakeUpstream } from './fake-upstream.ts';
 import { Forwarder, type ForwarderOptions } from './forward.ts';
 import { describeMessage } from './testing.ts';
@@ -180,7 +181,10 @@ test('Forwarder says why when there is no upstream, and refuses more than it can
   await using none = forwarderTo([], { onFailure: (_, reason) => reasons.push(reason) });
   assert.equal(await none.resolve(QUESTION), undefined);
   assert.match(reasons[0] ?? '', /no upstream name server/);
-  await using full = forwarderTo([], { maxConcurrent: 0, observer });
+  await using full = forwarderTo([], {
+    config: () => ({ ...DEFAULT_CONFIG, maxConcurrent: 0 }),
+    observer,
+  });
   assert.equal(await full.resolve(QUESTION), undefined);
   assert.equal(rejected, 1);
 });
