@@ -20,7 +20,8 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
 import { startAgent } from '#node/agent.ts';
-import type { Upstream } from '#node/dns/dns.ts';
+import { parseUpstream } from '#node/dns/config.ts';
+import { DNS_LOG_SOCKET } from '#node/dns/log-server.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { probeKernel } from '#node/probe.ts';
 import { VERSION } from './version.ts';
@@ -68,9 +69,11 @@ export async function runAgent(
         version: VERSION,
         clusterDomain: options.clusterDomain,
         recordsDirectory: join(options.dataDirectory, 'cni'),
+        dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),
+        dnsLogSocket: DNS_LOG_SOCKET,
         cniBinDirectory: options.cniBinDirectory,
         cniConfDirectory: options.cniConfDirectory,
-        upstreams: options.upstreams.map(parseUpstream),
+        upstreams: options.upstreams.flatMap((text) => parseUpstream(text) ?? []),
         statusAddress: options.statusAddress,
         signal,
       },
@@ -147,13 +150,4 @@ function underlayAddress(network: NetworkStack, servers: readonly string[]): Ip 
       hint,
     });
   return source;
-}
-
-/** `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. */
-function parseUpstream(text: string): Upstream {
-  const match = /^\[(.+)\]:(\d+)$|^([^:]+):(\d+)$/.exec(text);
-  return {
-    address: match?.[1] ?? match?.[3] ?? text,
-    port: Number(match?.[2] ?? match?.[4] ?? 53),
-  };
 }

@@ -18,19 +18,20 @@ import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, isNotFound, UserError } from '#lib/errors.ts';
 import { type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
-import { DNS_LINK_LOCAL_V4, NFT_TABLE } from '#lib/kernel-objects.ts';
+import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
-import { type Dns, startDns, type Upstream } from './dns/dns.ts';
+import type { DnsStatus, Upstream } from './dns/dns.ts';
+import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { createIpamGc } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
-import { LocalAddresses } from './local-addresses/local-addresses.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { NameService } from './name-service.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import type { ComponentHealth } from './registration/plan.ts';
@@ -59,6 +60,9 @@ export interface AgentInit {
   readonly version: string;
   readonly clusterDomain: string;
   readonly recordsDirectory: string;
+  /** Where it is kept what DNS knows, for the next agent. */
+  readonly dnsMemoryFile: string;
+  readonly dnsLogSocket: string;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */
@@ -103,12 +107,20 @@ export async function startAgent(
       },
     ),
   );
-  await retry('register the node', init, log, () => registration.register());
-  const nodes = cacheOf(NODE);
   const pools = cacheOf(IP_POOL);
-  const blocks = cacheOf(IP_BLOCK);
   const services = cacheOf(SERVICE);
   const slices = cacheOf(ENDPOINT_SLICE);
+  // Before anything that needs the API: names are answered from memory while it is away.
+  const names = started.use(
+    await NameService.start(
+      { client, stack, services, slices, pools, log, registry },
+      { ...init, memoryFile: init.dnsMemoryFile, logSocket: init.dnsLogSocket },
+    ),
+  );
+  health.add('DNSReady', () => dnsHealth(names.status()));
+  await retry('register the node', init, log, () => registration.register());
+  const nodes = cacheOf(NODE);
+  const blocks = cacheOf(IP_BLOCK);
   const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
 
   const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
@@ -140,25 +152,12 @@ export async function startAgent(
     started.use(
       new Ruleset(
         { nftables: components.nftables, log },
-        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART] },
+        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART, DNS_PART] },
       ),
     ),
   );
-  const localAddresses = [...dnsServiceIps, DNS_LINK_LOCAL_V4];
-  const local = started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses }));
-  await local.start();
-  const dns = started.use(
-    startDns({
-      services,
-      slices,
-      listen: localAddresses,
-      clusterDomain: init.clusterDomain,
-      log,
-      registry,
-      ...(init.upstreams.length > 0 ? { upstreams: init.upstreams } : {}),
-    }),
-  );
-  health.add('DNSReady', () => dnsHealth(dns));
+  await names.serve(dnsServiceIps);
+  defineDnsRules(rulesets, names.addresses);
 
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
   const balancer = started.use(
@@ -189,6 +188,7 @@ export async function startAgent(
       log,
     }),
   );
+  names.setAttachments(cni);
   const podSync = started.use(
     new Pods(
       { ...components, pods, attachments: cni },
@@ -218,15 +218,17 @@ class Health {
     [...this.#parts].map(([type, ask]) => ({ type, ...ask() }));
 }
 
-function dnsHealth(dns: Dns): { ready: boolean; message: string } {
-  const { listening, failing, synced, names } = dns.status();
+function dnsHealth(status: DnsStatus | undefined): { ready: boolean; message: string } {
+  if (status === undefined) return { ready: false, message: 'is starting' };
+  const { listening, failing, synced, names, problems } = status;
   if (failing.length > 0)
     return {
       ready: false,
       message: failing.map(({ socket, reason }) => `${socket}: ${reason}`).join('; '),
     };
   const ready = listening.length > 0 && synced;
-  return { ready, message: ready ? `${names} names` : 'the services are not known yet' };
+  const known = ready ? `${names} names` : 'the services are not known yet';
+  return { ready, message: [known, ...problems].join('; ') };
 }
 
 function cniHealth(

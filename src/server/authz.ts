@@ -29,6 +29,8 @@ const READ = ['get', 'list', 'watch'] as const;
 const NODE_RULES: readonly {
   readonly verbs: readonly string[];
   readonly resources: readonly string[];
+  /** Only in this namespace. */
+  readonly namespace?: string;
 }[] = [
   {
     verbs: READ,
@@ -45,6 +47,8 @@ const NODE_RULES: readonly {
       'services',
     ],
   },
+  // The configuration of DNS. Configuration elsewhere may be a workload's, and is none of a node's business.
+  { verbs: READ, resources: ['configmaps'], namespace: 'kube-system' },
   { verbs: ['create', 'update', 'patch'], resources: ['nodes', 'events'] },
   { verbs: ['update', 'patch'], resources: ['nodes/status', 'pods/status'] },
   {
@@ -82,9 +86,14 @@ function mayUsePath(principal: Principal, { verb, path }: PlainRequest): boolean
 }
 
 function mayNode(request: ResourceRequest): boolean {
-  const { verb, subresource } = request;
+  const { verb, subresource, namespace } = request;
   const resource = qualifiedResource(request) + (subresource === '' ? '' : `/${subresource}`);
-  return NODE_RULES.some((rule) => rule.verbs.includes(verb) && rule.resources.includes(resource));
+  return NODE_RULES.some(
+    (rule) =>
+      rule.verbs.includes(verb) &&
+      rule.resources.includes(resource) &&
+      (rule.namespace === undefined || rule.namespace === namespace),
+  );
 }
 
 /** Upstream's wording, which people know how to read. */

@@ -198,6 +198,7 @@ class RunningDns implements Dns {
     // First the forwarder: what waits for it must not hold up the server.
     await this.#forwarder[Symbol.asyncDispose]();
     await this.#server[Symbol.asyncDispose]();
+    this.#metrics[Symbol.dispose]();
   }
 
   #publish(changes: readonly NameChange[]): void {

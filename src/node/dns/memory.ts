@@ -2,7 +2,7 @@
  * What this node's DNS knows, kept on disk: an agent that starts while the API is away answers as the one before it did.
  *
  * ```text
- *   {"version":1,"listen":["10.96.0.10"],"domain":"cluster.local."}
+ *   {"version":1,"domain":"cluster.local","serviceIps":["10.96.0.10"],"trusted":["10.244.0.0/16"]}
  *   {"name":…,"sets":[…]}                    one line per name
  *   {"names":12345}                          the end: a file without it was not written to its end
  * ```
@@ -13,7 +13,7 @@ import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { explainError } from '#lib/errors.ts';
-import { type Ip, parseIp } from '#lib/ip.ts';
+import { type Cidr, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import { parseName } from '#wire/dns/name.ts';
@@ -28,9 +28,16 @@ const NAMES_PER_PIECE = 500;
 /** More names than any cluster has; a file beyond it is not ours. */
 const MAX_NAMES = 5_000_000;
 
-export interface RememberedDns {
-  readonly listen: readonly Ip[];
+/** What an agent needs beside the names. */
+export interface DnsHead {
   readonly domain: string;
+  /** The addresses of the DNS service. */
+  readonly serviceIps: readonly Ip[];
+  /** The pods' networks. */
+  readonly trusted: readonly Cidr[];
+}
+
+export interface RememberedDns extends DnsHead {
   readonly names: readonly NameChange[];
 }
 
@@ -49,7 +56,7 @@ export async function readDnsMemory(path: string, log: Logger): Promise<Remember
 }
 
 async function parseMemory(lines: AsyncIterable<string>): Promise<RememberedDns> {
-  let head: { listen: Ip[]; domain: string } | undefined;
+  let head: DnsHead | undefined;
   let isComplete = false;
   const names: NameChange[] = [];
   for await (const line of lines) {
@@ -69,17 +76,21 @@ async function parseMemory(lines: AsyncIterable<string>): Promise<RememberedDns>
   return { ...head, names };
 }
 
-function parseHead(value: Record<string, unknown>): { listen: Ip[]; domain: string } {
+function parseHead(value: Record<string, unknown>): DnsHead {
   if (value.version !== VERSION) throw new Error(`its version is ${String(value.version)}`);
-  const { listen, domain } = value;
-  if (!Array.isArray(listen) || typeof domain !== 'string') throw new Error('its head is broken');
-  return { listen: listen.flatMap((text) => parseIp(String(text)) ?? []), domain };
+  const { domain, serviceIps, trusted } = value;
+  if (typeof domain !== 'string' || !Array.isArray(serviceIps) || !Array.isArray(trusted))
+    throw new Error('its head is broken');
+  return {
+    domain,
+    serviceIps: serviceIps.flatMap((text) => parseIp(String(text)) ?? []),
+    trusted: trusted.flatMap((text) => parseCidr(String(text)) ?? []),
+  };
 }
 
 export interface DnsMemoryOptions {
   readonly path: string;
-  readonly listen: readonly Ip[];
-  readonly domain: string;
+  readonly head: () => DnsHead;
   /** What is remembered of an earlier agent. */
   readonly names?: readonly NameChange[];
   readonly minIntervalMs?: number;
@@ -119,13 +130,13 @@ export class DnsMemory implements AsyncDisposable {
   }
 
   async #write(): Promise<void> {
-    const { path, listen, domain } = this.#options;
+    const { path, head } = this.#options;
     if (this.#all === undefined) return;
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     const temporary = `${path}.new-${process.pid}`;
     const file = await open(temporary, 'w', 0o600);
     try {
-      await file.write(`${JSON.stringify({ version: VERSION, listen, domain })}\n`);
+      await file.write(`${JSON.stringify({ version: VERSION, ...head() })}\n`);
       // A name that changes while this goes on is written as it was or as it is, and again next time.
       let lines: string[] = [];
       let count = 0;

@@ -9,7 +9,7 @@ import { DURATION_BUCKETS_S, requestLabels } from './stats.ts';
 const SERVER = { server: 'dns://:53', zone: '.', view: '' } as const;
 const DURATION_NAME = 'coredns_dns_request_duration_seconds';
 
-export interface DnsMetrics extends ForwardObserver {
+export interface DnsMetrics extends ForwardObserver, Disposable {
   /** Adds the worker's counts. */
   add(stats: StatsDelta): void;
   /** A headless service's endpoints changed so long ago and are in the table now. */
@@ -17,7 +17,7 @@ export interface DnsMetrics extends ForwardObserver {
   readonly queries: number;
 }
 
-/** Creates the metrics in the registry. @throws Error if it has some of these names already */
+/** Creates the metrics in the registry; disposing takes them out again. @throws Error if it has some of these names already */
 export function createDnsMetrics(registry: Registry): DnsMetrics {
   const registers = [registry];
   const requests = new Counter({
@@ -77,6 +77,10 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
       cache.add(stats);
       limited.inc(stats.rateLimited);
       cut.inc(stats.cutForStrangers);
+    },
+    [Symbol.dispose]() {
+      for (const { name } of registry.getMetricsAsArray())
+        if (/^(coredns|tulle_dns)_/.test(name)) registry.removeSingleMetric(name);
     },
     programmed: (durationS) =>
       programming.observe({ service_kind: 'headless_with_selector' }, durationS),
