@@ -28,3 +28,5 @@ export const GATEWAY_V4 = ip('169.254.1.1');
 export const GATEWAY_V6 = ip('fe80::1');
 /** Where each node's DNS server answers beside the DNS service's address. */
 export const DNS_LINK_LOCAL_V4 = ip('169.254.20.10');
+/** The unix socket on which an agent tells of one pod's DNS queries. */
+export const DNS_LOG_SOCKET = '/run/tulle/dns.sock';

@@ -12,6 +12,11 @@ import type { Name } from '#wire/dns/name.ts';
 import type { DnsConfig, PodMode } from './config.ts';
 import type { NameChange, Zone } from './zone.ts';
 
+/**
+ * How long an agent that remembers names waits for the API before it says of others that they do not exist. In this time
+ * they get SERVFAIL, and clients ask again.
+ */
+const GRACE_MS = 5000;
 /** Which pod or endpoint change led to this slice, as an RFC 3339 time. */
 const TRIGGER_TIME_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
 
@@ -25,6 +30,7 @@ export interface ZoneFeedOptions {
   readonly openPods?: (() => Cache<Pod> & AsyncDisposable) | undefined;
   /** What the agent before this one knew; it holds until the API has told all. */
   readonly remembered?: readonly NameChange[];
+  readonly graceMs?: number;
   /** A headless service's endpoints changed so long ago and are in the zone now. */
   readonly onProgrammed: (durationS: number) => void;
   readonly log: Logger;
@@ -41,6 +47,7 @@ export class ZoneFeed implements Disposable {
   #pods: { cache: Cache<Pod> & AsyncDisposable; stop: () => void } | undefined;
   #closed = false;
   #filled = false;
+  #isGraceOver = false;
   /** The SOA's serial: the time of the last change in seconds, or one more than the one before. */
   serial = Math.floor(Date.now() / 1000);
 
@@ -56,7 +63,7 @@ export class ZoneFeed implements Disposable {
 
   /** Whether what is not known does not exist: the API has told all, or had to an agent before. */
   get synced(): boolean {
-    return this.#filled || this.#remembered.size > 0;
+    return this.#filled || this.#isGraceOver;
   }
 
   /** Every name there is now: of the zone, and until the API has told all, what is remembered. */
@@ -78,6 +85,13 @@ export class ZoneFeed implements Disposable {
     this.#stops.push(services.onChange(({ key }) => this.#onService(key)));
     if (namespaces !== undefined)
       this.#stops.push(namespaces.onChange(({ key, current }) => this.#onNamespace(key, current)));
+    if (this.#remembered.size > 0) {
+      const timer = setTimeout(() => {
+        this.#isGraceOver = true;
+        this.#publish([]);
+      }, this.#options.graceMs ?? GRACE_MS);
+      this.#stops.push(() => clearTimeout(timer));
+    }
     Promise.all([services.synced(), slices.synced(), namespaces?.synced()]).then(
       () => this.#fill(),
       (error: unknown) => log.error({ err: error }, 'DNS gets no services: a cache ended'),

@@ -13,7 +13,6 @@ import { dirname } from 'node:path';
 import type { Logger } from '#lib/log.ts';
 import type { LoggedQuery } from './server/responder.ts';
 
-export const DNS_LOG_SOCKET = '/run/tulle/dns.sock';
 const MAX_REQUEST_BYTES = 1024;
 const MAX_FOLLOWERS = 16;
 /** A follower that does not read is left out of lines until it does. */
