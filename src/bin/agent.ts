@@ -12,6 +12,7 @@ import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
+import { DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { isSameNetns } from '#linux/netns.ts';
@@ -22,7 +23,7 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
 import { startAgent } from '#node/agent.ts';
-import type { Upstream } from '#node/dns/dns.ts';
+import { parseUpstream } from '#node/dns/config.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { probeKernel } from '#node/probe.ts';
 import { recordSysctls } from '#node/sysctl-record.ts';
@@ -77,9 +78,11 @@ export async function runAgent(
         version: VERSION,
         clusterDomain: options.clusterDomain,
         recordsDirectory: join(options.dataDirectory, 'cni'),
+        dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),
+        dnsLogSocket: DNS_LOG_SOCKET,
         cniBinDirectory: options.cniBinDirectory,
         cniConfDirectory: options.cniConfDirectory,
-        upstreams: options.upstreams.map(parseUpstream),
+        upstreams: options.upstreams.flatMap((text) => parseUpstream(text) ?? []),
         statusAddress: options.statusAddress,
         signal,
       },
@@ -161,13 +164,4 @@ function underlayAddress(network: NetworkStack, servers: readonly string[]): Ip 
       hint,
     });
   return source;
-}
-
-/** `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. */
-function parseUpstream(text: string): Upstream {
-  const match = /^\[(.+)\]:(\d+)$|^([^:]+):(\d+)$/.exec(text);
-  return {
-    address: match?.[1] ?? match?.[3] ?? text,
-    port: Number(match?.[2] ?? match?.[4] ?? 53),
-  };
 }

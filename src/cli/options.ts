@@ -170,11 +170,12 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
     cniBinDirectory: get.text('cniBinDir') ?? '/opt/cni/bin',
     cniConfDirectory: get.text('cniConfDir') ?? '/etc/cni/net.d',
     upstreams: get.list('upstreamDns', []).map((text) => {
+      const place = text.replace(/^tls:\/\/|#[a-zA-Z0-9.-]+$/g, '');
       if (
-        parseIp(text.replace(/^\[|\](:\d+)?$|:\d+$/g, '')) === undefined &&
-        parseIp(text) === undefined
+        parseIp(place.replace(/^\[|\](:\d+)?$|:\d+$/g, '')) === undefined &&
+        parseIp(place) === undefined
       )
-        throw wrong('--upstream-dns', text, 'an address, or address:port');
+        throw wrong('--upstream-dns', text, 'an address, address:port, or tls://address#name');
       return text;
     }),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),

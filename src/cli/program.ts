@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { applyCommand } from './commands/apply.ts';
 import { demoCommand } from './commands/demo.ts';
+import { dnsLog } from './commands/dns.ts';
 import { labDown, labExec, labHeal, labList, labPartition, labUp } from './commands/lab.ts';
 import {
   policyCheck,
@@ -144,6 +145,12 @@ function addApiCommands(program: Command, context: CommandContext): void {
     )
     .addOption(kubeconfig())
     .action((flags: { kubeconfig?: string }) => statusCommand(flags, context));
+  const dns = program.command('dns').description('what DNS does on this node');
+  dns
+    .command('log <pod>')
+    .description('follow the queries of one pod of this node: NAMESPACE/NAME (as root)')
+    .option('--socket <path>', "the agent's socket (default: /run/tulle/dns.sock)")
+    .action((pod: string, flags: { socket?: string }) => dnsLog(pod, flags, context));
   const token = program.command('token').description('tokens that let nodes join');
   token
     .command('create')

@@ -32,3 +32,5 @@ export const DNS_LINK_LOCAL_V4 = ip('169.254.20.10');
 export const CT_MARK_CUT = 0x0800_0000;
 /** NFLOG group to which dropped (and sampled accepted) packets go with the rule that decided. */
 export const NFLOG_GROUP = 5390;
+/** The unix socket on which an agent tells of one pod's DNS queries. */
+export const DNS_LOG_SOCKET = '/run/tulle/dns.sock';

@@ -66,6 +66,8 @@ export class UdpBatchSocket implements Disposable {
   readonly fd: number;
   readonly address: Ip;
   readonly port: number;
+  /** Length of a sender's IP address: 4 or 16. */
+  readonly peerAddressBytes: 4 | 16;
   readonly #peerBytes: number;
   readonly #peers = Buffer.alloc(MAX_BATCH * PEER_SLOT_BYTES);
   readonly #requests: Slots;
@@ -84,6 +86,7 @@ export class UdpBatchSocket implements Disposable {
     const { address, port } = options;
     this.address = address;
     const isV4 = familyOf(address) === 4;
+    this.peerAddressBytes = isV4 ? 4 : 16;
     this.#peerBytes = isV4 ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES;
     this.fd = libc.socket(
       isV4 ? libc.AF_INET : libc.AF_INET6,
@@ -130,6 +133,15 @@ export class UdpBatchSocket implements Disposable {
   /** @param length bytes of the reply, 0 for none */
   setReplyLength(index: number, length: number): void {
     this.#replies.setLength(index, length);
+  }
+  /** The senders of the batch, as `sockaddr`s. */
+  get peers(): Uint8Array {
+    return this.#peers;
+  }
+  /** Where in {@link peers} the IP address of a sender stands. */
+  peerAddressAt(index: number): number {
+    // sin_addr stands behind family and port; sin6_addr behind the flow label as well.
+    return index * PEER_SLOT_BYTES + (this.peerAddressBytes === 4 ? 4 : 8);
   }
   /** A copy of the sender's address, for {@link sendTo}. */
   peer(index: number): Uint8Array {
@@ -235,6 +247,42 @@ class Slots {
   }
 }
 
+/** Waits for file descriptors to become readable, without allocating each time. */
+export class PollSet {
+  readonly #set: Buffer;
+  readonly #count: number;
+
+  constructor(fds: readonly number[]) {
+    this.#count = fds.length;
+    this.#set = Buffer.alloc(Math.max(1, fds.length) * POLLFD_BYTES);
+    fds.forEach((fd, i) => {
+      this.#set.writeInt32LE(fd, i * POLLFD_BYTES);
+      this.#set.writeInt16LE(libc.POLLIN, i * POLLFD_BYTES + 4);
+    });
+  }
+
+  /**
+   * Waits until one of the descriptors is readable.
+   * @param timeoutMs 0 only looks, -1 waits without end
+   * @returns how many are readable; 0 when the time is over or a signal came
+   * @throws KernelError
+   */
+  wait(timeoutMs: number): number {
+    const ready = libc.poll(this.#set, this.#count, timeoutMs);
+    if (ready >= 0) return ready;
+    const errno = libc.errno();
+    // What poll() has not written is of the last time.
+    for (let i = 0; i < this.#count; i++) this.#set.writeInt16LE(0, i * POLLFD_BYTES + 6);
+    if (errno === EINTR || errno === EAGAIN) return 0;
+    throw new KernelError('wait for datagrams', errno);
+  }
+
+  /** Whether the last {@link wait} found the descriptor at this place readable. */
+  isReady(index: number): boolean {
+    return this.#set.readInt16LE(index * POLLFD_BYTES + 6) !== 0;
+  }
+}
+
 /**
  * Waits until one of the descriptors is readable.
  * @param timeoutMs 0 only looks, -1 waits without end
@@ -242,19 +290,9 @@ class Slots {
  * @throws KernelError
  */
 export function waitReadable(fds: readonly number[], timeoutMs: number): number[] {
-  const set = Buffer.alloc(Math.max(1, fds.length) * POLLFD_BYTES);
-  fds.forEach((fd, i) => {
-    set.writeInt32LE(fd, i * POLLFD_BYTES);
-    set.writeInt16LE(libc.POLLIN, i * POLLFD_BYTES + 4);
-  });
-  const ready = libc.poll(set, fds.length, timeoutMs);
-  if (ready < 0) {
-    const errno = libc.errno();
-    if (errno === EINTR || errno === EAGAIN) return [];
-    throw new KernelError('wait for datagrams', errno);
-  }
-  if (ready === 0) return [];
-  return [...fds.keys()].filter((i) => set.readInt16LE(i * POLLFD_BYTES + 6) !== 0);
+  const set = new PollSet(fds);
+  if (set.wait(timeoutMs) === 0) return [];
+  return [...fds.keys()].filter((i) => set.isReady(i));
 }
 
 /** `struct sockaddr_in` or `sockaddr_in6`, include/uapi/linux/in.h and in6.h. */

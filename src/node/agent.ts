@@ -18,7 +18,7 @@ import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, isNotFound, UserError } from '#lib/errors.ts';
 import { type Cidr, type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
-import { DNS_LINK_LOCAL_V4, NFT_TABLE } from '#lib/kernel-objects.ts';
+import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
@@ -26,14 +26,15 @@ import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
-import { type Dns, startDns, type Upstream } from './dns/dns.ts';
+import type { DnsStatus, Upstream } from './dns/dns.ts';
+import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { createIpamGc } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
-import { LocalAddresses } from './local-addresses/local-addresses.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { NameService } from './name-service.ts';
 import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { POLICY_PART } from './policy/policy.ts';
@@ -71,6 +72,9 @@ export interface AgentInit {
   readonly version: string;
   readonly clusterDomain: string;
   readonly recordsDirectory: string;
+  /** Where it is kept what DNS knows, for the next agent. */
+  readonly dnsMemoryFile: string;
+  readonly dnsLogSocket: string;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */
@@ -116,12 +120,20 @@ export async function startAgent(
       },
     ),
   );
-  await retry('register the node', init, log, () => registration.register());
-  const nodes = cacheOf(NODE);
   const pools = cacheOf(IP_POOL);
-  const blocks = cacheOf(IP_BLOCK);
   const services = cacheOf(SERVICE);
   const slices = cacheOf(ENDPOINT_SLICE);
+  // Before anything that needs the API: names are answered from memory while it is away.
+  const names = started.use(
+    await NameService.start(
+      { client, stack, services, slices, pools, log, registry },
+      { ...init, memoryFile: init.dnsMemoryFile, logSocket: init.dnsLogSocket },
+    ),
+  );
+  health.add('DNSReady', () => dnsHealth(names.status()));
+  await retry('register the node', init, log, () => registration.register());
+  const nodes = cacheOf(NODE);
+  const blocks = cacheOf(IP_BLOCK);
   const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
 
   const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
@@ -144,7 +156,7 @@ export async function startAgent(
         {
           family,
           table: NFT_TABLE,
-          parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART, POLICY_PART],
+          parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART, POLICY_PART, DNS_PART],
         },
       ),
     ),
@@ -161,21 +173,8 @@ export async function startAgent(
     return { ready, message: problems.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
   });
 
-  const localAddresses = [...dnsServiceIps, DNS_LINK_LOCAL_V4];
-  const local = started.use(new LocalAddresses({ stack, log }, { addresses: localAddresses }));
-  await local.start();
-  const dns = started.use(
-    startDns({
-      services,
-      slices,
-      listen: localAddresses,
-      clusterDomain: init.clusterDomain,
-      log,
-      registry,
-      ...(init.upstreams.length > 0 ? { upstreams: init.upstreams } : {}),
-    }),
-  );
-  health.add('DNSReady', () => dnsHealth(dns));
+  await names.serve(dnsServiceIps);
+  defineDnsRules(rulesets, names.addresses);
 
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
   const connections = started.use(
@@ -217,7 +216,7 @@ export async function startAgent(
       {
         containerIdAnnotation: CONTAINER_ID_ANNOTATION,
         dnsService: `${DNS_SERVICE.namespace}/${DNS_SERVICE.name}`,
-        dnsAddresses: localAddresses,
+        dnsAddresses: names.addresses,
       },
     ),
   );
@@ -243,6 +242,7 @@ export async function startAgent(
     const { ready, policies, problems } = policy.status();
     return { ready, message: problems.join('; ') || `${count(policies, 'policy', 'policies')}` };
   });
+  names.setAttachments(cni);
   const podSync = started.use(
     new Pods(
       { ...components, pods, attachments: cni },
@@ -272,15 +272,17 @@ class Health {
     [...this.#parts].map(([type, ask]) => ({ type, ...ask() }));
 }
 
-function dnsHealth(dns: Dns): { ready: boolean; message: string } {
-  const { listening, failing, synced, names } = dns.status();
+function dnsHealth(status: DnsStatus | undefined): { ready: boolean; message: string } {
+  if (status === undefined) return { ready: false, message: 'is starting' };
+  const { listening, failing, synced, names, problems } = status;
   if (failing.length > 0)
     return {
       ready: false,
       message: failing.map(({ socket, reason }) => `${socket}: ${reason}`).join('; '),
     };
   const ready = listening.length > 0 && synced;
-  return { ready, message: ready ? `${names} names` : 'the services are not known yet' };
+  const known = ready ? `${names} names` : 'the services are not known yet';
+  return { ready, message: [known, ...problems].join('; ') };
 }
 
 function cniHealth(

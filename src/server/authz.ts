@@ -27,6 +27,8 @@ const READ = ['get', 'list', 'watch'] as const;
 const NODE_RULES: readonly {
   readonly verbs: readonly string[];
   readonly resources: readonly string[];
+  /** Only in this namespace. */
+  readonly namespace?: string;
 }[] = [
   {
     verbs: READ,
@@ -44,6 +46,8 @@ const NODE_RULES: readonly {
       'services',
     ],
   },
+  // The configuration of DNS. Configuration elsewhere may be a workload's, and is none of a node's business.
+  { verbs: READ, resources: ['configmaps'], namespace: 'kube-system' },
   { verbs: ['create', 'update', 'patch'], resources: ['nodes', 'events'] },
   { verbs: ['update', 'patch'], resources: ['nodes/status', 'pods/status'] },
   {
@@ -97,7 +101,7 @@ export function createAuthorizer(policy: RbacPolicy): Authorizer {
     },
     rulesOf: (principal, namespace) => [
       ...(isMaster(principal) ? EVERYTHING : []),
-      ...(nodeNameOf(principal) === undefined ? [] : nodeRules()),
+      ...(nodeNameOf(principal) === undefined ? [] : nodeRules(namespace)),
       ...policy.rulesOf(principal, namespace),
     ],
   };
@@ -114,8 +118,10 @@ function isPublic({ verb, path }: { verb: string; path: string }): boolean {
 }
 
 /** The same as RBAC's rules, for people to read. */
-function nodeRules(): PolicyRule[] {
-  return NODE_RULES.flatMap(({ verbs, resources }) =>
+function nodeRules(namespace: string | undefined): PolicyRule[] {
+  return NODE_RULES.filter(
+    (rule) => rule.namespace === undefined || rule.namespace === namespace,
+  ).flatMap(({ verbs, resources }) =>
     resources.map((qualified) => {
       const [resource = '', ...group] = qualified.split('.');
       return { verbs: [...verbs], apiGroups: [group.join('.')], resources: [resource] };
@@ -126,9 +132,14 @@ function nodeRules(): PolicyRule[] {
 type ResourceAccess = AccessRequest & { type: 'resource' };
 
 function mayNode(request: ResourceAccess): boolean {
-  const { verb, subresource } = request;
+  const { verb, subresource, namespace } = request;
   const resource = qualifiedResource(request) + (subresource === '' ? '' : `/${subresource}`);
-  return NODE_RULES.some((rule) => rule.verbs.includes(verb) && rule.resources.includes(resource));
+  return NODE_RULES.some(
+    (rule) =>
+      rule.verbs.includes(verb) &&
+      rule.resources.includes(resource) &&
+      (rule.namespace === undefined || rule.namespace === namespace),
+  );
 }
 
 /** Upstream's wording, which people know how to read. */

@@ -10,7 +10,7 @@
  *   any other name                     to be forwarded
  * ```
  */
-import { cidr, cidrContains, type Ip } from '#lib/ip.ts';
+import { cidr, cidrContains, familyOf, type Ip } from '#lib/ip.ts';
 import {
   CLASS_IN,
   FLAG_AA,
@@ -29,11 +29,23 @@ import {
   TYPE_SOA,
 } from '#wire/dns/constants.ts';
 import type { ResourceRecord } from '#wire/dns/message.ts';
-import { decodeName, isWithin, type Name } from '#wire/dns/name.ts';
-import { NOT_A_QUERY, newQuery, type Query, readQuery, replyLimit } from './query.ts';
-import { addressOfReverseName, RECORD_TTL_S, soaOf } from './records.ts';
+import { decodeName, isWithin, type Name, nameFromWire } from '#wire/dns/name.ts';
 import {
+  hashName,
+  lowerOctet,
+  NOT_A_QUERY,
+  newQuery,
+  type Query,
+  readQuery,
+  replyLimit,
+} from './query.ts';
+import { addressOfDashed, addressOfReverseName, RECORD_TTL_S, soaOf } from './records.ts';
+import {
+  CNAME_TARGET_OFFSET,
   optBytes,
+  put16,
+  soaBytes,
+  writeAlias,
   writeBadVersion,
   writeCounts,
   writeError,
@@ -41,7 +53,9 @@ import {
   writeMessage,
   writeNegative,
   writeOpt,
+  writeSoa,
 } from './reply.ts';
+import { IN_TABLE, newSearchTarget, OUTSIDE, type SearchTarget, walkSearchList } from './search.ts';
 import {
   type NameTable,
   type PreparedAnswer,
@@ -74,10 +88,22 @@ export interface Answerer {
   readonly random: () => number;
   /** What was read of the last query; overwritten by the next. */
   readonly query: Query;
+  /** After {@link FORWARD} of a searched name: what to ask instead. */
+  readonly search: SearchTarget;
+  /** What the last {@link FORWARD} asks for. */
+  forwards: 'question' | 'searched' | 'alias';
 }
 
 export function newAnswerer(table: NameTable, random: () => number): Answerer {
-  return { table, random, query: newQuery() };
+  return { table, random, query: newQuery(), search: newSearchTarget(), forwards: 'question' };
+}
+
+export interface AnswerOptions {
+  readonly length: number;
+  readonly reply: Uint8Array;
+  readonly transport: 'udp' | 'tcp';
+  /** The first name of the asking pod's search list, if it is a pod; see `search.ts`. */
+  readonly searchSuffix?: Uint8Array | undefined;
 }
 
 /**
@@ -86,13 +112,10 @@ export function newAnswerer(table: NameTable, random: () => number): Answerer {
  * @param reply gets the response; room for 1,232 bytes over UDP, for 65,535 over TCP
  * @returns the response's length, {@link DROP}, or {@link FORWARD}, after which `answerer.query` tells the question
  */
-export function answerQuery(
-  answerer: Answerer,
-  bytes: Uint8Array,
-  options: { length: number; reply: Uint8Array; transport: 'udp' | 'tcp' },
-): number {
+export function answerQuery(answerer: Answerer, bytes: Uint8Array, options: AnswerOptions): number {
   const { table, query } = answerer;
   const { reply } = options;
+  answerer.forwards = 'question';
   const problem = readQuery(bytes, options.length, table.seed, query);
   if (problem === NOT_A_QUERY) return DROP;
   if (problem !== RCODE_NOERROR) return writeError(reply, bytes, query, problem);
@@ -100,7 +123,7 @@ export function answerQuery(
   if (query.class !== CLASS_IN || query.type === TYPE_AXFR || query.type === TYPE_IXFR)
     return writeError(reply, bytes, query, RCODE_REFUSED);
   const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
-  if (entry === undefined) return answerUnknown(answerer, bytes, reply);
+  if (entry === undefined) return answerUnknown(answerer, bytes, options);
   const answer = preparedAnswer(entry, effectiveType(entry, query.type));
   if (answer === undefined) return answerWithoutRecords(answerer, bytes, options, entry);
   return writePrepared(answerer, bytes, { reply, answer, transport: options.transport });
@@ -114,10 +137,16 @@ export interface ForwardPlan {
   readonly aliases: readonly ResourceRecord[];
 }
 
-/** After {@link FORWARD}: the question to forward, which for an ExternalName is not the client's. */
+/** After {@link FORWARD}: the question to forward, which for an ExternalName or a searched name is not the client's. */
 export function planForward(answerer: Answerer, bytes: Uint8Array): ForwardPlan {
-  const { table, query } = answerer;
+  const { table, query, search } = answerer;
   const { name } = decodeName(bytes, QUESTION_AT);
+  if (answerer.forwards === 'searched') {
+    const target = nameFromWire(search.bytes.subarray(0, search.length));
+    const data = { kind: 'CNAME', target } as const;
+    const alias = { name, type: TYPE_CNAME, class: CLASS_IN, ttlS: RECORD_TTL_S, data };
+    return { name: target, type: query.type, aliases: [alias] };
+  }
   const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
   if (entry === undefined) return { name, type: query.type, aliases: [] };
   const { aliases, target } = followAliases(table, entry);
@@ -129,11 +158,20 @@ function effectiveType(entry: TableEntry, type: number): number {
   return type === TYPE_ANY ? (entry.sets[0]?.type ?? type) : type;
 }
 
-function answerUnknown(answerer: Answerer, bytes: Uint8Array, reply: Uint8Array): number {
+function answerUnknown(answerer: Answerer, bytes: Uint8Array, options: AnswerOptions): number {
   const { table, query } = answerer;
+  const { reply } = options;
   const zoneAt = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
   if (zoneAt >= 0) {
     if (!table.synced) return writeError(reply, bytes, query, RCODE_SERVFAIL);
+    if (table.podMode === 'insecure') {
+      const length = answerPodName(answerer, bytes, options);
+      if (length !== NO_ANSWER) return length;
+    }
+    if (table.searchPath && options.searchSuffix !== undefined) {
+      const length = answerSearched(answerer, bytes, { ...options, zoneAt });
+      if (length !== NO_ANSWER) return length;
+    }
     const { serial } = table;
     return writeNegative(reply, bytes, query, { zoneAt, flags: RCODE_NXDOMAIN, serial });
   }
@@ -142,6 +180,103 @@ function answerUnknown(answerer: Answerer, bytes: Uint8Array, reply: Uint8Array)
   if (!table.synced && isPrivateReverse(decodeName(bytes, QUESTION_AT).name))
     return writeError(reply, bytes, query, RCODE_SERVFAIL);
   return FORWARD;
+}
+
+/** The name is none that these rules answer. */
+const NO_ANSWER = -2;
+
+/** `192-0-2-1.<namespace>.pod.<zone>` is 192.0.2.1, whether there is such a pod or not. */
+function answerPodName(answerer: Answerer, bytes: Uint8Array, options: AnswerOptions): number {
+  const { table, query } = answerer;
+  const labelBytes = bytes[QUESTION_AT] ?? 0;
+  const parentAt = QUESTION_AT + labelBytes + 1;
+  const podAt = parentAt + (bytes[parentAt] ?? 0) + 1;
+  if (!isPodBranch(bytes, podAt) || !isZoneAt(table, podAt + 4, query.nameEnd)) return NO_ANSWER;
+  const hash = hashName(bytes, parentAt, query.nameEnd, table.seed);
+  // The namespace must exist.
+  if (table.find(bytes, parentAt, query.nameEnd, hash) === undefined) return NO_ANSWER;
+  const label = Buffer.from(bytes.subarray(QUESTION_AT + 1, parentAt)).toString('latin1');
+  const address = addressOfDashed(label);
+  if (address === undefined) return NO_ANSWER;
+  const type = familyOf(address) === 4 ? TYPE_A : TYPE_AAAA;
+  if (query.type !== type) {
+    const { serial } = table;
+    const zoneAt = podAt + 4;
+    return writeNegative(options.reply, bytes, query, { zoneAt, flags: RCODE_NOERROR, serial });
+  }
+  const { name } = decodeName(bytes, QUESTION_AT);
+  const data = { kind: type === TYPE_A ? 'A' : 'AAAA', address } as const;
+  return writeMessage(options.reply, bytes, query, {
+    limitBytes: replyLimit(query, options.transport),
+    authoritative: true,
+    rcode: RCODE_NOERROR,
+    answers: [{ name, type, class: CLASS_IN, ttlS: RECORD_TTL_S, data }],
+    authorities: [],
+  });
+}
+
+function isPodBranch(bytes: Uint8Array, at: number): boolean {
+  if (bytes[at] !== 3) return false;
+  return [0x70, 0x6f, 0x64].every((letter, i) => lowerOctet(bytes[at + 1 + i] ?? 0) === letter);
+}
+
+/** The zone ends the name, so its place tells whether what stands there is all of it. */
+function isZoneAt(table: NameTable, at: number, nameEnd: number): boolean {
+  return nameEnd - at === table.zoneWire.length;
+}
+
+/** The name does not exist; perhaps the asking pod means another one of its search list. */
+function answerSearched(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: AnswerOptions & { zoneAt: number },
+): number {
+  const { table, query, search } = answerer;
+  const suffix = options.searchSuffix;
+  if (suffix === undefined) return NO_ANSWER;
+  const place = { start: QUESTION_AT, end: query.nameEnd, suffix };
+  const found = walkSearchList(table, bytes, place, search);
+  if (found === OUTSIDE) {
+    const wantsAddress = query.type === TYPE_A || query.type === TYPE_AAAA;
+    if (!wantsAddress || (query.flags & FLAG_RD) === 0) return NO_ANSWER;
+    answerer.forwards = 'searched';
+    return FORWARD;
+  }
+  const { entry } = search;
+  if (found !== IN_TABLE || entry === undefined) return NO_ANSWER;
+  // An alias behind the alias: rare enough for the client to walk on by itself, to the name as it stands.
+  if (entry.sets.some((set) => set.type === TYPE_CNAME)) return NO_ANSWER;
+  const answer = preparedAnswer(entry, effectiveType(entry, query.type));
+  return writeSearched(answerer, bytes, { ...options, answer });
+}
+
+function writeSearched(
+  answerer: Answerer,
+  bytes: Uint8Array,
+  options: AnswerOptions & { zoneAt: number; answer: PreparedAnswer | undefined },
+): number {
+  const { table, query, search, random } = answerer;
+  const { reply, answer, zoneAt } = options;
+  const isAddress = answer !== undefined && answer.strideBytes > 0;
+  if (answer !== undefined && !isAddress) return NO_ANSWER;
+  const content = isAddress ? answer.answers * answer.strideBytes : soaBytes();
+  const room = replyLimit(query, options.transport) - optBytes(query);
+  // Where it does not fit the client walks its list itself.
+  if (query.nameEnd + 4 + CNAME_TARGET_OFFSET + search.prefixBytes + 2 + content > room)
+    return NO_ANSWER;
+  const head = writeHead(reply, bytes, query, FLAG_AA);
+  const at = writeAlias(reply, head, search);
+  if (!isAddress) {
+    const end = writeSoa(reply, at, { zoneAt, serial: table.serial });
+    put16(reply, 6, 1);
+    put16(reply, 8, 1);
+    return writeOpt(reply, end, query);
+  }
+  copyShuffled(reply, at, answer, random);
+  for (let i = 0; i < answer.answers; i++)
+    put16(reply, at + i * answer.strideBytes, 0xc000 | (head + CNAME_TARGET_OFFSET));
+  put16(reply, 6, 1 + answer.answers);
+  return writeOpt(reply, at + content, query);
 }
 
 function isPrivateReverse(name: Name): boolean {
@@ -178,7 +313,10 @@ function answerAlias(
   const found = table.findName(target);
   const outside = found === undefined && !isWithin(target, table.zone);
   const wantsAddress = query.type === TYPE_A || query.type === TYPE_AAAA;
-  if (outside && wantsAddress && (query.flags & FLAG_RD) !== 0) return FORWARD;
+  if (outside && wantsAddress && (query.flags & FLAG_RD) !== 0) {
+    answerer.forwards = 'alias';
+    return FORWARD;
+  }
   const isCircle = found?.sets.some((set) => set.type === TYPE_CNAME) === true;
   if (isCircle || (found === undefined && !outside && !table.synced))
     return writeError(options.reply, bytes, query, RCODE_SERVFAIL);

@@ -5,30 +5,37 @@
  * do the answers; before the caches are full for the first time, cluster names get SERVFAIL, never "does not exist".
  */
 import type { Registry } from 'prom-client';
+import type { ConfigMap } from '#api/core/v1/config-map.ts';
+import type { Namespace } from '#api/core/v1/namespace.ts';
+import type { Pod } from '#api/core/v1/pod.ts';
 import type { Service } from '#api/core/v1/service.ts';
-import { type EndpointSlice, SERVICE_NAME_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
-import { objectKey } from '#api/meta.ts';
-import type { Cache, CacheChange } from '#client/port.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { Cache } from '#client/port.ts';
 import { UserError } from '#lib/errors.ts';
-import type { Ip } from '#lib/ip.ts';
+import type { Cidr, Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
-import { canonicalName, parseName } from '#wire/dns/name.ts';
+import { canonicalName, type Name, parseName } from '#wire/dns/name.ts';
+import { type Attachments, ipsOf } from '../attachment.ts';
+import { DEFAULT_CONFIG, DNS_CONFIG_MAP, type DnsConfig, parseDnsConfig } from './config.ts';
+import { ZoneFeed } from './feed.ts';
 import { Forwarder } from './forward.ts';
+import type { DnsMemory } from './memory.ts';
 import { createDnsMetrics, type DnsMetrics } from './metrics.ts';
+import { QueryLog } from './query-log.ts';
 import { hostUpstreams } from './resolv-conf.ts';
-import { DnsServer } from './server/server.ts';
+import type { ClientTable } from './server/messages.ts';
+import type { LoggedQuery } from './server/responder.ts';
+import { DnsServer, LOOPBACKS, settingsOf } from './server/server.ts';
 import type { Upstream } from './upstream.ts';
 import { type NameChange, Zone } from './zone.ts';
 
 export type { Upstream };
 
 const DNS_PORT = 53;
+const CONFIG_KEY = `${DNS_CONFIG_MAP.namespace}/${DNS_CONFIG_MAP.name}`;
 const DEFAULT_CLUSTER_DOMAIN = 'cluster.local';
 /** How long the host's resolv.conf is believed before it is read again. */
 const HOST_UPSTREAMS_MS = 5000;
-/** Which pod or endpoint change led to this slice, as an RFC 3339 time. */
-const TRIGGER_TIME_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
-
 export interface DnsOptions {
   readonly services: Cache<Service>;
   readonly slices: Cache<EndpointSlice>;
@@ -40,6 +47,18 @@ export interface DnsOptions {
   readonly clusterDomain?: string;
   /** Default: the name servers of the host's resolv.conf, followed as it changes. */
   readonly upstreams?: readonly Upstream[];
+  /** Without it a namespace exists while a service is in it. */
+  readonly namespaces?: Cache<Namespace>;
+  /** Opens a cache of all pods of the cluster, for names of pods that are verified. */
+  readonly openPods?: () => Cache<Pod> & AsyncDisposable;
+  /** The configuration, `kube-system/tulle-dns`. */
+  readonly configMaps?: Cache<ConfigMap>;
+  /** The pods of this node. */
+  readonly attachments?: Attachments;
+  /** Prefixes whose addresses nobody outside can send from: of the pods, and this machine's own. */
+  readonly trusted?: () => readonly Cidr[];
+  /** What the agent before this one knew, see `memory.ts`. */
+  readonly memory?: DnsMemory;
   readonly log: Logger;
   readonly registry: Registry;
 }
@@ -58,10 +77,22 @@ export interface DnsStatus {
   readonly upstreams: readonly Upstream[];
   /** How often the worker had to be started again after a crash. */
   readonly restarts: number;
+  /** What a person should know: mistakes in the configuration, upstreams that do not answer. */
+  readonly problems: readonly string[];
 }
 
 export interface Dns extends AsyncDisposable {
   status(): DnsStatus;
+  /** Reads `attachments` and `trusted` again; attachments tell of their changes themselves. */
+  clientsChanged(): void;
+  /** The pods are known from now on. */
+  setAttachments(attachments: Attachments): void;
+  /**
+   * Follows the queries of one pod.
+   * @param pod `namespace/name`
+   * @returns a function that ends it
+   */
+  follow(pod: string, listener: (query: LoggedQuery) => void): () => void;
 }
 
 /**
@@ -78,144 +109,130 @@ export function startDns(options: DnsOptions): Dns {
     throw new UserError('DNS has no address to listen on', {
       hint: 'Give the DNS service’s cluster address.',
     });
-  const metrics = createDnsMetrics(options.registry);
-  const upstreams = upstreamSource(options);
-  const { log } = options;
-  const forwarder = new Forwarder({
-    upstreams,
-    observer: metrics,
-    onFailure: ({ name, type }, reason) =>
-      log.debug({ name, type, reason }, 'no upstream answered a query'),
-  });
-  const zone = new Zone(canonicalName(domain), options.listen);
-  const feed = new ZoneFeed({ ...options, zone, metrics });
-  const server = new DnsServer({
-    listen: options.listen,
-    port: options.port ?? DNS_PORT,
-    zone: zone.domain,
-    forwarder,
-    log,
-    snapshot: () => ({ changes: zone.all(), serial: feed.serial, synced: feed.synced }),
-    onStats: (stats) => metrics.add(stats),
-  });
-  feed.start((changes) => server.apply(changes, { serial: feed.serial, synced: feed.synced }));
-  return {
-    status: () => ({
-      listening: server.listening,
-      failing: server.failing,
-      synced: feed.synced,
-      names: zone.size,
-      queries: metrics.queries,
-      upstreams: upstreams(),
-      restarts: server.restarts,
-    }),
-    async [Symbol.asyncDispose]() {
-      feed[Symbol.dispose]();
-      // First the forwarder: what waits for it must not hold up the server.
-      await forwarder[Symbol.asyncDispose]();
-      await server[Symbol.asyncDispose]();
-    },
-  };
+  return new RunningDns(options, canonicalName(domain));
 }
 
-/** Keeps the zone as the caches are. */
-class ZoneFeed implements Disposable {
-  readonly #options: DnsOptions & { zone: Zone; metrics: DnsMetrics };
+class RunningDns implements Dns {
+  readonly #options: DnsOptions;
+  readonly #metrics: DnsMetrics;
+  readonly #upstreams: () => readonly Upstream[];
+  readonly #zone: Zone;
+  readonly #feed: ZoneFeed;
+  readonly #forwarder: Forwarder;
+  readonly #server: DnsServer;
+  readonly #log: QueryLog;
   readonly #stops: (() => void)[] = [];
-  /** Slices by the key of their service. */
-  readonly #slices = new Map<string, Map<string, EndpointSlice>>();
-  #publish: (changes: readonly NameChange[]) => void = () => undefined;
-  #closed = false;
-  synced = false;
-  /** The SOA's serial: the time of the last change in seconds, or one more than the one before. */
-  serial = Math.floor(Date.now() / 1000);
+  #attachments: Attachments | undefined;
+  #config: DnsConfig = DEFAULT_CONFIG;
+  #configProblems: readonly string[] = [];
 
-  constructor(options: DnsOptions & { zone: Zone; metrics: DnsMetrics }) {
+  constructor(options: DnsOptions, domain: Name) {
     this.#options = options;
+    const { log, listen } = options;
+    this.#metrics = createDnsMetrics(options.registry);
+    this.#upstreams = upstreamSource(options);
+    this.#zone = new Zone(domain, listen);
+    this.#feed = new ZoneFeed({
+      ...options,
+      zone: this.#zone,
+      remembered: options.memory?.names ?? [],
+      onProgrammed: (durationS) => this.#metrics.programmed(durationS),
+    });
+    this.#forwarder = new Forwarder({
+      upstreams: this.#upstreams,
+      config: () => this.#config,
+      observer: this.#metrics,
+      onFailure: ({ name, type }, reason) =>
+        log.debug({ name, type, reason }, 'no upstream answered a query'),
+    });
+    this.#log = new QueryLog((pod, on) => this.#server.setLogged(pod, on));
+    this.#server = new DnsServer({
+      listen,
+      port: options.port ?? DNS_PORT,
+      zone: domain,
+      forwarder: this.#forwarder,
+      log,
+      snapshot: () => ({ changes: this.#feed.all(), ...this.#state() }),
+      onStats: (stats) => this.#metrics.add(stats),
+      onLogged: (queries) => this.#log.add(queries),
+      ...(options.trusted === undefined ? {} : { clients: this.#clients() }),
+    });
+    this.#feed.start((changes) => this.#publish(changes));
+    this.#configure();
+    const { configMaps, attachments } = options;
+    if (configMaps !== undefined)
+      this.#stops.push(configMaps.onChange(({ key }) => key === CONFIG_KEY && this.#configure()));
+    if (attachments !== undefined) this.setAttachments(attachments);
   }
 
-  start(publish: (changes: readonly NameChange[]) => void): void {
-    const { services, slices, log } = this.#options;
-    this.#publish = publish;
-    this.#stops.push(slices.onChange((change) => this.#onSlice(change)));
-    this.#stops.push(services.onChange((change) => this.#onService(change.key)));
-    Promise.all([services.synced(), slices.synced()]).then(
-      () => this.#fill(),
-      (error: unknown) => log.error({ err: error }, 'DNS gets no services: a cache ended'),
-    );
+  status(): DnsStatus {
+    return {
+      listening: this.#server.listening,
+      failing: this.#server.failing,
+      synced: this.#feed.synced,
+      names: this.#zone.size,
+      queries: this.#metrics.queries,
+      upstreams: this.#upstreams(),
+      restarts: this.#server.restarts,
+      problems: [...this.#configProblems, ...this.#forwarder.problems()],
+    };
   }
 
-  [Symbol.dispose](): void {
-    this.#closed = true;
+  clientsChanged(): void {
+    this.#server.setClients(this.#clients());
+  }
+
+  setAttachments(attachments: Attachments): void {
+    this.#attachments = attachments;
+    this.#stops.push(attachments.onChange(() => this.clientsChanged()));
+    this.clientsChanged();
+  }
+
+  follow(pod: string, listener: (query: LoggedQuery) => void): () => void {
+    return this.#log.follow(pod, listener);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#feed[Symbol.dispose]();
+    // First the forwarder: what waits for it must not hold up the server.
+    await this.#forwarder[Symbol.asyncDispose]();
+    await this.#server[Symbol.asyncDispose]();
+    this.#metrics[Symbol.dispose]();
   }
 
-  /** Both caches are full: everything goes out at once, so that no name is ever answered from half of its slices. */
-  #fill(): void {
-    if (this.#closed || this.synced) return;
-    this.#slices.clear();
-    for (const slice of this.#options.slices.values()) this.#index(slice);
-    const changes: NameChange[] = [];
-    for (const service of this.#options.services.values()) {
-      const key = objectKey(service);
-      // One by one: a service's changes may be more than fit on the stack as arguments.
-      for (const change of this.#set(key, service)) changes.push(change);
-    }
-    this.synced = true;
-    this.#publish(changes);
+  #publish(changes: readonly NameChange[]): void {
+    this.#server.apply(changes, this.#state());
+    if (this.#feed.isCurrent) this.#options.memory?.changed(() => this.#zone.all());
   }
 
-  #onService(key: string): void {
-    // Before the first sync #fill() will read all of it.
-    if (!this.synced) return;
-    this.#publishService(key);
+  #state(): { serial: number; synced: boolean } {
+    return { serial: this.#feed.serial, synced: this.#feed.synced };
   }
 
-  #onSlice({ old, current }: CacheChange<EndpointSlice>): void {
-    if (!this.synced) return;
-    const before = old === undefined ? undefined : serviceKeyOf(old);
-    if (old !== undefined && before !== undefined)
-      this.#slices.get(before)?.delete(old.metadata.name);
-    if (before !== undefined && this.#slices.get(before)?.size === 0) this.#slices.delete(before);
-    const after = current === undefined ? undefined : this.#index(current);
-    for (const key of new Set([before, after])) if (key !== undefined) this.#publishService(key);
-    if (current !== undefined && after !== undefined) this.#observeProgramming(after, current);
+  /** Puts the configuration to use. Queries go on being answered meanwhile, by the old one or the new. */
+  #configure(): void {
+    const { configMaps, log } = this.#options;
+    const { config, problems } = parseDnsConfig(configMaps?.get(CONFIG_KEY)?.data ?? {});
+    const isFirst = this.#config === DEFAULT_CONFIG;
+    for (const problem of problems)
+      if (!this.#configProblems.includes(problem))
+        log.warn({ configMap: CONFIG_KEY, problem }, 'the DNS configuration has a mistake');
+    this.#configProblems = problems.map((problem) => `ConfigMap ${CONFIG_KEY}: ${problem}`);
+    const forwarding = ({ forward, zones }: DnsConfig) => JSON.stringify([forward, zones]);
+    const flush = !isFirst && forwarding(config) !== forwarding(this.#config);
+    this.#config = config;
+    this.#server.configure(settingsOf(config), { flush });
+    this.#feed.configure(config);
   }
 
-  /** @returns the key of the slice's service; `undefined` if it belongs to none */
-  #index(slice: EndpointSlice): string | undefined {
-    const key = serviceKeyOf(slice);
-    if (key === undefined) return undefined;
-    const known = this.#slices.get(key);
-    if (known === undefined) this.#slices.set(key, new Map([[slice.metadata.name, slice]]));
-    else known.set(slice.metadata.name, slice);
-    return key;
+  #clients(): ClientTable {
+    const pods = (this.#attachments?.list() ?? []).flatMap((attachment) => {
+      const pod = `${attachment.pod.namespace}/${attachment.pod.name}`;
+      return ipsOf(attachment).map((address) => ({ address, pod }));
+    });
+    return { pods, trusted: [...LOOPBACKS, ...(this.#options.trusted?.() ?? LOOPBACKS)] };
   }
-
-  #publishService(key: string): void {
-    const changes = this.#set(key, this.#options.services.get(key));
-    if (changes.length === 0) return;
-    this.serial = Math.max(this.serial + 1, Math.floor(Date.now() / 1000));
-    this.#publish(changes);
-  }
-
-  #set(key: string, service: Service | undefined): NameChange[] {
-    const slices = this.#slices.get(key)?.values() ?? [];
-    return this.#options.zone.setService(key, service, [...slices]);
-  }
-
-  /** How old a change of endpoints is when it reaches the table; CoreDNS measures headless services only. */
-  #observeProgramming(key: string, slice: EndpointSlice): void {
-    if (this.#options.services.get(key)?.spec.clusterIP !== 'None') return;
-    const triggered = Date.parse(slice.metadata.annotations?.[TRIGGER_TIME_ANNOTATION] ?? '');
-    if (Number.isFinite(triggered))
-      this.#options.metrics.programmed(Math.max(0, Date.now() - triggered) / 1000);
-  }
-}
-
-function serviceKeyOf(slice: EndpointSlice): string | undefined {
-  const name = slice.metadata.labels?.[SERVICE_NAME_LABEL];
-  return name === undefined ? undefined : `${slice.metadata.namespace ?? 'default'}/${name}`;
 }
 
 /** Fixed upstreams, or the host's, read again from time to time. Never ourselves. */

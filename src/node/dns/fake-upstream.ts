@@ -5,6 +5,7 @@ import { createServer, type Socket } from 'node:net';
 import { ip } from '#lib/ip.ts';
 import { CLASS_IN, TYPE_A } from '#wire/dns/constants.ts';
 import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
+import { LOOP_ZONE } from './forward.ts';
 import { FrameReader, frame } from './tcp-frame.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -18,6 +19,8 @@ export interface FakeUpstream extends AsyncDisposable {
   readonly upstream: Upstream;
   readonly asked: { readonly query: Message; readonly transport: 'udp' | 'tcp' }[];
   behaviour: Behaviour;
+  /** Sees the forwarder's probes for loops. */
+  onProbe?: (query: Message) => readonly Uint8Array[];
 }
 
 export async function startFakeUpstream(behaviour: Behaviour): Promise<FakeUpstream> {
@@ -42,6 +45,8 @@ export async function startFakeUpstream(behaviour: Behaviour): Promise<FakeUpstr
   };
   const answersTo = (bytes: Uint8Array, transport: 'udp' | 'tcp') => {
     const query = decodeMessage(bytes);
+    // Not what tests count.
+    if (query.questions[0]?.name.endsWith(`.${LOOP_ZONE}`)) return fake.onProbe?.(query) ?? [];
     fake.asked.push({ query, transport });
     return fake
       .behaviour(query, transport)

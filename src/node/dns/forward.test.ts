@@ -4,8 +4,9 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
+import { DEFAULT_CONFIG, type DnsConfig, type ForwardPolicy, type ForwardRule } from './config.ts';
 import { answerWith, type Behaviour, startFakeUpstream } from './fake-upstream.ts';
-import { Forwarder, type ForwarderOptions } from './forward.ts';
+import { Forwarder, type ForwarderOptions, type ForwardQuestion } from './forward.ts';
 import { describeMessage } from './testing.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -180,7 +181,10 @@ test('Forwarder says why when there is no upstream, and refuses more than it can
   await using none = forwarderTo([], { onFailure: (_, reason) => reasons.push(reason) });
   assert.equal(await none.resolve(QUESTION), undefined);
   assert.match(reasons[0] ?? '', /no upstream name server/);
-  await using full = forwarderTo([], { maxConcurrent: 0, observer });
+  await using full = forwarderTo([], {
+    config: () => ({ ...DEFAULT_CONFIG, maxConcurrent: 0 }),
+    observer,
+  });
   assert.equal(await full.resolve(QUESTION), undefined);
   assert.equal(rejected, 1);
 });
@@ -191,4 +195,105 @@ test('Forwarder ends what is under way when it is disposed', async () => {
   const pending = forwarder.resolve(QUESTION);
   await forwarder[Symbol.asyncDispose]();
   assert.equal(await pending, undefined);
+});
+
+const named = (owner: string) => ({ ...QUESTION, name: name(owner) });
+const config = (changes: Partial<DnsConfig>) => ({
+  config: () => ({ ...DEFAULT_CONFIG, ...changes }),
+});
+
+test('Forwarder asks the servers of the most specific zone', async () => {
+  await using root = await startFakeUpstream(good);
+  await using corp = await startFakeUpstream(good);
+  await using lab = await startFakeUpstream(good);
+  const rule = (zone: string, fake: { upstream: Upstream }): ForwardRule => ({
+    zone: name(zone),
+    upstreams: [fake.upstream],
+    policy: 'sequential',
+  });
+  const zones = [rule('corp.example', corp), rule('lab.corp.example', lab)];
+  await using forwarder = forwarderTo([root.upstream], config({ zones }));
+  for (const owner of ['a.corp.example', 'A.LAB.Corp.Example', 'notcorp.example', 'corp.example'])
+    await forwarder.resolve(named(owner));
+  const askedOf = (fake: { asked: readonly { query: Message }[] }) =>
+    fake.asked.map((a) => a.query.questions[0]?.name);
+  assert.deepEqual(askedOf(corp), ['a.corp.example.', 'corp.example.']);
+  assert.deepEqual(askedOf(lab), ['A.LAB.Corp.Example.']);
+  assert.deepEqual(askedOf(root), ['notcorp.example.']);
+});
+
+test('Forwarder takes turns, or chances, as the policy says', async () => {
+  await using one = await startFakeUpstream(good);
+  await using two = await startFakeUpstream(good);
+  const upstreams = [one.upstream, two.upstream];
+  const forward = (policy: ForwardPolicy) =>
+    config({ forward: { zone: name('.'), upstreams, policy } });
+  await using turns = forwarderTo([], forward('roundRobin'));
+  for (let i = 0; i < 6; i++) await turns.resolve(named(`n${i}.example`));
+  assert.deepEqual([one.asked.length, two.asked.length], [3, 3]);
+  let coin = 0;
+  const random = () => (coin = (coin + 0.3) % 1);
+  await using chance = forwarderTo([], { ...forward('random'), random });
+  for (let i = 0; i < 20; i++) await chance.resolve(named(`n${i}.example`));
+  assert.ok(one.asked.length > 3 && two.asked.length > 3);
+});
+
+test('Forwarder goes back to a server that failed as soon as it answers a probe', async () => {
+  await using first = await startFakeUpstream(silent);
+  await using second = await startFakeUpstream(good);
+  await using forwarder = forwarderTo([first.upstream, second.upstream], {
+    timeoutMs: SHORT_MS,
+    healthIntervalMs: 10,
+  });
+  for (let i = 0; i < 2; i++) await forwarder.resolve(named(`n${i}.example`));
+  assert.match(forwarder.problems().join(), /does not answer/);
+  first.behaviour = good;
+  for (let i = 0; i < 1000 && forwarder.problems().length > 0; i++)
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(forwarder.problems(), []);
+  const before = second.asked.length;
+  await forwarder.resolve(named('back.example'));
+  assert.equal(second.asked.length, before);
+});
+
+test('Forwarder stops asking a server that leads back to us, and says so', async () => {
+  await using fake = await startFakeUpstream(good);
+  const questions: ForwardQuestion[] = [];
+  fake.onProbe = (query) => {
+    const [question] = query.questions;
+    if (question !== undefined) questions.push({ ...QUESTION, ...question });
+    return [];
+  };
+  await using forwarder = forwarderTo([fake.upstream]);
+  assert.deepEqual(await resolveText(forwarder), GOOD);
+  for (let i = 0; i < 500 && questions.length === 0; i++)
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  // The probe comes back as if a client asked it.
+  const [probe] = questions;
+  assert.ok(probe);
+  assert.equal(await forwarder.resolve(probe), undefined);
+  assert.match(forwarder.problems().join(), /sends our questions back/);
+  assert.equal(await forwarder.resolve(named('other.example')), undefined);
+  assert.equal(fake.asked.length, 1);
+});
+
+test('Forwarder randomises the case of letters when told, and takes no answer in another', async () => {
+  const spellings = new Set<string>();
+  await using fake = await startFakeUpstream((query) => {
+    spellings.add(query.questions[0]?.name ?? '');
+    const lower = {
+      ...query,
+      questions: query.questions.map((q) => ({ ...q, name: QUESTION.name })),
+    };
+    return [answerWith(lower, ['192.0.2.66']), answerWith(query, ['192.0.2.80'])];
+  });
+  await using forwarder = forwarderTo([fake.upstream], config({ randomizeCase: true }));
+  for (let i = 0; i < 8; i++) {
+    const answer = await forwarder.resolve({ ...QUESTION, checkingDisabled: i % 2 === 0 });
+    const [record] = decodeMessage(answer ?? new Uint8Array()).answers;
+    // One spelling in 2^13 is the forged one.
+    if (![...spellings].at(-1)?.match(/^www\.example\.com\.$/))
+      assert.deepEqual(record?.data, { kind: 'A', address: '192.0.2.80' });
+  }
+  assert.ok(spellings.size > 4);
 });

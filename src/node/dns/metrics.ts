@@ -9,7 +9,7 @@ import { DURATION_BUCKETS_S, requestLabels } from './stats.ts';
 const SERVER = { server: 'dns://:53', zone: '.', view: '' } as const;
 const DURATION_NAME = 'coredns_dns_request_duration_seconds';
 
-export interface DnsMetrics extends ForwardObserver {
+export interface DnsMetrics extends ForwardObserver, Disposable {
   /** Adds the worker's counts. */
   add(stats: StatsDelta): void;
   /** A headless service's endpoints changed so long ago and are in the table now. */
@@ -17,7 +17,7 @@ export interface DnsMetrics extends ForwardObserver {
   readonly queries: number;
 }
 
-/** Creates the metrics in the registry. @throws Error if it has some of these names already */
+/** Creates the metrics in the registry; disposing takes them out again. @throws Error if it has some of these names already */
 export function createDnsMetrics(registry: Registry): DnsMetrics {
   const registers = [registry];
   const requests = new Counter({
@@ -47,6 +47,16 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
     buckets: Array.from({ length: 20 }, (_, i) => 0.001 * 2 ** i),
     registers,
   });
+  const limited = new Counter({
+    name: 'tulle_dns_rate_limited_total',
+    help: 'Queries dropped because their client had sent more than it may.',
+    registers,
+  });
+  const cut = new Counter({
+    name: 'tulle_dns_cut_for_strangers_total',
+    help: 'Answers cut to the size of the question because the client’s address can be forged.',
+    registers,
+  });
   let queries = 0;
   return {
     get queries() {
@@ -65,6 +75,12 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
       }
       durations.add(stats.durationBuckets, stats.durationSumS);
       cache.add(stats);
+      limited.inc(stats.rateLimited);
+      cut.inc(stats.cutForStrangers);
+    },
+    [Symbol.dispose]() {
+      for (const { name } of registry.getMetricsAsArray())
+        if (/^(coredns|tulle_dns)_/.test(name)) registry.removeSingleMetric(name);
     },
     programmed: (durationS) =>
       programming.observe({ service_kind: 'headless_with_selector' }, durationS),
@@ -117,7 +133,11 @@ function cacheMetrics(registers: Registry[]): { add(stats: StatsDelta): void } {
   const requests = counter('coredns_cache_requests_total', 'The count of cache requests.');
   const misses = counter('coredns_cache_misses_total', 'The count of cache misses.');
   const stale = counter('coredns_cache_served_stale_total', 'The count of stale answers served.');
-  // CoreDNS tells denials apart here by a label "type"; we count what was found as "success".
+  const prefetches = counter(
+    'coredns_cache_prefetch_total',
+    'The number of times the cache has prefetched a cached item.',
+  );
+  const evictions = counter('coredns_cache_evictions_total', 'The count of cache evictions.');
   const hits = new Counter({
     name: 'coredns_cache_hits_total',
     help: 'The count of cache hits.',
@@ -132,10 +152,13 @@ function cacheMetrics(registers: Registry[]): { add(stats: StatsDelta): void } {
   });
   return {
     add(stats) {
-      requests.inc(labels, stats.cacheHits + stats.cacheMisses);
+      requests.inc(labels, stats.cacheHits + stats.cacheDenialHits + stats.cacheMisses);
       misses.inc(labels, stats.cacheMisses);
       stale.inc(labels, stats.staleServed);
       hits.inc({ ...labels, type: 'success' }, stats.cacheHits);
+      hits.inc({ ...labels, type: 'denial' }, stats.cacheDenialHits);
+      prefetches.inc(labels, stats.prefetches);
+      evictions.inc(labels, stats.evictions);
       entries.set({ ...labels, type: 'success' }, stats.cacheSuccess);
       entries.set({ ...labels, type: 'denial' }, stats.cacheDenial);
     },

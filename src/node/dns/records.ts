@@ -27,6 +27,7 @@ import {
 import type { ResourceRecord } from '#wire/dns/message.ts';
 import { canonicalName, type Name, name, parseName } from '#wire/dns/name.ts';
 import type { RecordData, Soa, Srv } from '#wire/dns/rdata.ts';
+import type { HostEntry } from './config.ts';
 
 /** Short, because a name's endpoints change; the kernel's balancing makes service addresses themselves long lived. */
 export const RECORD_TTL_S = 5;
@@ -111,6 +112,58 @@ export function recordsOfService(
   return records;
 }
 
+/** What exists of a namespace whatever is in it: `<namespace>.svc.<zone>`, and `.pod` where pods have names. */
+export function recordsOfNamespace(
+  zone: Name,
+  namespace: string,
+  branches: readonly string[],
+): Records {
+  const records: Records = new Map();
+  for (const branch of branches) {
+    const owner = parseName(`${namespace}.${branch}.${zone}`);
+    if (owner !== undefined) records.set(canonicalName(owner), []);
+  }
+  return records;
+}
+
+/** Static entries as in /etc/hosts: the first name of a line is the address's own. */
+export function recordsOfHosts(hosts: readonly HostEntry[]): Records {
+  const records: Records = new Map();
+  const seen = new Set<string>();
+  const first = (key: string) => !seen.has(key) && seen.add(key);
+  for (const { address, names } of hosts) {
+    for (const owner of names)
+      if (first(`${owner} ${address}`)) addAddresses(records, owner, [address]);
+    const [target] = names;
+    if (target !== undefined && first(address))
+      add(records, reverseName(address), TYPE_PTR, { kind: 'PTR', target });
+  }
+  return records;
+}
+
+/** `192-0-2-1.<namespace>.pod.<zone>` for each address of a pod. */
+export function recordsOfPod(zone: Name, namespace: string, addresses: readonly Ip[]): Records {
+  const records: Records = new Map();
+  for (const address of addresses) {
+    const owner = parseName(`${dashedAddress(address)}.${namespace}.pod.${zone}`);
+    if (owner !== undefined) addAddresses(records, canonicalName(owner), [address]);
+  }
+  return records;
+}
+
+/** An address as one label: `192-0-2-1`, `2001-db8--1`. */
+function dashedAddress(address: Ip): string {
+  const label = address.replace(/[.:]/g, '-');
+  // A label of a host name may not begin or end with a dash; `0` changes nothing in an address.
+  return label.replace(/^-/, '0-').replace(/-$/, '-0');
+}
+
+/** The address that a dashed label stands for: `192-0-2-1`, `2001-db8--1`. */
+export function addressOfDashed(label: string): Ip | undefined {
+  const isV4 = /^\d{1,3}(-\d{1,3}){3}$/.test(label);
+  return parseIp(label.replaceAll('-', isV4 ? '.' : ':'));
+}
+
 /** `7.2.0.192.in-addr.arpa.`, or the nibbles under `ip6.arpa.` (RFC 3596 section 2.5). */
 export function reverseName(address: Ip): Name {
   const bytes = ipToBytes(address);
@@ -187,7 +240,7 @@ function* readyTargets(
     if (endpoint.conditions?.ready === false) continue;
     const hasHostname = endpoint.hostname !== undefined && endpoint.hostname !== '';
     for (const address of parseAddresses(endpoint.addresses)) {
-      const label = hasHostname ? endpoint.hostname : address.replace(/[.:]/g, '-');
+      const label = hasHostname ? endpoint.hostname : dashedAddress(address);
       const target = parseName(`${label}.${owner}`);
       if (target !== undefined) yield { target: canonicalName(target), address, hasHostname };
     }

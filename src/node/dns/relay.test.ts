@@ -5,7 +5,6 @@ import { DecodeError } from '#lib/errors.ts';
 import { ip } from '#lib/ip.ts';
 import { decodeMessage, encodeMessage, type Message, makeQuery } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
-import { AnswerCache, ageS, cacheKey } from './cache.ts';
 import { answerWith } from './fake-upstream.ts';
 import { newQuery, readQuery } from './query.ts';
 import { recordsOfService, soaOf } from './records.ts';
@@ -170,50 +169,35 @@ test('prepareRelay() throws only DecodeError, and what it takes can be relayed',
   );
 });
 
-test('AnswerCache gives answers for their time only, and stale ones only when asked for them', () => {
-  const cache = new AnswerCache();
-  const relay = relayOf(answerWith(upstreamQuery, ['192.0.2.1'], { ttlS: 60 }));
-  cache.put('a', relay, 1000);
-  assert.equal(cache.get('a', 60_999)?.relay, relay);
-  assert.equal(cache.get('a', 61_000), undefined);
-  assert.equal(cache.getStale('a', 61_000)?.relay, relay);
-  assert.equal(cache.getStale('a', 61_000 + 3_600_001), undefined);
-  assert.equal(cache.get('b', 1000), undefined);
-});
-
-test('AnswerCache never keeps what may not be kept', () => {
-  const cache = new AnswerCache();
-  cache.put('a', relayOf(answerWith(upstreamQuery, ['192.0.2.1'], { ttlS: 0 })), 0);
-  assert.equal(cache.getStale('a', 0), undefined);
-});
-
-test('AnswerCache forgets what was used longest ago', () => {
-  const cache = new AnswerCache({ maxEntries: 2 });
-  const relay = relayOf(answerWith(upstreamQuery, ['192.0.2.1']));
-  cache.put('a', relay, 0);
-  cache.put('b', relay, 0);
-  cache.get('a', 1);
-  cache.put('c', relay, 1);
-  assert.ok(cache.get('a', 2) && cache.get('c', 2));
-  assert.equal(cache.get('b', 2), undefined);
-  assert.deepEqual(cache.sizes, { success: 2, denial: 0 });
-});
-
-test('cacheKey() tells apart what can have different answers, and not the case of the name', () => {
-  const key = (owner: string, type: number, dnssecOk: boolean, checkingDisabled: boolean) =>
-    cacheKey(name(owner), { type, dnssecOk, checkingDisabled });
-  assert.equal(key('A.b', 1, false, false), key('a.B', 1, false, false));
-  const keys = [
-    key('a', 1, false, false),
-    key('a', 28, false, false),
-    key('a', 1, true, false),
-    key('a', 1, false, true),
-    key('b', 1, false, false),
-  ];
-  assert.equal(new Set(keys).size, keys.length);
-});
-
-test('ageS() is never negative', () => {
-  const relay = relayOf(answerWith(upstreamQuery, [ip('192.0.2.1')]));
-  assert.equal(ageS({ relay, storedAtMs: 5000 }, 1000), 0);
+test('prepareRelay() keeps of an answer what belongs to the question', () => {
+  const alias = {
+    name: name('www.example.com'),
+    type: 5,
+    class: 1,
+    ttlS: 60,
+    data: { kind: 'CNAME', target: name('web.example.net') } as const,
+  };
+  const a = (owner: string) => ({
+    name: name(owner),
+    type: 1,
+    class: 1,
+    ttlS: 60,
+    data: { kind: 'A', address: ip('192.0.2.1') } as const,
+  });
+  const told = (changes: Partial<Message>) =>
+    describeMessage(
+      relayed(relayOf(answerWith(upstreamQuery, [], changes)), encodeMessage(upstreamQuery)),
+    ).slice(1);
+  const good = ['www.example.com. 60 CNAME web.example.net.', 'web.example.net. 60 A 192.0.2.1'];
+  assert.deepEqual(told({ answers: [alias, a('web.example.net')] }), good);
+  assert.deepEqual(told({ answers: [alias, a('WEB.example.net'), a('bank.example')] }), good);
+  assert.deepEqual(told({ answers: [a('bank.example')] }), []);
+  const bankSoa = { ...soa(60, 60), name: name('bank.example') };
+  assert.deepEqual(told({ answers: [], authorities: [bankSoa] }), []);
+  assert.equal(told({ answers: [], authorities: [soa(60, 60)] }).length, 1);
+  assert.deepEqual(
+    told({ answers: [a('www.example.com')], additionals: [a('bank.example')] }),
+    ['www.example.com. 60 A 192.0.2.1'],
+    'an address that nothing in the answer leads to',
+  );
 });

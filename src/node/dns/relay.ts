@@ -5,14 +5,22 @@ import {
   FLAG_AD,
   FLAG_RA,
   FLAG_TC,
+  HEADER_BYTES,
   RCODE_MASK,
   RCODE_NOERROR,
   RCODE_NXDOMAIN,
   TYPE_A,
   TYPE_AAAA,
   TYPE_CNAME,
+  TYPE_DNAME,
+  TYPE_HTTPS,
+  TYPE_MX,
+  TYPE_NAPTR,
+  TYPE_NS,
   TYPE_OPT,
   TYPE_SOA,
+  TYPE_SRV,
+  TYPE_SVCB,
 } from '#wire/dns/constants.ts';
 import {
   decodeMessage,
@@ -20,6 +28,7 @@ import {
   type ResourceRecord,
   scanRecords,
 } from '#wire/dns/message.ts';
+import { canonicalName, decodeName, isWithin } from '#wire/dns/name.ts';
 import { type Query, replyLimit } from './query.ts';
 import { optBytes, put16, put32, writeHead, writeMessage, writeOpt } from './reply.ts';
 
@@ -28,6 +37,19 @@ const MAX_LIFETIME_S = 3600;
 const MAX_NEGATIVE_LIFETIME_S = 1800;
 /** How long a client may keep an answer that has run out here (RFC 8767 section 4). */
 const STALE_TTL_S = 30;
+
+const SECTIONS = ['answer', 'authority', 'additional'] as const;
+/** Types whose owner is the zone. */
+const ZONE_TYPES: readonly number[] = [TYPE_SOA, TYPE_NS];
+/** Types whose data name hosts, whose addresses may follow as additional records. */
+const TYPES_WITH_TARGETS: readonly number[] = [
+  TYPE_NS,
+  TYPE_MX,
+  TYPE_SRV,
+  TYPE_NAPTR,
+  TYPE_SVCB,
+  TYPE_HTTPS,
+];
 
 /** An answer of an upstream, ready to be copied. */
 export interface Relay {
@@ -50,7 +72,8 @@ export interface Relay {
 export function prepareRelay(bytes: Uint8Array): Relay {
   const { questionEnd, records } = scanRecords(bytes);
   const opt = records.find((record) => record.type === TYPE_OPT);
-  const kept = opt === undefined ? records : records.slice(0, records.indexOf(opt));
+  const inFront = opt === undefined ? records : records.slice(0, records.indexOf(opt));
+  const kept = inFront.slice(0, countInBailiwick(bytes, inFront));
   if (opt !== undefined && opt.section !== 'additional')
     throw new DecodeError('an OPT record stands outside the additional section', {
       protocol: 'DNS',
@@ -58,7 +81,8 @@ export function prepareRelay(bytes: Uint8Array): Relay {
       offset: opt.start,
     });
   const copied = bytes.slice(0, kept.at(-1)?.end ?? questionEnd);
-  put16(copied, 10, kept.filter((record) => record.section === 'additional').length);
+  for (const [i, section] of SECTIONS.entries())
+    put16(copied, 6 + i * 2, kept.filter((record) => record.section === section).length);
   // An extended rcode cannot be given to a client without EDNS, and only says that we asked wrongly.
   const rcode =
     ((bytes[3] ?? 0) & RCODE_MASK) | ((opt === undefined ? 0 : (bytes[opt.ttlAt] ?? 0)) << 4);
@@ -69,6 +93,36 @@ export function prepareRelay(bytes: Uint8Array): Relay {
     rcode,
     ...lifetimeOf(copied, kept, { questionEnd, rcode }),
   };
+}
+
+/**
+ * An upstream is believed about what it was asked, not about names of its choice: the answers are the question's and
+ * those of the aliases that lead on from it, the authority is above them. Names are compressed by pointing backwards,
+ * so a message can be cut anywhere, but nothing can be taken out of its middle.
+ * @returns the number of records before the first that does not belong there
+ */
+function countInBailiwick(bytes: Uint8Array, records: readonly RecordSpan[]): number {
+  const nameAt = (at: number) => canonicalName(decodeName(bytes, at).name);
+  const question = nameAt(HEADER_BYTES);
+  const questionType = u16(bytes, decodeName(bytes, HEADER_BYTES).next);
+  const names = new Set([question]);
+  const belongs = (record: RecordSpan): boolean => {
+    const owner = nameAt(record.start);
+    switch (record.section) {
+      case 'answer':
+        if (record.type === TYPE_DNAME) return [...names].some((it) => isWithin(it, owner));
+        if (!names.has(owner)) return false;
+        if (record.type === TYPE_CNAME) names.add(nameAt(record.dataAt));
+        return true;
+      case 'authority':
+        // Proofs of absence have owners of their own inside the zone.
+        return !ZONE_TYPES.includes(record.type) || [...names].some((it) => isWithin(it, owner));
+      case 'additional':
+        return TYPES_WITH_TARGETS.includes(questionType);
+    }
+  };
+  const first = records.findIndex((record) => !belongs(record));
+  return first < 0 ? records.length : first;
 }
 
 /**

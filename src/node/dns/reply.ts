@@ -6,10 +6,12 @@ import {
   FLAG_QR,
   FLAG_RA,
   FLAG_RD,
+  FLAG_TC,
   HEADER_BYTES,
   OPCODE_MASK,
   OPT_BYTES,
   RCODE_BADVERS,
+  TYPE_CNAME,
   TYPE_OPT,
   TYPE_SOA,
   UDP_PAYLOAD_BYTES,
@@ -69,6 +71,14 @@ export function writeError(
   return writeOpt(reply, at, query, rcode);
 }
 
+/**
+ * A response that says only "ask over TCP": never larger than the query, so that nobody gains by asking in the name of
+ * somebody else.
+ */
+export function writeTruncated(reply: Uint8Array, bytes: Uint8Array, query: Query): number {
+  return writeOpt(reply, writeHead(reply, bytes, query, FLAG_TC), query);
+}
+
 /** Ends a response with our OPT record if the query has one (RFC 6891 section 6.1.1). @returns the length */
 export function writeOpt(reply: Uint8Array, at: number, query: Query, rcode = 0): number {
   if (!query.hasEdns) return at;
@@ -105,12 +115,54 @@ export function writeNegative(
   options: { zoneAt: number; flags: number; serial: number },
 ): number {
   const at = writeHead(reply, bytes, query, FLAG_AA | options.flags);
+  const end = writeSoa(reply, at, options);
+  put16(reply, 8, 1);
+  return writeOpt(reply, end, query);
+}
+
+/** Writes the zone's SOA record at an offset; the counts are left to the caller. @returns the offset after it */
+export function writeSoa(
+  reply: Uint8Array,
+  at: number,
+  options: { zoneAt: number; serial: number },
+): number {
   reply.set(SOA_TEMPLATE, at);
   for (const pointerAt of SOA_POINTERS) put16(reply, at + pointerAt, 0xc000 | options.zoneAt);
   put32(reply, at + SOA_SERIAL_AT, options.serial);
-  writeCounts(reply, { answers: 0, authorities: 1, additionals: 0 });
-  return writeOpt(reply, at + SOA_TEMPLATE.length, query);
+  return at + SOA_TEMPLATE.length;
 }
+
+/** Bytes of {@link writeSoa}. */
+export const soaBytes = (): number => SOA_TEMPLATE.length;
+
+/**
+ * Writes `<question> CNAME <target>` behind the question.
+ * @param target uncompressed; from `prefixBytes` on it is what stands in the question at `suffixAt`, or the root
+ * @returns the offset after it, and where the target's name stands is {@link CNAME_TARGET_OFFSET} after `at`
+ */
+export function writeAlias(
+  reply: Uint8Array,
+  at: number,
+  target: { bytes: Uint8Array; prefixBytes: number; suffixAt: number },
+): number {
+  const { bytes, prefixBytes, suffixAt } = target;
+  put16(reply, at, 0xc000 | HEADER_BYTES);
+  put16(reply, at + 2, TYPE_CNAME);
+  put16(reply, at + 4, CLASS_IN);
+  put32(reply, at + 6, RECORD_TTL_S);
+  let end = at + CNAME_TARGET_OFFSET;
+  for (let i = 0; i < prefixBytes; i++) reply[end++] = bytes[i] ?? 0;
+  if (suffixAt === 0) reply[end++] = 0;
+  else {
+    put16(reply, end, 0xc000 | suffixAt);
+    end += 2;
+  }
+  put16(reply, at + 10, end - at - CNAME_TARGET_OFFSET);
+  return end;
+}
+
+/** Owner (a pointer), type, class, TTL and length stand before a record's data. */
+export const CNAME_TARGET_OFFSET = 12;
 
 /** {@link RCODE_BADVERS}: an EDNS version we do not know (RFC 6891 section 6.1.3). */
 export function writeBadVersion(reply: Uint8Array, bytes: Uint8Array, query: Query): number {

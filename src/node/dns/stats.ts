@@ -57,6 +57,11 @@ export class Stats {
   #buckets = emptyBuckets();
   #sumS = 0;
   cacheHits = 0;
+  cacheDenialHits = 0;
+  prefetches = 0;
+  evictions = 0;
+  rateLimited = 0;
+  cutForStrangers = 0;
   cacheMisses = 0;
   staleServed = 0;
   dropped = 0;
@@ -83,6 +88,11 @@ export class Stats {
       durationBuckets: this.#buckets,
       durationSumS: this.#sumS,
       cacheHits: this.cacheHits,
+      cacheDenialHits: this.cacheDenialHits,
+      prefetches: this.prefetches,
+      evictions: this.evictions,
+      rateLimited: this.rateLimited,
+      cutForStrangers: this.cutForStrangers,
       cacheMisses: this.cacheMisses,
       staleServed: this.staleServed,
       dropped: this.dropped,
@@ -93,6 +103,8 @@ export class Stats {
     this.#buckets = emptyBuckets();
     this.#sumS = 0;
     this.cacheHits = this.cacheMisses = this.staleServed = this.dropped = this.sendErrors = 0;
+    this.cacheDenialHits = this.prefetches = this.evictions = 0;
+    this.rateLimited = this.cutForStrangers = 0;
     return delta;
   }
 }

@@ -6,6 +6,7 @@ import { CLASS_IN, HEADER_BYTES, TYPE_A, TYPE_AAAA, TYPE_SOA } from '#wire/dns/c
 import { encodeMessage, makeQuery, type ResourceRecord, scanRecords } from '#wire/dns/message.ts';
 import { canonicalName, type Name, nameToWire } from '#wire/dns/name.ts';
 import { MessageTooLongError } from '#wire/dns/writer.ts';
+import type { PodMode } from './config.ts';
 import { hashName, lowerOctet } from './query.ts';
 import { type RecordSet, soaOf } from './records.ts';
 import type { NameChange } from './zone.ts';
@@ -39,6 +40,10 @@ export class NameTable {
   readonly seed: number;
   /** Whether all services are in. Before that, what is not here is not known not to exist. */
   synced = false;
+  /** What `<dashed address>.<namespace>.pod.<zone>` is. Verified names stand in the table. */
+  podMode: PodMode = 'disabled';
+  /** Whether a pod's search list is walked for it. */
+  searchPath = true;
   #serial = 0;
   #size = 0;
 
@@ -50,6 +55,11 @@ export class NameTable {
 
   get size(): number {
     return this.#size;
+  }
+
+  /** The zone's name, uncompressed, in lower case. */
+  get zoneWire(): Uint8Array {
+    return this.#zoneWire;
   }
 
   /** The SOA's serial. */
@@ -183,7 +193,8 @@ function encodeFitting(
   }
 }
 
-function sameName(wire: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
+/** Whether a name in lower case is the one that stands in `bytes`. */
+export function sameName(wire: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
   if (end - start !== wire.length) return false;
   for (let i = 0; i < wire.length; i++)
     if (wire[i] !== lowerOctet(bytes[start + i] ?? 0)) return false;

@@ -10,6 +10,8 @@ export interface Upstream {
   /** An IP address; a link-local one with its zone (`fe80::1%eth0`). */
   readonly address: string;
   readonly port: number;
+  /** DNS over TLS (RFC 7858). Without a server name the certificate must name the address. */
+  readonly tls?: { readonly serverName?: string; readonly ca?: string };
 }
 
 /** Why an upstream gave no usable answer. */
@@ -29,13 +31,21 @@ export class UpstreamError extends Error {
   }
 }
 
+export interface AskOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+  /** The answer must repeat the letters' case: it is a secret of ours. */
+  readonly exactCase?: boolean;
+}
+
 /** Answers with another id or question: somebody is guessing. After so many the question is asked over TCP. */
 const MAX_BOGUS_ANSWERS = 16;
 
 export function formatUpstream(upstream: Upstream): string {
-  return isIPv6(upstream.address)
+  const place = isIPv6(upstream.address)
     ? `[${upstream.address}]:${upstream.port}`
     : `${upstream.address}:${upstream.port}`;
+  return upstream.tls === undefined ? place : `tls://${place}`;
 }
 
 /**
@@ -47,7 +57,7 @@ export function formatUpstream(upstream: Upstream): string {
 export function askUdp(
   upstream: Upstream,
   query: Uint8Array,
-  options: { timeoutMs: number; signal?: AbortSignal },
+  options: AskOptions,
 ): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const socket = createSocket(isIPv6(upstream.address) ? 'udp6' : 'udp4');
@@ -72,7 +82,7 @@ export function askUdp(
     options.signal?.addEventListener('abort', onAbort, { once: true });
     socket.on('error', (cause) => fail('unreachable', cause.message, cause));
     socket.on('message', (answer) => {
-      if (isAnswerTo(query, answer)) end(() => resolve(answer));
+      if (isAnswerTo(query, answer, options)) end(() => resolve(answer));
       else if (++bogus >= MAX_BOGUS_ANSWERS)
         fail('bogus', `${bogus} answers with another id or question: somebody may be forging them`);
     });
@@ -90,7 +100,7 @@ export function askUdp(
 export function askTcp(
   upstream: Upstream,
   query: Uint8Array,
-  options: { timeoutMs: number; signal?: AbortSignal },
+  options: AskOptions,
 ): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: upstream.address, port: upstream.port, noDelay: true });
@@ -117,7 +127,7 @@ export function askTcp(
     socket.on('data', (chunk: Buffer) => {
       const [answer] = reader.push(chunk);
       if (answer === undefined) return;
-      if (isAnswerTo(query, answer)) end(() => resolve(answer));
+      if (isAnswerTo(query, answer, options)) end(() => resolve(answer));
       else fail('bogus', 'its answer has another id or question');
     });
     socket.on('connect', () => socket.write(frame(query)));
@@ -125,7 +135,11 @@ export function askTcp(
 }
 
 /** Whether a message is a response to exactly this query (RFC 5452 section 4.2). */
-export function isAnswerTo(query: Uint8Array, answer: Uint8Array): boolean {
+export function isAnswerTo(
+  query: Uint8Array,
+  answer: Uint8Array,
+  options: { exactCase?: boolean } = {},
+): boolean {
   const questionEnd = skipName(query, HEADER_BYTES) + 4;
   if (answer.length < questionEnd) return false;
   const flags = u16(answer, 2);
@@ -136,7 +150,7 @@ export function isAnswerTo(query: Uint8Array, answer: Uint8Array): boolean {
     const isName = i < questionEnd - 4;
     const a = answer[i] ?? 0;
     const q = query[i] ?? 0;
-    if (a !== q && !(isName && lower(a) === lower(q))) return false;
+    if (a !== q && !(isName && !options.exactCase && lower(a) === lower(q))) return false;
   }
   return true;
 }

@@ -8,7 +8,16 @@ import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { Ip } from '#lib/ip.ts';
 import { isWithin, type Name, parentOf } from '#wire/dns/name.ts';
-import { type RecordSet, type Records, recordsOfService, recordsOfZone } from './records.ts';
+import type { HostEntry } from './config.ts';
+import {
+  type RecordSet,
+  type Records,
+  recordsOfHosts,
+  recordsOfNamespace,
+  recordsOfPod,
+  recordsOfService,
+  recordsOfZone,
+} from './records.ts';
 
 /** What a name has become. */
 export interface NameChange {
@@ -17,8 +26,11 @@ export interface NameChange {
   readonly sets: readonly RecordSet[] | undefined;
 }
 
-/** The owner of the zone's own names; no service's key is empty. */
+/** Owners beside services, whose keys are `namespace/name`. */
 const ZONE_OWNER = '';
+const HOSTS_OWNER = 'hosts';
+const NAMESPACE_OWNER = 'namespace:';
+const POD_OWNER = 'pod:';
 
 export class Zone {
   readonly domain: Name;
@@ -28,6 +40,7 @@ export class Zone {
   readonly #owners = new Map<Name, Set<string>>();
   /** How many names with an owner are below a name. */
   readonly #below = new Map<Name, number>();
+  #podNames = false;
 
   /**
    * @param domain the cluster domain, canonical
@@ -51,9 +64,43 @@ export class Zone {
     for (const name of this.#below.keys()) if (!this.#owners.has(name)) yield this.#view(name);
   }
 
-  /** The keys of the services that are set. */
-  *services(): IterableIterator<string> {
-    for (const key of this.#given.keys()) if (key !== ZONE_OWNER) yield key;
+  /** A namespace's names exist also while nothing is in it. @returns the names that changed */
+  setNamespace(namespace: string, exists: boolean): NameChange[] {
+    const branches = this.#podNames ? ['svc', 'pod'] : ['svc'];
+    const records = exists ? recordsOfNamespace(this.domain, namespace, branches) : new Map();
+    return this.#give(NAMESPACE_OWNER + namespace, records);
+  }
+
+  /** Replaces the static entries. @returns the names that changed */
+  setHosts(hosts: readonly HostEntry[]): NameChange[] {
+    return this.#give(HOSTS_OWNER, recordsOfHosts(hosts));
+  }
+
+  /**
+   * Sets the addresses of a pod: for pod names that are verified.
+   * @param key `namespace/name`
+   * @param addresses none when it is gone or has ended
+   * @returns the names that changed
+   */
+  setPod(key: string, addresses: readonly Ip[]): NameChange[] {
+    const namespace = key.slice(0, key.indexOf('/'));
+    return this.#give(POD_OWNER + key, recordsOfPod(this.domain, namespace, addresses));
+  }
+
+  /** The keys of the pods that are set. */
+  *pods(): IterableIterator<string> {
+    for (const key of this.#given.keys())
+      if (key.startsWith(POD_OWNER)) yield key.slice(POD_OWNER.length);
+  }
+
+  /** Whether names of pods are answered at all: then each namespace has a name for them. */
+  setPodNames(enabled: boolean): NameChange[] {
+    this.#podNames = enabled;
+    const changes: NameChange[] = [];
+    for (const key of [...this.#given.keys()])
+      if (key.startsWith(NAMESPACE_OWNER))
+        changes.push(...this.setNamespace(key.slice(NAMESPACE_OWNER.length), true));
+    return changes;
   }
 
   /**

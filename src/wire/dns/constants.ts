@@ -25,6 +25,8 @@ export const TYPE_AAAA = 28;
 /** RFC 2782 */
 export const TYPE_SRV = 33;
 export const TYPE_NAPTR = 35;
+/** RFC 6672 */
+export const TYPE_DNAME = 39;
 export const TYPE_DS = 43;
 /** RFC 6891 */
 export const TYPE_OPT = 41;

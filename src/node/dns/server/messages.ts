@@ -1,7 +1,10 @@
 /** What the main thread and the DNS worker tell each other. Plain data: it is copied from thread to thread. */
-import type { Ip } from '#lib/ip.ts';
+import type { Cidr, Ip } from '#lib/ip.ts';
+import type { PodMode } from '../config.ts';
 import type { ForwardQuestion } from '../forward.ts';
 import type { NameChange } from '../zone.ts';
+import type { ClientLimits, PodClient } from './clients.ts';
+import type { LoggedQuery } from './responder.ts';
 
 export interface WorkerConfig {
   readonly listen: readonly { readonly address: Ip; readonly port: number }[];
@@ -13,6 +16,26 @@ export interface WorkerConfig {
   readonly wakeFd: number;
 }
 
+/** Of the configuration, what the worker needs. */
+export interface WorkerSettings {
+  readonly podMode: PodMode;
+  readonly searchPath: boolean;
+  readonly cacheEntries: number;
+  readonly serveStaleS: number;
+  readonly prefetch: boolean;
+  readonly limits: ClientLimits;
+  /** Upstreams have changed: what others said counts no more. */
+  readonly flush: boolean;
+}
+
+/** Who may ask. */
+export interface ClientTable {
+  /** This node's pods. */
+  readonly pods: readonly PodClient[];
+  /** Prefixes whose addresses nobody outside can send from: the pods' and this machine's own. */
+  readonly trusted: readonly Cidr[];
+}
+
 export type ToWorker =
   | {
       readonly kind: 'names';
@@ -21,12 +44,16 @@ export type ToWorker =
       /** All services are in: from now on what is not in the table does not exist. */
       readonly synced: boolean;
     }
+  | { readonly kind: 'settings'; readonly settings: WorkerSettings }
+  | { readonly kind: 'clients'; readonly clients: ClientTable }
+  /** Turns the log of a pod's queries on or off. */
+  | { readonly kind: 'log'; readonly pod: string; readonly on: boolean }
   /** A query that came over TCP. */
   | {
       readonly kind: 'query';
       readonly token: number;
       readonly bytes: Uint8Array;
-      readonly family: 4 | 6;
+      readonly peer: Ip;
     }
   /** The answer to a `forward`; without bytes there is none. */
   | { readonly kind: 'resolved'; readonly token: number; readonly bytes: Uint8Array | undefined }
@@ -47,6 +74,7 @@ export type FromWorker =
   /** The answer to a `query`; without bytes there is none. */
   | { readonly kind: 'reply'; readonly token: number; readonly bytes: Uint8Array | undefined }
   | { readonly kind: 'stats'; readonly stats: StatsDelta }
+  | { readonly kind: 'logged'; readonly queries: readonly LoggedQuery[]; readonly lost: number }
   | { readonly kind: 'stopped' };
 
 /** Counts since the last message. */
@@ -57,6 +85,11 @@ export interface StatsDelta {
   readonly durationBuckets: readonly number[];
   readonly durationSumS: number;
   readonly cacheHits: number;
+  readonly cacheDenialHits: number;
+  readonly prefetches: number;
+  readonly evictions: number;
+  readonly rateLimited: number;
+  readonly cutForStrangers: number;
   readonly cacheMisses: number;
   readonly staleServed: number;
   readonly cacheSuccess: number;

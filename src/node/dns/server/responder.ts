@@ -1,9 +1,10 @@
 /**
- * What the worker does with queries, apart from sockets and threads: the table, then the cache, then the main thread's
- * forwarder. One {@link Responder} serves UDP and TCP.
+ * What the worker does with queries, apart from sockets and threads: the table, then the cache, then the forwarder's
+ * thread. One {@link Responder} serves UDP and TCP.
  */
 import { DecodeError } from '#lib/errors.ts';
-import { FLAG_CD, RCODE_SERVFAIL } from '#wire/dns/constants.ts';
+import { FLAG_CD, RCODE_NXDOMAIN, RCODE_SERVFAIL } from '#wire/dns/constants.ts';
+import { canonicalName, decodeName, nameFromWire, nameToWire, ROOT_NAME } from '#wire/dns/name.ts';
 import {
   answerQuery,
   DROP,
@@ -12,31 +13,75 @@ import {
   newAnswerer,
   planForward,
 } from '../answer.ts';
-import { AnswerCache, ageS, type CachedAnswer, cacheKey } from '../cache.ts';
+import {
+  type AnswerCache,
+  ageS,
+  type CachedAnswer,
+  type CacheEntry,
+  type CacheQuestion,
+  isFresh,
+  QUESTION_CD,
+  QUESTION_DO,
+  QUESTION_SEARCHED,
+} from '../cache.ts';
 import type { ForwardQuestion } from '../forward.ts';
-import { readQuery } from '../query.ts';
-import { prepareRelay, writeAliasedRelay, writeRelay } from '../relay.ts';
-import { rcodeOf, writeError } from '../reply.ts';
+import { hashName, readQuery } from '../query.ts';
+import { prepareRelay, type Relay, writeAliasedRelay, writeRelay } from '../relay.ts';
+import { rcodeOf, writeError, writeNegative, writeTruncated } from '../reply.ts';
 import { requestKey, Stats } from '../stats.ts';
-import type { NameTable } from '../table.ts';
+import { type NameTable, QUESTION_AT } from '../table.ts';
+import { allow, type ClientState, Clients } from './clients.ts';
 
 /** Clients that wait for upstreams at once. Twice what is asked at once, because many ask the same. */
 const MAX_WAITING = 2000;
+/** After this a client gets a stale answer while the upstreams go on being asked (RFC 8767 section 5). */
+export const STALE_AFTER_MS = 1800;
+/** After a failure no upstream is asked again for so long while there is a stale answer to give. */
+const RECHECK_MS = 5000;
+/** An answer that was given so often is fetched anew before its time is over… */
+const MIN_PREFETCH_HITS = 3;
+/** …when less than this part of its time is left. CoreDNS's share. */
+const PREFETCH_SHARE = 0.1;
 
-/** Where a query came from, and how its answer gets there if it comes later. */
-export interface Client {
+/** Where an answer goes that comes later. @param length 0 if there is none */
+export type Send = (reply: Uint8Array, length: number) => void;
+
+/** One query. The same object is used again for every query of a socket. */
+export interface Request {
+  bytes: Uint8Array;
+  length: number;
+  /** Gets the answer; see `answerQuery` for its size. */
+  reply: Uint8Array;
   readonly transport: 'udp' | 'tcp';
-  readonly family: 4 | 6;
-  /** @param length 0 if there is no answer */
-  send(reply: Uint8Array, length: number): void;
+  client: ClientState;
+  searchSuffix: Uint8Array | undefined;
+  /** Keeps the way back to the client, for an answer that comes later. */
+  readonly defer: () => Send;
 }
 
 interface Waiting {
   readonly bytes: Uint8Array;
-  readonly client: Client;
+  readonly transport: 'udp' | 'tcp';
+  readonly client: ClientState;
+  /** `undefined`: nobody waits any more, or nobody did. */
+  send: Send | undefined;
   readonly plan: ForwardPlan;
-  readonly key: string;
+  readonly searched: boolean;
+  readonly question: CacheQuestion;
   readonly sinceMs: number;
+}
+
+/** One line of a pod's query log. */
+export interface LoggedQuery {
+  readonly atMs: number;
+  readonly pod: string;
+  readonly transport: 'udp' | 'tcp';
+  readonly name: string;
+  readonly type: number;
+  readonly rcode: number;
+  readonly bytes: number;
+  readonly durationMs: number;
+  readonly from: 'cluster' | 'forward';
 }
 
 export interface ResponderOptions {
@@ -45,51 +90,64 @@ export interface ResponderOptions {
   readonly nowMs: () => number;
   /** Asks upstream; the answer comes back by {@link Responder.resolved}. */
   readonly forward: (token: number, question: ForwardQuestion) => void;
-  readonly cache?: AnswerCache;
+  /** Called for each query of a client whose log is on. */
+  readonly log?: (query: LoggedQuery) => void;
+  readonly cache: AnswerCache;
+  readonly prefetch?: boolean;
 }
 
 export class Responder {
   readonly stats = new Stats();
+  prefetch: boolean;
   readonly #options: ResponderOptions;
   readonly #answerer: ReturnType<typeof newAnswerer>;
   readonly #cache: AnswerCache;
+  /** In the order in which they came. */
   readonly #waiting = new Map<number, Waiting>();
   /** For answers that come later. */
   readonly #late = new Uint8Array(0xffff);
+  /** What is asked elsewhere, to be looked for in the cache; overwritten by the next query. */
+  readonly #question = emptyQuestion();
+  /** What the client asked, when that is a searched name. */
+  readonly #asked = emptyQuestion();
   #nextToken = 1;
 
   constructor(options: ResponderOptions) {
     this.#options = options;
     this.#answerer = newAnswerer(options.table, options.random);
-    this.#cache = options.cache ?? new AnswerCache();
+    this.#cache = options.cache;
+    this.prefetch = options.prefetch ?? true;
   }
 
-  get cacheSizes(): { success: number; denial: number } {
-    return this.#cache.sizes;
+  /** Whether somebody waits for an upstream; then {@link tick} wants to be called. */
+  get isWaiting(): boolean {
+    return this.#waiting.size > 0;
   }
 
   /**
    * Answers a query now, if that is possible.
-   * @param reply gets the answer; see `answerQuery` for its size
-   * @param client makes the client if the answer comes later
+   * @param nowMs the time, of the whole batch
    * @returns the answer's length; 0 if there is none, or none yet
    */
-  respond(
-    bytes: Uint8Array,
-    options: { length: number; reply: Uint8Array; transport: 'udp' | 'tcp'; family: 4 | 6 },
-    client: () => Client,
-  ): number {
-    const { reply, transport, family } = options;
-    const length = answerQuery(this.#answerer, bytes, options);
+  respond(request: Request, nowMs: number): number {
+    const { client, reply, bytes } = request;
+    if (!allow(client, nowMs)) {
+      this.stats.rateLimited++;
+      return 0;
+    }
+    request.searchSuffix = client.searchSuffix;
+    let length = answerQuery(this.#answerer, bytes, request);
     if (length === DROP) {
       this.stats.dropped++;
       return 0;
     }
-    if (length !== FORWARD) {
-      this.#count(reply, { transport, family, forwarded: false });
-      return length;
-    }
-    return this.#respondFromElsewhere(bytes, options, client);
+    const forwarded = length === FORWARD;
+    if (forwarded) length = this.#respondFromElsewhere(request, nowMs);
+    if (length === 0) return 0;
+    length = this.#guard(reply, bytes, { length, requestBytes: request.length, request });
+    this.#count(reply, request, forwarded);
+    if (client.logged) this.#log(request, reply, { length, forwarded, sinceMs: nowMs });
+    return length;
   }
 
   /** The forwarder's answer to a question with this token. */
@@ -98,65 +156,191 @@ export class Responder {
     if (waiting === undefined) return;
     this.#waiting.delete(token);
     const now = this.#options.nowMs();
-    const fresh = this.#store(waiting.key, answer, now);
-    const stale = fresh === undefined ? this.#cache.getStale(waiting.key, now) : undefined;
-    if (stale !== undefined) this.stats.staleServed++;
-    const { bytes, client, plan } = waiting;
-    // The answerer's scratch holds a later query by now.
-    readQuery(bytes, bytes.length, this.#options.table.seed, this.#answerer.query);
-    const length = this.#writeFound(bytes, this.#late, fresh ?? stale, plan, client.transport);
-    this.#count(this.#late, {
-      transport: client.transport,
-      family: client.family,
-      forwarded: true,
-    });
-    this.stats.observe((now - waiting.sinceMs) / 1000, 1);
-    client.send(this.#late, length);
+    const relay = relayOf(answer);
+    const old = this.#cache.find(waiting.question);
+    const isFailure = relay === undefined || relay.rcode === RCODE_SERVFAIL;
+    if (old !== undefined) {
+      old.refreshing = false;
+      if (isFailure) old.recheckAtMs = now + RECHECK_MS;
+    }
+    if (relay !== undefined) this.#cache.put(waiting.question, relay, now);
+    if (waiting.send === undefined) return;
+    const isStale = isFailure && old !== undefined && this.#cache.isStaleUsable(old, now);
+    if (isStale) this.stats.staleServed++;
+    const fresh = relay === undefined ? undefined : { relay, storedAtMs: now };
+    this.#answerLate(waiting, isStale ? old : fresh, now);
   }
 
-  #respondFromElsewhere(
-    bytes: Uint8Array,
-    options: { length: number; reply: Uint8Array; transport: 'udp' | 'tcp'; family: 4 | 6 },
-    client: () => Client,
-  ): number {
-    const { query } = this.#answerer;
-    const { reply, transport, family } = options;
-    const plan = planForward(this.#answerer, bytes);
-    const question: ForwardQuestion = {
-      name: plan.name,
-      type: plan.type,
-      dnssecOk: query.hasEdns && query.dnssecOk,
-      checkingDisabled: (query.flags & FLAG_CD) !== 0,
-    };
-    const key = cacheKey(plan.name, question);
-    const now = this.#options.nowMs();
-    const cached = this.#cache.get(key, now);
-    const isFull = this.#waiting.size >= MAX_WAITING;
-    if (cached === undefined) this.stats.cacheMisses++;
-    else this.stats.cacheHits++;
-    if (cached !== undefined || isFull) {
-      const length = this.#writeFound(bytes, reply, cached, plan, transport);
-      this.#count(reply, { transport, family, forwarded: true });
+  /** Gives clients that have waited long what there is: a stale answer, or for a searched name that there is none. */
+  tick(nowMs: number): void {
+    for (const waiting of this.#waiting.values()) {
+      if (nowMs - waiting.sinceMs < STALE_AFTER_MS) return;
+      if (waiting.send === undefined) continue;
+      const old = this.#cache.find(waiting.question);
+      const stale = old !== undefined && this.#cache.isStaleUsable(old, nowMs) ? old : undefined;
+      if (stale === undefined && !waiting.searched) continue;
+      if (stale !== undefined) this.stats.staleServed++;
+      this.#answerLate(waiting, stale, nowMs);
+    }
+  }
+
+  #answerLate(waiting: Waiting, found: CachedAnswer | undefined, nowMs: number): void {
+    const { bytes, client, send, sinceMs } = waiting;
+    waiting.send = undefined;
+    // The answerer's scratch holds a later query by now.
+    readQuery(bytes, bytes.length, this.#options.table.seed, this.#answerer.query);
+    const written = this.#writeFound(bytes, this.#late, found, waiting);
+    const guarded = { length: written, requestBytes: bytes.length, request: waiting };
+    const length = this.#guard(this.#late, bytes, guarded);
+    this.#count(this.#late, waiting, true);
+    this.stats.observe(Math.max(0, nowMs - sinceMs) / 1000, 1);
+    if (client.logged) this.#log(waiting, this.#late, { length, forwarded: true, sinceMs });
+    send?.(this.#late, length);
+  }
+
+  #respondFromElsewhere(request: Request, nowMs: number): number {
+    const { bytes, reply, transport } = request;
+    const { query, forwards } = this.#answerer;
+    const searched = forwards === 'searched';
+    const question = this.#question;
+    question.type = query.type;
+    question.flags =
+      (query.hasEdns && query.dnssecOk ? QUESTION_DO : 0) |
+      ((query.flags & FLAG_CD) !== 0 ? QUESTION_CD : 0);
+    if (searched) {
+      const known = this.#cache.find(this.#setAsked(bytes));
+      if (known !== undefined && isFresh(known, nowMs)) {
+        this.#cache.touch(known);
+        this.stats.cacheHits++;
+        const { relay } = known;
+        return writeRelay(reply, bytes, query, { relay, ageS: ageS(known, nowMs), transport });
+      }
+    }
+    const aliasPlan = forwards === 'alias' ? planForward(this.#answerer, bytes) : undefined;
+    this.#setQuestion(bytes, aliasPlan);
+    const entry = this.#cache.find(question);
+    const usable = entry === undefined ? undefined : this.#usable(entry, nowMs);
+    if (usable !== undefined) {
+      const plan =
+        forwards === 'question' ? DIRECT : (aliasPlan ?? planForward(this.#answerer, bytes));
+      const length = this.#writeFound(bytes, reply, usable, { plan, searched, transport });
+      if (searched) this.#keepSearched(bytes, reply.subarray(0, length), nowMs);
       return length;
     }
-    const token = this.#nextToken++;
-    const kept = bytes.slice(0, options.length);
-    this.#waiting.set(token, { bytes: kept, client: client(), plan, key, sinceMs: now });
-    this.#options.forward(token, question);
+    this.stats.cacheMisses++;
+    if (this.#waiting.size >= MAX_WAITING) return writeError(reply, bytes, query, RCODE_SERVFAIL);
+    this.#wait(request, aliasPlan ?? planForward(this.#answerer, bytes), nowMs);
     return 0;
   }
 
-  #store(key: string, answer: Uint8Array | undefined, nowMs: number): CachedAnswer | undefined {
-    if (answer === undefined) return undefined;
-    try {
-      const relay = prepareRelay(answer);
-      this.#cache.put(key, relay, nowMs);
-      return { relay, storedAtMs: nowMs };
-    } catch (error) {
-      // The forwarder has looked at it; what it cannot see, an OPT record in a wrong place, is treated as no answer.
-      if (error instanceof DecodeError) return undefined;
-      throw error;
+  /** @returns the entry if it may be given now; counts, and fetches it anew when its time is nearly over */
+  #usable(entry: CacheEntry, nowMs: number): CacheEntry | undefined {
+    if (isFresh(entry, nowMs)) {
+      this.#cache.touch(entry);
+      if (entry.relay.negative) this.stats.cacheDenialHits++;
+      else this.stats.cacheHits++;
+      if (this.prefetch) this.#prefetch(entry, nowMs);
+      return entry;
     }
+    if (entry.recheckAtMs <= nowMs || !this.#cache.isStaleUsable(entry, nowMs)) return undefined;
+    this.stats.staleServed++;
+    return entry;
+  }
+
+  #prefetch(entry: CacheEntry, nowMs: number): void {
+    const { relay } = entry;
+    if (entry.refreshing || entry.hits < MIN_PREFETCH_HITS || relay.negative) return;
+    if (relay.lifetimeS - ageS(entry, nowMs) > relay.lifetimeS * PREFETCH_SHARE) return;
+    if (this.#waiting.size >= MAX_WAITING || entry.recheckAtMs > nowMs) return;
+    entry.refreshing = true;
+    this.stats.prefetches++;
+    const question = {
+      bytes: entry.name,
+      start: 0,
+      end: entry.name.length,
+      hash: entry.hash,
+      type: entry.type,
+      flags: entry.flags,
+    };
+    this.#ask({
+      bytes: new Uint8Array(0),
+      transport: 'udp',
+      client: NOBODY,
+      send: undefined,
+      plan: planOf(entry),
+      searched: false,
+      question,
+      sinceMs: nowMs,
+    });
+  }
+
+  #wait(request: Request, plan: ForwardPlan, nowMs: number): void {
+    const { bytes, start, end, hash, type, flags } = this.#question;
+    const name = bytes.slice(start, end);
+    this.#ask({
+      bytes: request.bytes.slice(0, request.length),
+      transport: request.transport,
+      client: request.client,
+      send: request.defer(),
+      plan,
+      searched: this.#answerer.forwards === 'searched',
+      question: { bytes: name, start: 0, end: name.length, hash, type, flags },
+      sinceMs: nowMs,
+    });
+  }
+
+  #ask(waiting: Waiting): void {
+    const token = this.#nextToken++;
+    this.#waiting.set(token, waiting);
+    const { plan, question } = waiting;
+    this.#options.forward(token, {
+      name: plan.name,
+      type: plan.type,
+      dnssecOk: (question.flags & QUESTION_DO) !== 0,
+      checkingDisabled: (question.flags & QUESTION_CD) !== 0,
+    });
+  }
+
+  /** Sets {@link #question} to what is asked elsewhere. */
+  #setQuestion(bytes: Uint8Array, aliasPlan: ForwardPlan | undefined): void {
+    const { query, search, forwards } = this.#answerer;
+    const question = this.#question;
+    if (forwards === 'searched') {
+      question.bytes = search.bytes;
+      question.start = 0;
+      question.end = search.length;
+      question.hash = search.hash;
+    } else if (aliasPlan !== undefined) {
+      question.bytes = nameToWire(canonicalName(aliasPlan.name));
+      question.start = 0;
+      question.end = question.bytes.length;
+      question.hash = hashName(question.bytes, 0, question.end, this.#options.table.seed);
+    } else {
+      question.bytes = bytes;
+      question.start = QUESTION_AT;
+      question.end = query.nameEnd;
+      question.hash = query.hash;
+    }
+  }
+
+  /** The answer to a searched name as a whole, so that the next one is a copy. */
+  #keepSearched(bytes: Uint8Array, answer: Uint8Array, nowMs: number): void {
+    const relay = relayOf(answer);
+    // "No such name" is said by the zone as it is now.
+    if (relay === undefined || relay.rcode !== 0 || relay.negative) return;
+    this.#cache.put(this.#setAsked(bytes), relay, nowMs);
+  }
+
+  #setAsked(bytes: Uint8Array): CacheQuestion {
+    const { query } = this.#answerer;
+    const asked = this.#asked;
+    asked.bytes = bytes;
+    asked.start = QUESTION_AT;
+    asked.end = query.nameEnd;
+    asked.hash = query.hash;
+    asked.type = query.type;
+    asked.flags = this.#question.flags | QUESTION_SEARCHED;
+    return asked;
   }
 
   /** Without a found answer the client is told to try elsewhere or later: SERVFAIL (a REFUSED musl would wait on). */
@@ -164,12 +348,14 @@ export class Responder {
     bytes: Uint8Array,
     reply: Uint8Array,
     found: CachedAnswer | undefined,
-    plan: ForwardPlan,
-    transport: 'udp' | 'tcp',
+    how: { plan: ForwardPlan; searched: boolean; transport: 'udp' | 'tcp' },
   ): number {
     const { query } = this.#answerer;
-    if (found === undefined || found.relay.rcode > 0xf)
-      return writeError(reply, bytes, query, RCODE_SERVFAIL);
+    const { plan, transport, searched } = how;
+    const rcode = found?.relay.rcode ?? RCODE_SERVFAIL;
+    // Whatever became of the target: the name itself, in our zone, does not exist. The client walks on.
+    if (searched && rcode !== 0) return this.#writeNoName(bytes, reply);
+    if (found === undefined || rcode > 0xf) return writeError(reply, bytes, query, RCODE_SERVFAIL);
     const age = ageS(found, this.#options.nowMs());
     const { relay } = found;
     const { aliases } = plan;
@@ -183,11 +369,84 @@ export class Responder {
     }
   }
 
+  #writeNoName(bytes: Uint8Array, reply: Uint8Array): number {
+    const { query } = this.#answerer;
+    const { table } = this.#options;
+    const zoneAt = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
+    const { serial } = table;
+    return writeNegative(reply, bytes, query, { zoneAt, flags: RCODE_NXDOMAIN, serial });
+  }
+
+  /** Over UDP an answer to an address that anybody can forge is never larger than the question. */
+  #guard(
+    reply: Uint8Array,
+    bytes: Uint8Array,
+    options: {
+      length: number;
+      requestBytes: number;
+      request: { client: ClientState; transport: 'udp' | 'tcp' };
+    },
+  ): number {
+    const { length, requestBytes, request } = options;
+    if (length <= requestBytes || request.client.trusted || request.transport === 'tcp')
+      return length;
+    this.stats.cutForStrangers++;
+    return writeTruncated(reply, bytes, this.#answerer.query);
+  }
+
   #count(
     reply: Uint8Array,
-    labels: { transport: 'udp' | 'tcp'; family: 4 | 6; forwarded: boolean },
+    request: { client: ClientState; transport: 'udp' | 'tcp' },
+    forwarded: boolean,
   ): void {
+    const family = request.client.address.length === 4 ? 4 : 6;
+    const { transport } = request;
     const { type } = this.#answerer.query;
-    this.stats.count(requestKey({ ...labels, rcode: rcodeOf(reply), type }));
+    this.stats.count(requestKey({ transport, family, forwarded, rcode: rcodeOf(reply), type }));
+  }
+
+  #log(
+    request: { bytes: Uint8Array; client: ClientState; transport: 'udp' | 'tcp' },
+    reply: Uint8Array,
+    answer: { length: number; forwarded: boolean; sinceMs: number },
+  ): void {
+    const { query } = this.#answerer;
+    if (query.nameEnd === 0) return;
+    const atMs = this.#options.nowMs();
+    this.#options.log?.({
+      atMs,
+      pod: request.client.pod ?? '',
+      transport: request.transport,
+      name: decodeName(request.bytes, QUESTION_AT).name,
+      type: query.type,
+      rcode: rcodeOf(reply),
+      bytes: answer.length,
+      durationMs: Math.max(0, atMs - answer.sinceMs),
+      from: answer.forwarded ? 'forward' : 'cluster',
+    });
+  }
+}
+
+/** What most questions forwarded are: the client's own. Its name is not needed for an answer that is there. */
+const DIRECT: ForwardPlan = { name: ROOT_NAME, type: 0, aliases: [] };
+/** Who asks when nobody does. */
+const NOBODY: ClientState = new Clients(ROOT_NAME).find(new Uint8Array(4), 0, 4);
+
+function emptyQuestion(): CacheQuestion {
+  return { bytes: new Uint8Array(0), start: 0, end: 0, hash: 0, type: 0, flags: 0 };
+}
+
+function planOf(entry: CacheEntry): ForwardPlan {
+  return { name: nameFromWire(entry.name), type: entry.type, aliases: [] };
+}
+
+/** @returns `undefined` for no answer, and for one that is broken where the forwarder does not look */
+function relayOf(answer: Uint8Array | undefined): Relay | undefined {
+  if (answer === undefined) return undefined;
+  try {
+    return prepareRelay(answer);
+  } catch (error) {
+    if (error instanceof DecodeError) return undefined;
+    throw error;
   }
 }

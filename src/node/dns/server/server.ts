@@ -12,13 +12,22 @@ import { randomInt } from 'node:crypto';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { Backoff } from '#lib/backoff.ts';
 import { explainError } from '#lib/errors.ts';
-import { type Family, familyOf, type Ip } from '#lib/ip.ts';
+import { cidr, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { WakeEvent } from '#linux/wake-event.ts';
 import type { Name } from '#wire/dns/name.ts';
+import { DEFAULT_CONFIG, type DnsConfig } from '../config.ts';
 import type { Forwarder } from '../forward.ts';
 import type { NameChange } from '../zone.ts';
-import type { FromWorker, StatsDelta, ToWorker, WorkerConfig } from './messages.ts';
+import type {
+  ClientTable,
+  FromWorker,
+  StatsDelta,
+  ToWorker,
+  WorkerConfig,
+  WorkerSettings,
+} from './messages.ts';
+import type { LoggedQuery } from './responder.ts';
 import { TcpListener } from './tcp.ts';
 
 /** Names per message: the worker answers queries between two. */
@@ -28,6 +37,19 @@ const MAX_TCP_PENDING = 4096;
 /** A worker that does not stop by itself is ended. */
 const STOP_TIMEOUT_MS = 3000;
 const HASH_SEEDS = 2 ** 31;
+
+/** Prefixes that are every machine's own. */
+export const LOOPBACKS = [cidr('127.0.0.0/8'), cidr('::1/128')];
+
+/** What of a configuration concerns the worker. */
+export function settingsOf(config: DnsConfig): Omit<WorkerSettings, 'flush'> {
+  const { pods, searchPath, cacheEntries, serveStaleS, prefetch } = config;
+  const limits = {
+    queriesPerSecond: config.queriesPerSecond,
+    namespaces: config.namespaceQueriesPerSecond,
+  };
+  return { podMode: pods, searchPath, cacheEntries, serveStaleS, prefetch, limits };
+}
 
 export interface DnsServerOptions {
   readonly listen: readonly Ip[];
@@ -39,6 +61,11 @@ export interface DnsServerOptions {
   /** All names: for a new worker. */
   readonly snapshot: () => { changes: Iterable<NameChange>; serial: number; synced: boolean };
   readonly onStats?: (stats: StatsDelta) => void;
+  readonly onLogged?: (queries: readonly LoggedQuery[], lost: number) => void;
+  /** Default: {@link settingsOf} of the default configuration. */
+  readonly settings?: Omit<WorkerSettings, 'flush'>;
+  /** Default: nobody is known, everybody on this machine trusted. */
+  readonly clients?: ClientTable;
   /** Another worker: for tests. */
   readonly workerUrl?: URL;
 }
@@ -56,6 +83,9 @@ export class DnsServer implements AsyncDisposable {
   #restartTimer: NodeJS.Timeout | undefined;
   #sockets: SocketReport = { kind: 'sockets', open: [], failing: [] };
   #socketListeners: (() => void)[] = [];
+  #settings: Omit<WorkerSettings, 'flush'>;
+  #clients: ClientTable;
+  readonly #logged = new Set<string>();
   #nextToken = 1;
   #stopping = false;
   /** How often the worker was started again. */
@@ -63,6 +93,8 @@ export class DnsServer implements AsyncDisposable {
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
+    this.#settings = options.settings ?? settingsOf(DEFAULT_CONFIG);
+    this.#clients = options.clients ?? { pods: [], trusted: LOOPBACKS };
     this.#start();
     this.#tcp = options.listen.map(
       (address) =>
@@ -70,7 +102,7 @@ export class DnsServer implements AsyncDisposable {
           address,
           port: options.port,
           log: options.log,
-          answer: (query, family) => this.#answerTcp(query, family),
+          answer: (query, peer) => this.#answerTcp(query, peer),
         }),
     );
   }
@@ -79,6 +111,24 @@ export class DnsServer implements AsyncDisposable {
   apply(changes: readonly NameChange[], options: { serial: number; synced: boolean }): void {
     // Without a worker there is nobody to tell: the next one gets everything.
     if (this.#current !== undefined) this.#sendNames(changes, options);
+  }
+
+  /** @param flush upstreams have changed: what others said counts no more */
+  configure(settings: Omit<WorkerSettings, 'flush'>, { flush }: { flush: boolean }): void {
+    this.#settings = settings;
+    this.#send({ kind: 'settings', settings: { ...settings, flush } });
+  }
+
+  setClients(clients: ClientTable): void {
+    this.#clients = clients;
+    this.#send({ kind: 'clients', clients });
+  }
+
+  /** Turns the log of a pod's queries on or off. @param pod `namespace/name` */
+  setLogged(pod: string, on: boolean): void {
+    if (on) this.#logged.add(pod);
+    else this.#logged.delete(pod);
+    this.#send({ kind: 'log', pod, on });
   }
 
   get listening(): string[] {
@@ -151,6 +201,9 @@ export class DnsServer implements AsyncDisposable {
     });
     channel.port1.on('message', (message: FromWorker) => this.#receive(message));
     this.#current = { worker, port: channel.port1, wake, exited };
+    this.#send({ kind: 'settings', settings: { ...this.#settings, flush: false } });
+    this.#send({ kind: 'clients', clients: this.#clients });
+    for (const pod of this.#logged) this.#send({ kind: 'log', pod, on: true });
     const { changes, serial, synced } = this.#options.snapshot();
     this.#sendNames([...changes], { serial, synced });
   }
@@ -182,6 +235,9 @@ export class DnsServer implements AsyncDisposable {
         this.#backoff.reset();
         this.#options.onStats?.(message.stats);
         break;
+      case 'logged':
+        this.#options.onLogged?.(message.queries, message.lost);
+        break;
       case 'stopped':
         break;
     }
@@ -206,13 +262,13 @@ export class DnsServer implements AsyncDisposable {
     });
   }
 
-  #answerTcp(bytes: Uint8Array, family: Family): Promise<Uint8Array | undefined> {
+  #answerTcp(bytes: Uint8Array, peer: Ip): Promise<Uint8Array | undefined> {
     if (this.#current === undefined || this.#tcpPending.size >= MAX_TCP_PENDING)
       return Promise.resolve(undefined);
     const token = this.#nextToken++;
     return new Promise((resolve) => {
       this.#tcpPending.set(token, resolve);
-      this.#send({ kind: 'query', token, bytes, family });
+      this.#send({ kind: 'query', token, bytes, peer });
     });
   }
 

@@ -1,6 +1,6 @@
 /** DNS over TCP (RFC 7766): many queries on one connection, answered in the order in which the answers are ready. */
 import { createServer, type Server, type Socket } from 'node:net';
-import { type Family, familyOf, type Ip } from '#lib/ip.ts';
+import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { FrameReader, frame } from '../tcp-frame.ts';
 
@@ -20,7 +20,7 @@ export interface TcpListenerOptions {
   readonly port: number;
   readonly log: Logger;
   /** @returns the response, or `undefined` for none */
-  readonly answer: (query: Uint8Array, family: Family) => Promise<Uint8Array | undefined>;
+  readonly answer: (query: Uint8Array, peer: Ip) => Promise<Uint8Array | undefined>;
   readonly idleMs?: number;
   readonly maxConnections?: number;
 }
@@ -80,6 +80,8 @@ export class TcpListener implements AsyncDisposable {
 
   #serve(socket: Socket): void {
     const reader = new FrameReader();
+    // A connection that is gone already has none; nothing will come of it.
+    const peer = parseIp(socket.remoteAddress ?? '') ?? this.#options.address;
     let unanswered = 0;
     let hasEnded = false;
     this.#connections.add(socket);
@@ -100,7 +102,7 @@ export class TcpListener implements AsyncDisposable {
     socket.on('data', (chunk: Buffer) => {
       for (const query of reader.push(chunk)) {
         unanswered++;
-        this.#answer(query).then(finish, (error: unknown) => {
+        this.#options.answer(query, peer).then(finish, (error: unknown) => {
           this.#options.log.error({ err: error }, 'answering a DNS query over TCP failed');
           finish(undefined);
         });
@@ -111,9 +113,5 @@ export class TcpListener implements AsyncDisposable {
       hasEnded = true;
       if (unanswered === 0) socket.end();
     });
-  }
-
-  #answer(query: Uint8Array): Promise<Uint8Array | undefined> {
-    return this.#options.answer(query, familyOf(this.#options.address));
   }
 }

@@ -4,14 +4,17 @@
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
-import { familyOf } from '#lib/ip.ts';
-import { UdpBatchSocket, waitReadable } from '#linux/udp-batch.ts';
+import type { Ip } from '#lib/ip.ts';
+import { PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
 import { drainWakeEvent } from '#linux/wake-event.ts';
 import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
 import { name } from '#wire/dns/name.ts';
+import { AnswerCache } from '../cache.ts';
+import { DEFAULT_CONFIG } from '../config.ts';
 import { NameTable } from '../table.ts';
-import type { FromWorker, ToWorker, WorkerConfig } from './messages.ts';
-import { Responder } from './responder.ts';
+import { Clients } from './clients.ts';
+import type { FromWorker, ToWorker, WorkerConfig, WorkerSettings } from './messages.ts';
+import { type LoggedQuery, type Request, Responder } from './responder.ts';
 
 /** Room for a query with options; what is longer is cut and gets FORMERR. */
 const REQUEST_BYTES = 1280;
@@ -24,15 +27,35 @@ const MAX_SLEEP_MS = 1000;
 const REPORT_INTERVAL_MS = 1000;
 const TCP_REPLY = new Uint8Array(0xffff);
 
+/** While somebody waits for an upstream: how late a stale answer may be. */
+const MAX_WAIT_SLEEP_MS = 50;
+/** Logged queries between two reports; a log is for reading, and a pod that asks more is told of by the count. */
+const MAX_LOGGED = 1000;
+/** How soon a logged query is seen. */
+const LOG_INTERVAL_MS = 200;
+
 const { port, config } = workerData as { port: MessagePort; config: WorkerConfig };
 const table = new NameTable({ zone: name(config.zone), seed: config.seed });
+const cache = new AnswerCache({
+  maxEntries: DEFAULT_CONFIG.cacheEntries,
+  maxStaleS: DEFAULT_CONFIG.serveStaleS,
+});
+const clients = new Clients(config.zone);
+let logged: LoggedQuery[] = [];
+let lostLogs = 0;
 const responder = new Responder({
   table,
+  cache,
   random: Math.random,
   nowMs: Date.now,
   forward: (token, question) => post({ kind: 'forward', token, question }),
+  log: (query) => {
+    if (logged.length < MAX_LOGGED) logged.push(query);
+    else lostLogs++;
+  },
 });
-const sockets: UdpBatchSocket[] = [];
+const sockets: Served[] = [];
+let poll = new PollSet([config.wakeFd]);
 let reported = '';
 let stopping = false;
 
@@ -48,16 +71,17 @@ function openSockets(): void {
     reason: string;
   }[] = [];
   for (const wanted of config.listen) {
-    if (sockets.some((socket) => socket.address === wanted.address)) continue;
+    if (sockets.some(({ socket }) => socket.address === wanted.address)) continue;
     try {
       const options = { requestBytes: REQUEST_BYTES, replyBytes: UDP_PAYLOAD_BYTES };
-      sockets.push(new UdpBatchSocket({ ...wanted, ...options }));
+      sockets.push(serve(new UdpBatchSocket({ ...wanted, ...options })));
+      poll = new PollSet([config.wakeFd, ...sockets.map(({ socket }) => socket.fd)]);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       failing.push({ ...wanted, reason: error.message });
     }
   }
-  const open = sockets.map((socket) => ({ address: socket.address, port: socket.port }));
+  const open = sockets.map(({ socket }) => ({ address: socket.address, port: socket.port }));
   const text = JSON.stringify([open, failing]);
   if (text === reported) return;
   reported = text;
@@ -67,50 +91,113 @@ function openSockets(): void {
 function takeMessages(): void {
   for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
     const message = got.message as ToWorker;
-    if (message.kind === 'names') {
-      table.apply(message.changes);
-      table.serial = message.serial;
-      if (message.synced) table.synced = true;
-    } else if (message.kind === 'resolved') responder.resolved(message.token, message.bytes);
-    else if (message.kind === 'query') respondTcp(message.token, message.bytes, message.family);
-    else stopping = true;
+    switch (message.kind) {
+      case 'names':
+        table.apply(message.changes);
+        table.serial = message.serial;
+        if (message.synced) table.synced = true;
+        break;
+      case 'settings':
+        applySettings(message.settings);
+        break;
+      case 'clients':
+        clients.setPods(message.clients.pods);
+        clients.setTrusted(message.clients.trusted);
+        break;
+      case 'log':
+        clients.setLogged(message.pod, message.on);
+        break;
+      case 'resolved':
+        responder.resolved(message.token, message.bytes);
+        break;
+      case 'query':
+        respondTcp(message.token, message.bytes, message.peer);
+        break;
+      case 'stop':
+        stopping = true;
+        break;
+    }
   }
 }
 
-function respondTcp(token: number, bytes: Uint8Array, family: 4 | 6): void {
+function applySettings(settings: WorkerSettings): void {
+  table.podMode = settings.podMode;
+  table.searchPath = settings.searchPath;
+  responder.prefetch = settings.prefetch;
+  cache.setLimits({ maxEntries: settings.cacheEntries, maxStaleS: settings.serveStaleS });
+  clients.setLimits(settings.limits);
+  if (settings.flush) cache.clear();
+}
+
+function respondTcp(token: number, bytes: Uint8Array, peer: Ip): void {
   const send = (reply: Uint8Array, length: number) =>
     post({ kind: 'reply', token, bytes: length === 0 ? undefined : reply.slice(0, length) });
-  const dropped = responder.stats.dropped;
   let isLater = false;
   const startMs = performance.now();
-  const options = { length: bytes.length, reply: TCP_REPLY, transport: 'tcp', family } as const;
-  const length = responder.respond(bytes, options, () => {
-    isLater = true;
-    return { transport: 'tcp', family, send };
-  });
+  const request: Request = {
+    bytes,
+    length: bytes.length,
+    reply: TCP_REPLY,
+    transport: 'tcp',
+    client: clients.findIp(peer),
+    searchSuffix: undefined,
+    defer: () => {
+      isLater = true;
+      return send;
+    },
+  };
+  const length = responder.respond(request, Date.now());
   if (isLater) return;
-  if (responder.stats.dropped === dropped)
-    responder.stats.observe((performance.now() - startMs) / 1000, 1);
+  if (length > 0) responder.stats.observe((performance.now() - startMs) / 1000, 1);
   send(TCP_REPLY, length);
 }
 
+/** A socket with the one request object that all its queries use. */
+interface Served {
+  readonly socket: UdpBatchSocket;
+  readonly request: Request;
+  /** The place in the batch of the query that is being answered. */
+  index: number;
+}
+
+function serve(socket: UdpBatchSocket): Served {
+  const served: Served = {
+    socket,
+    index: 0,
+    request: {
+      bytes: socket.request(0),
+      length: 0,
+      reply: socket.reply(0),
+      transport: 'udp',
+      client: clients.findIp(socket.address),
+      searchSuffix: undefined,
+      defer: () => {
+        const peer = socket.peer(served.index);
+        return (reply, size) => {
+          if (size > 0) socket.sendTo(peer, reply, size);
+        };
+      },
+    },
+  };
+  return served;
+}
+
 /** @returns whether there may be more */
-function serveBatch(socket: UdpBatchSocket): boolean {
+function serveBatch(served: Served): boolean {
+  const { socket, request } = served;
   const count = socket.receive();
   if (count === 0) return false;
   const startMs = performance.now();
-  const family = familyOf(socket.address);
+  const nowMs = Date.now();
+  const { peers, peerAddressBytes } = socket;
   let answered = 0;
   for (let i = 0; i < count; i++) {
-    const length = responder.respond(
-      socket.request(i),
-      { length: socket.requestLength(i), reply: socket.reply(i), transport: 'udp', family },
-      () => {
-        const peer = socket.peer(i);
-        const send = (reply: Uint8Array, size: number) => socket.sendTo(peer, reply, size);
-        return { transport: 'udp', family, send };
-      },
-    );
+    served.index = i;
+    request.bytes = socket.request(i);
+    request.length = socket.requestLength(i);
+    request.reply = socket.reply(i);
+    request.client = clients.find(peers, socket.peerAddressAt(i), peerAddressBytes);
+    const length = responder.respond(request, nowMs);
     socket.setReplyLength(i, length);
     if (length > 0) answered++;
   }
@@ -123,33 +210,55 @@ function serveBatch(socket: UdpBatchSocket): boolean {
 }
 
 function report(): void {
-  const { success, denial } = responder.cacheSizes;
+  const { success, denial } = cache.sizes;
   const sizes = { names: table.size, cacheSuccess: success, cacheDenial: denial };
+  responder.stats.evictions = cache.evictions;
+  cache.evictions = 0;
   post({ kind: 'stats', stats: responder.stats.take(sizes) });
+}
+
+function reportLogged(): void {
+  if (logged.length === 0) return;
+  post({ kind: 'logged', queries: logged, lost: lostLogs });
+  logged = [];
+  lostLogs = 0;
 }
 
 function run(): void {
   openSockets();
   let nextReportMs = performance.now() + REPORT_INTERVAL_MS;
+  let nextLogMs = 0;
   while (!stopping) {
-    const ready = waitReadable([config.wakeFd, ...sockets.map((s) => s.fd)], MAX_SLEEP_MS);
-    if (ready[0] === 0) drainWakeEvent(config.wakeFd);
+    const sleepMs = responder.isWaiting
+      ? MAX_WAIT_SLEEP_MS
+      : logged.length > 0
+        ? LOG_INTERVAL_MS
+        : MAX_SLEEP_MS;
+    poll.wait(sleepMs);
+    if (poll.isReady(0)) drainWakeEvent(config.wakeFd);
     takeMessages();
-    for (const index of ready) {
-      const socket = sockets[index - 1];
-      if (socket === undefined) continue;
-      for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(socket); i++);
+    for (const [index, served] of sockets.entries()) {
+      if (!poll.isReady(index + 1)) continue;
+      // Messages between two batches: a pod that came a moment ago is known before its first query is answered.
+      for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(served); i++) takeMessages();
     }
-    if (performance.now() < nextReportMs) continue;
-    nextReportMs = performance.now() + REPORT_INTERVAL_MS;
+    if (responder.isWaiting) responder.tick(Date.now());
+    const now = performance.now();
+    if (now >= nextLogMs) {
+      nextLogMs = now + LOG_INTERVAL_MS;
+      reportLogged();
+    }
+    if (now < nextReportMs) continue;
+    nextReportMs = now + REPORT_INTERVAL_MS;
     openSockets();
     report();
   }
-  for (const socket of sockets) {
-    for (let i = 0; i < MAX_LAST_BATCHES && serveBatch(socket); i++);
-    socket[Symbol.dispose]();
+  for (const served of sockets) {
+    for (let i = 0; i < MAX_LAST_BATCHES && serveBatch(served); i++);
+    served.socket[Symbol.dispose]();
   }
   report();
+  reportLogged();
   post({ kind: 'stopped' });
   port.close();
 }

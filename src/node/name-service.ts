@@ -1,0 +1,177 @@
+/**
+ * The node's name service, put together: the addresses, the server, what it remembers, and the socket of its log.
+ *
+ * It is the first thing an agent starts. Where an agent ran before, it answers from what that one knew before the API
+ * has been reached at all.
+ */
+import type { Registry } from 'prom-client';
+import { CONFIG_MAP, type ConfigMap } from '#api/core/v1/config-map.ts';
+import { NAMESPACE } from '#api/core/v1/namespace.ts';
+import { POD } from '#api/core/v1/pod.ts';
+import type { Service } from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { startCache } from '#client/cache.ts';
+import type { ApiClient, Cache } from '#client/port.ts';
+import { type Cidr, hostCidr, type Ip, parseCidr, splitCidr } from '#lib/ip.ts';
+import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
+import type { Logger } from '#lib/log.ts';
+import type { NetworkStack } from '#linux/network/port.ts';
+import type { Attachments } from './attachment.ts';
+import { DNS_CONFIG_MAP } from './dns/config.ts';
+import { type Dns, type DnsStatus, startDns, type Upstream } from './dns/dns.ts';
+import { startQueryLogServer } from './dns/log-server.ts';
+import { DnsMemory, type RememberedDns, readDnsMemory } from './dns/memory.ts';
+import { LocalAddresses } from './local-addresses/local-addresses.ts';
+
+export interface NameServiceComponents {
+  readonly client: ApiClient;
+  readonly stack: NetworkStack;
+  readonly services: Cache<Service>;
+  readonly slices: Cache<EndpointSlice>;
+  readonly pools: Cache<IPPool>;
+  readonly log: Logger;
+  readonly registry: Registry;
+}
+
+export interface NameServiceInit {
+  readonly clusterDomain: string;
+  /** Empty: the host's resolv.conf. */
+  readonly upstreams: readonly Upstream[];
+  /** Where it is kept what DNS knows. */
+  readonly memoryFile: string;
+  /** The unix socket of the query log. */
+  readonly logSocket: string;
+}
+
+export class NameService implements AsyncDisposable {
+  readonly #c: NameServiceComponents;
+  readonly #init: NameServiceInit;
+  readonly #remembered: RememberedDns | undefined;
+  readonly #stack = new AsyncDisposableStack();
+  #attachments: Attachments | undefined;
+  #running: { dns: Dns; addresses: readonly Ip[]; stack: AsyncDisposable } | undefined;
+
+  private constructor(
+    components: NameServiceComponents,
+    init: NameServiceInit,
+    remembered: RememberedDns | undefined,
+  ) {
+    this.#c = components;
+    this.#init = init;
+    this.#remembered = remembered;
+  }
+
+  /** Starts answering at once if an earlier agent left what it knew. */
+  static async start(
+    components: NameServiceComponents,
+    init: NameServiceInit,
+  ): Promise<NameService> {
+    const remembered = await readDnsMemory(init.memoryFile, components.log);
+    const service = new NameService(components, init, remembered);
+    const changed = () => service.#running?.dns.clientsChanged();
+    const stopPools = components.pools.onChange(changed);
+    const stopNetwork = components.stack.watch((event) => {
+      if (event.type === 'address' || event.type === 'overrun') changed();
+    });
+    service.#stack.defer(() => {
+      stopPools();
+      stopNetwork();
+    });
+    service.#stack.use(
+      await startQueryLogServer({
+        path: init.logSocket,
+        log: components.log,
+        follow: (pod, listener) => service.#running?.dns.follow(pod, listener),
+      }),
+    );
+    if (remembered !== undefined && remembered.domain === init.clusterDomain) {
+      await service.serve(remembered.serviceIps);
+      components.log.info(
+        { names: remembered.names.length },
+        'DNS answers from what it knew before, until the API tells what is new',
+      );
+    }
+    return service;
+  }
+
+  /** The addresses that DNS answers on. */
+  get addresses(): readonly Ip[] {
+    return this.#running?.addresses ?? [];
+  }
+
+  /** Serves on the DNS service's addresses and the link-local one. @param serviceIps of the DNS service */
+  async serve(serviceIps: readonly Ip[]): Promise<void> {
+    const addresses = [...serviceIps, DNS_LINK_LOCAL_V4];
+    if (this.#running?.addresses.join() === addresses.join()) return;
+    await this.#running?.stack[Symbol.asyncDispose]();
+    this.#running = undefined;
+    const { client, stack, services, slices, log, registry } = this.#c;
+    await using parts = new AsyncDisposableStack();
+    const local = parts.use(new LocalAddresses({ stack, log }, { addresses }));
+    await local.start();
+    const { upstreams, clusterDomain, memoryFile } = this.#init;
+    const memory = parts.use(
+      new DnsMemory({
+        path: memoryFile,
+        head: () => ({ domain: clusterDomain, serviceIps, trusted: this.#pools() }),
+        names: this.#remembered?.names ?? [],
+        log,
+      }),
+    );
+    const dns = parts.use(
+      startDns({
+        services,
+        slices,
+        namespaces: parts.use(startCache(client, NAMESPACE, { log })),
+        configMaps: parts.use(this.#configMaps()),
+        openPods: () => startCache(client, POD, { log }),
+        trusted: () => this.#trusted(),
+        memory,
+        listen: addresses,
+        clusterDomain,
+        log,
+        registry,
+        ...(this.#attachments === undefined ? {} : { attachments: this.#attachments }),
+        ...(upstreams.length > 0 ? { upstreams } : {}),
+      }),
+    );
+    this.#running = { dns, addresses, stack: parts.move() };
+  }
+
+  /** The node's pods are known from now on. */
+  setAttachments(attachments: Attachments): void {
+    this.#attachments = attachments;
+    this.#running?.dns.setAttachments(attachments);
+  }
+
+  status(): DnsStatus | undefined {
+    return this.#running?.dns.status();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack[Symbol.asyncDispose]();
+    await this.#running?.stack[Symbol.asyncDispose]();
+  }
+
+  #configMaps(): Cache<ConfigMap> & AsyncDisposable {
+    const { namespace, name } = DNS_CONFIG_MAP;
+    const fieldSelector = `metadata.name=${name}`;
+    return startCache(this.#c.client, CONFIG_MAP, { namespace, fieldSelector, log: this.#c.log });
+  }
+
+  #pools(): Cidr[] {
+    const { pools } = this.#c;
+    if (!pools.isSynced) return [...(this.#remembered?.trusted ?? [])];
+    return [...pools.values()].flatMap((pool) => parseCidr(pool.spec.cidr) ?? []);
+  }
+
+  /** The pods' networks, and this machine's addresses: the kernel takes no packet from outside with one of these. */
+  #trusted(): Cidr[] {
+    const own = this.#c.stack.addresses.list().flatMap(({ address }) => {
+      const ip = splitCidr(address)?.address;
+      return ip === undefined ? [] : [hostCidr(ip)];
+    });
+    return [...this.#pools(), ...own, ...this.addresses.map(hostCidr)];
+  }
+}
