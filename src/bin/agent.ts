@@ -13,6 +13,7 @@ import { sleep } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
+import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { isSameNetns } from '#linux/netns.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
@@ -56,6 +57,7 @@ export async function runAgent(
         stack: network,
         openStack: openNetworkStack,
         nftables,
+        conntrack: stack.use(openConntrack()),
         runtimes: [createPodmanRuntime()],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),

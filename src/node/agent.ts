@@ -21,6 +21,7 @@ import { type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4, NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
@@ -31,6 +32,7 @@ import { createIpamGc } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 import { LocalAddresses } from './local-addresses/local-addresses.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import type { ComponentHealth } from './registration/plan.ts';
@@ -45,6 +47,7 @@ export interface AgentComponents {
   readonly stack: NetworkStack;
   readonly openStack: OpenNetworkStack;
   readonly nftables: Nftables;
+  readonly conntrack: Conntrack;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -140,7 +143,7 @@ export async function startAgent(
     started.use(
       new Ruleset(
         { nftables: components.nftables, log },
-        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART] },
+        { family, table: NFT_TABLE, parts: [SERVICES_PART, MASQUERADE_PART, POD_RULES_PART] },
       ),
     ),
   );
@@ -175,6 +178,7 @@ export async function startAgent(
     return { ready: ready && masquerade.problem === undefined, message };
   });
 
+  const podRules = started.use(new PodRules({ ...components, rulesets }));
   const cni = started.use(
     await startCni({
       host: stack,
@@ -184,6 +188,7 @@ export async function startAgent(
       mtuBytes: () => fabric.podMtuBytes,
       dns: { nameservers: dnsServiceIps, clusterDomain: init.clusterDomain },
       hostSource: (family) => tunnelAddresses.find((address) => familyOf(address) === family),
+      rules: podRules,
       recordsDir: init.recordsDirectory,
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
       log,

@@ -22,7 +22,7 @@ import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { CniResult } from '#wire/cni/result.ts';
 import type { AddressSource } from '../addresses.ts';
-import type { Attachment, Attachments } from '../attachment.ts';
+import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { checkLink, createLink, netnsIdentity, removeLink, repairHostEnd } from './link.ts';
 import {
   type AttachPlan,
@@ -58,6 +58,8 @@ export interface AttacherOptions {
   readonly mtuBytes: () => number;
   readonly dns: DnsSettings;
   readonly log: Logger;
+  /** Writes what a pod needs of rules: before its link is made, and until it is gone. */
+  readonly rules?: PodRules;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
   readonly clock?: Clock;
@@ -100,6 +102,7 @@ export class Attacher implements Attachments, AsyncDisposable {
    * Call before the first request. Addresses are given back in the background.
    */
   recover(): void {
+    this.#options.rules?.start(this.list());
     for (const { phase, attachment } of this.#records.values())
       if (phase === 'attached') this.#repair(attachment);
       else removeLink(this.#options.host, attachment);
@@ -214,7 +217,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError 50 if ADD would fail now */
   status(): void {
-    const reason = this.#options.addresses.notReady();
+    const reason = this.#options.addresses.notReady() ?? this.#options.rules?.problem;
     if (reason !== undefined)
       throw new CniError(CNI_ERROR.notAvailable, 'the pod network is not ready', {
         details: reason,
@@ -250,6 +253,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#reached('add:recorded');
     const complete = { ...attachment, addresses: await this.#allocate(attachment, requested) };
     await this.#reached('add:allocated');
+    this.#options.rules?.add(complete);
     createLink(this.#options.host, this.#options.openStack, complete, this.#plan(complete));
     await this.#reached('add:linked');
     await this.#record('attached', complete);
@@ -288,6 +292,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     this.#notify();
     await this.#reached('del:recorded');
     removeLink(this.#options.host, attachment);
+    this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
     await this.#options.addresses.release(handle);
     await this.#reached('del:released');

@@ -11,7 +11,7 @@ import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkEvent, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { AddressSource } from '../addresses.ts';
-import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
+import { type Attachment, type Attachments, ipsOf, type PodRules } from '../attachment.ts';
 import { Attacher, type AttachPoint } from './attacher.ts';
 import { createCniHandler } from './handler.ts';
 import { type InstallOptions, installCniPlugin } from './install.ts';
@@ -32,6 +32,8 @@ export interface CniOptions {
   readonly mtuBytes: () => number;
   readonly dns: DnsSettings;
   readonly log: Logger;
+  /** Writes what pods need of rules. */
+  readonly rules?: PodRules;
   readonly clock?: Clock;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
