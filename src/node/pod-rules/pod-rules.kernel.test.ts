@@ -65,6 +65,7 @@ describe('PodRules: sources', () => {
     await using machine = new Machine();
     const portMappings = [{ hostPort: 8080, containerPort: 80 }];
     const pod = await attach(machine, 'a', { portMappings });
+    machine.run(pod, `${PING} ${HOST_V4}`);
     // The pod sends to 127.0.0.1 over the wire: its own table of local addresses comes second.
     machine.run(pod, 'sysctl -q -w net.ipv4.conf.all.route_localnet=1');
     machine.run(pod, 'ip route add 127.0.0.1/32 via 169.254.1.1 dev eth0 src 192.0.2.1');
@@ -74,9 +75,7 @@ describe('PodRules: sources', () => {
     const received = () =>
       machine.run(machine.host, 'nstat -asz IcmpInEchos').match(/IcmpInEchos +(\d+)/)?.[1];
     assert.throws(() => machine.run(pod, `${PING} 127.0.0.1`));
-    assert.equal(received(), '0');
-    machine.run(pod, `${PING} ${HOST_V4}`);
-    assert.equal(received(), '1');
+    assert.equal(received(), '1', 'only the first one came in');
   });
 });
 
