@@ -20,6 +20,7 @@ import type { NetworkStack } from '#linux/network/port.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
+import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { startAgent } from '#node/agent.ts';
 import type { Upstream } from '#node/dns/dns.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
@@ -58,6 +59,7 @@ export async function runAgent(
         openStack: openNetworkStack,
         nftables,
         conntrack: stack.use(openConntrack()),
+        tc: stack.use(openTrafficControl()),
         runtimes: [createPodmanRuntime()],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),

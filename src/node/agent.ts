@@ -24,6 +24,7 @@ import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { type Dns, startDns, type Upstream } from './dns/dns.ts';
 import { Fabric } from './fabric/fabric.ts';
@@ -48,6 +49,7 @@ export interface AgentComponents {
   readonly openStack: OpenNetworkStack;
   readonly nftables: Nftables;
   readonly conntrack: Conntrack;
+  readonly tc: TrafficControl;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -189,6 +191,7 @@ export async function startAgent(
       dns: { nameservers: dnsServiceIps, clusterDomain: init.clusterDomain },
       hostSource: (family) => tunnelAddresses.find((address) => familyOf(address) === family),
       rules: podRules,
+      tc: components.tc,
       recordsDir: init.recordsDirectory,
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
       log,

@@ -23,7 +23,12 @@ export interface BridgeAttachment {
   readonly routes: readonly CniRoute[];
   readonly dns: CniDns;
   /** How to give the addresses back; absent if no address plugin was asked. */
-  readonly ipam?: { readonly type: string; readonly path: string; readonly stdin: string };
+  readonly ipam?: {
+    readonly type: string;
+    readonly path: string;
+    readonly stdin: string;
+    readonly args: string;
+  };
 }
 
 export interface Attachment {

@@ -55,9 +55,12 @@ export function limitBandwidth(
   if (ingress !== undefined && !isSame(tc.limitOf(link.index), ingress))
     tc.limit(link.index, ingress);
   if (egress === undefined) return;
-  const block = tc.createIfb(shaperName(attachment.hostLink), link.mtuBytes);
+  const name = shaperName(attachment.hostLink);
+  const isNew = host.links.get(name) === undefined;
+  const block = tc.createIfb(name, link.mtuBytes);
   if (!isSame(tc.limitOf(block), egress)) tc.limit(block, egress);
-  if (!tc.isRedirected(link.index)) tc.redirect(link.index, block);
+  // A redirection to a block that was deleted leads nowhere.
+  if (isNew || !tc.isRedirected(link.index)) tc.redirect(link.index, block);
 }
 
 /** Takes the limits away; what is gone already is no error. */

@@ -228,7 +228,10 @@ export function planResult(attachment: Attachment, dns: DnsSettings): CniResult 
  */
 export function comparePrevResult(prev: CniResult, attachment: Attachment): string[] {
   const differences: string[] = [];
-  const wanted = new Set(ipsOf(attachment));
+  const given = (attachment.bridge ?? attachment.chained)?.ips;
+  const wanted = new Set(
+    given?.flatMap((it) => parseIp(it.address.split('/')[0] ?? '') ?? []) ?? ipsOf(attachment),
+  );
   for (const { address } of prev.ips) {
     const bare = address.split('/')[0] ?? '';
     const known = [...wanted].find((it) => it === parseIp(bare));

@@ -45,6 +45,7 @@ export function wantedOf(
       addresses: [],
       pod: podOf(args, containerId),
       ...extrasOf(config),
+      ...bridgeOf(request),
       createdAt: new Date(facts.nowMs).toISOString(),
     },
   };
@@ -62,6 +63,48 @@ function extrasOf({
     ...(bandwidth === undefined ? {} : { bandwidth }),
     ...(runtime.aliases.length > 0 ? { aliases: runtime.aliases } : {}),
     ...(runtime.dns === undefined ? {} : { dns: runtime.dns }),
+  };
+}
+
+/** How the configuration wants a bridge, with the address plugin to ask. */
+function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'> {
+  const { mode, ipamType, json } = config;
+  // Behind another plugin there is nothing to make.
+  if (mode.kind !== 'bridge' || config.prevResult !== undefined) {
+    if (ipamType !== undefined && config.prevResult === undefined)
+      throw new CniError(
+        CNI_ERROR.unsupportedField,
+        `unsupported field "ipam.type" with value "${ipamType}"`,
+        {
+          details:
+            'mode "routed" takes its addresses from IPPools; mode "bridge" asks address plugins',
+        },
+      );
+    return {};
+  }
+  const { options } = mode;
+  if (options.disableContainerInterface && ipamType !== undefined)
+    throw new CniError(
+      CNI_ERROR.invalidConfig,
+      'cannot use IPAM when DisableContainerInterface flag is set',
+    );
+  const ipam =
+    ipamType === undefined
+      ? undefined
+      : {
+          type: ipamType,
+          path,
+          stdin: JSON.stringify(json),
+          args: [...args].map(([name, value]) => `${name}=${value}`).join(';'),
+        };
+  return {
+    bridge: {
+      options,
+      ips: [],
+      routes: [],
+      dns: config.dns,
+      ...(ipam === undefined ? {} : { ipam }),
+    },
   };
 }
 

@@ -8,6 +8,7 @@ import { silentLogger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
+import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { type CniRequest, parseCniRequest } from '#wire/cni/request.ts';
 import { POD_RULES_PART, PodRules } from '../pod-rules/pod-rules.ts';
 import { Ruleset } from '../ruleset.ts';
@@ -70,6 +71,7 @@ export class Machine implements AsyncDisposable {
         dns: { nameservers: [], clusterDomain: 'cluster.local' },
         log: silentLogger,
         rules: this.rules,
+        tc: this.#resources.use(openTrafficControl({ netns: this.path(this.host) })),
         ...others,
         ...(containerExists === undefined ? {} : { containerExists: async () => containerExists }),
         ...(dieAt === undefined

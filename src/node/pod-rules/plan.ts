@@ -241,6 +241,7 @@ function bridgePart(): RulesetPart {
       {
         name: CHECK_SOURCE_V4,
         rules: [
+          { expressions: [...inPrefix(ip.daddr, LOOPBACK_V4), drop] },
           { expressions: [...inSet([iifname, ether.saddr, ip.saddr], 'pod-sources-v4'), accept] },
           { expressions: [counter(), drop] },
         ],

@@ -10,7 +10,7 @@ import {
   type RuntimeConfig,
 } from './capabilities.ts';
 import { CNI_ERROR, CniError } from './error.ts';
-import { type CniResult, decodeCniResult } from './result.ts';
+import { type CniDns, type CniResult, decodeCniDns, decodeCniResult } from './result.ts';
 import { type CniVersion, parseCniVersion } from './version.ts';
 
 /** The specification's rule for network names and container ids. */
@@ -41,6 +41,8 @@ export interface CniConfig {
   readonly bandwidth: Bandwidth | undefined;
   /** The address plugin that the configuration names; undefined for our own address pools. */
   readonly ipamType: string | undefined;
+  /** The configuration's own `dns`, which bridge networks have. */
+  readonly dns: CniDns;
   /** All of it, as an address plugin has to get it. */
   readonly json: Readonly<Record<string, unknown>>;
   readonly prevResult: CniResult | undefined;
@@ -74,6 +76,7 @@ export function parseCniConfig(stdin: string): CniConfig {
     mode: parseMode(json),
     bandwidth: parseBandwidth(json, 'configuration'),
     ipamType: parseIpamType(json),
+    dns: decodeCniDns(json.dns),
     json,
     prevResult: prevResult === undefined ? undefined : decodeCniResult(prevResult, version),
     validAttachments: readValidAttachments(json),

@@ -127,7 +127,7 @@ function decodeLegacy(json: Json): CniResult {
     );
     routes.push(...list(part, 'routes').map((route) => decodeRoute(route, `${key}.routes`)));
   }
-  return { interfaces: [], ips, routes, dns: decodeDns(json.dns) };
+  return { interfaces: [], ips, routes, dns: decodeCniDns(json.dns) };
 }
 
 function decodeModern(json: Json): CniResult {
@@ -135,7 +135,7 @@ function decodeModern(json: Json): CniResult {
     interfaces: list(json, 'interfaces').map(decodeInterface),
     ips: list(json, 'ips').map(decodeIp),
     routes: list(json, 'routes').map((route) => decodeRoute(route, 'routes')),
-    dns: decodeDns(json.dns),
+    dns: decodeCniDns(json.dns),
   };
 }
 
@@ -171,7 +171,8 @@ function decodeRoute(json: Json, where: string): CniRoute {
   }) as unknown as CniRoute;
 }
 
-function decodeDns(json: unknown): CniDns {
+/** Reads `dns` of a result or a configuration. @throws CniError 6 for a wrong shape */
+export function decodeCniDns(json: unknown): CniDns {
   if (json === undefined || json === null) return {};
   if (!isObject(json)) throw wrongResult('"dns" is not an object');
   return withoutUndefined({
