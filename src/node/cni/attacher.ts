@@ -171,7 +171,14 @@ export class Attacher implements Attachments, AsyncDisposable {
       if (record !== undefined) return this.#removeOrLater(record.attachment);
       // The record was lost, but the names say what there may be.
       const { attachment } = wantedOf(
-        { ...request, command: 'ADD', netns: request.netns ?? '', netnsOverride: true },
+        {
+          ...request,
+          command: 'ADD',
+          // With DEL it is the result of our own ADD; it does not say that we were chained.
+          config: { ...config, prevResult: undefined },
+          netns: request.netns ?? '',
+          netnsOverride: true,
+        },
         { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
       );
       unmake(this.#options, attachment);

@@ -1,7 +1,7 @@
 /** A machine made of a network namespace, with pods made of others, for tests on the real kernel. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '#lib/log.ts';
@@ -45,10 +45,15 @@ export class Machine implements AsyncDisposable {
   readonly rules = this.#resources.use(new PodRules({ ...this, log: silentLogger }));
   attacher = this.start();
 
-  constructor() {
+  /** A folder for the files of other programs. */
+  readonly scratch = join(this.#directory, 'scratch');
+
+  /** @param options `plain`: with forwarding and addresses as a new namespace has them */
+  constructor(options: { plain?: boolean } = {}) {
     this.rules.start([]);
-    enableForwarding(this.stack, [4, 6]);
     this.run(this.host, 'ip link set lo up');
+    if (options.plain === true) return;
+    enableForwarding(this.stack, [4, 6]);
     this.run(this.host, `ip address add ${HOST_V4}/32 dev lo`);
     this.run(this.host, `ip address add ${HOST_V6}/128 dev lo`);
   }
@@ -148,7 +153,14 @@ export class Machine implements AsyncDisposable {
   }
 
   records(): string[] {
-    return readdirSync(this.#directory);
+    return readdirSync(this.#directory).filter((name) => name !== 'scratch');
+  }
+
+  /** Addresses that host-local has given out. */
+  leases(): string[] {
+    const folder = join(this.scratch, 'net');
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder).filter((name) => /^[0-9a-f.:]+$/.test(name));
   }
 
   request<C extends 'ADD' | 'DEL' | 'CHECK' | 'GC'>(
