@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { applyCommand } from './commands/apply.ts';
 import { demoCommand } from './commands/demo.ts';
+import { ipamCheck, ipamRelease, ipamShow } from './commands/ipam.ts';
 import { labDown, labExec, labHeal, labList, labPartition, labUp } from './commands/lab.ts';
 import { statusCommand } from './commands/status.ts';
 import { tokenCreate, tokenList, tokenRevoke } from './commands/token.ts';
@@ -101,6 +102,27 @@ function addApiCommands(program: Command, context: CommandContext): void {
     )
     .addOption(kubeconfig())
     .action((flags: { kubeconfig?: string }) => statusCommand(flags, context));
+  const ipam = program.command('ipam').description('pod addresses: who holds which, and why');
+  ipam
+    .command('show [address]')
+    .description('pools and blocks, or all that is known of one address')
+    .addOption(kubeconfig())
+    .action((address: string | undefined, flags: { kubeconfig?: string }) =>
+      ipamShow(address, flags, context),
+    );
+  ipam
+    .command('check')
+    .description('whether pools, blocks, pods and nodes fit together')
+    .addOption(kubeconfig())
+    .action((flags: { kubeconfig?: string }) => ipamCheck(flags, context));
+  ipam
+    .command('release <address>')
+    .description('give an address back whose owner is gone')
+    .option('--force', 'although a pod says that it has it', false)
+    .addOption(kubeconfig())
+    .action((address: string, flags: { kubeconfig?: string; force: boolean }) =>
+      ipamRelease(address, flags, context),
+    );
   const token = program.command('token').description('tokens that let nodes join');
   token
     .command('create')

@@ -4,11 +4,13 @@ import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, MANAGED_BY_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import { startCache } from '#client/cache.ts';
 import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
+import { startAddressPools } from './address-pools/address-pools.ts';
 import { startEndpointSlices } from './endpoint-slices/endpoint-slices.ts';
 import { MANAGED_BY } from './endpoint-slices/plan.ts';
 import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
@@ -54,7 +56,9 @@ export function startControllers(options: ControllersOptions): Controllers {
   const endpointSlices = stack.use(startEndpointSlices({ ...base, services, slices }));
   const nodeLifecycle = stack.use(startNodeLifecycle({ ...base, leases, events }));
   const podGc = stack.use(startPodGc(base));
-  const caches = { services, pods, nodes, leases, endpointslices: slices };
+  const blocks = stack.use(startCache(client, IP_BLOCK, common));
+  const addressPools = stack.use(startAddressPools({ ...base, blocks }));
+  const caches = { services, pods, nodes, leases, endpointslices: slices, ipblocks: blocks };
   return {
     problems: () => [
       ...Object.entries(caches)
@@ -63,7 +67,9 @@ export function startControllers(options: ControllersOptions): Controllers {
       ...endpointSlices.failing.map((key) => `the endpoint slices of ${key} cannot be written`),
     ],
     async settled() {
-      await Promise.all([endpointSlices.settled(), nodeLifecycle.settled(), podGc.settled()]);
+      await Promise.all(
+        [endpointSlices, nodeLifecycle, podGc, addressPools].map((it) => it.settled()),
+      );
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };

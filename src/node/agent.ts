@@ -4,6 +4,7 @@
  * Stopping it leaves everything in the kernel as it is: traffic goes on, and the next agent takes over.
  */
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
@@ -25,11 +26,12 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
+import type { Attachment } from './attachment.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { type Dns, startDns, type Upstream } from './dns/dns.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { Allocator } from './ipam/allocator.ts';
-import { createIpamGc } from './ipam/gc.ts';
+import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 import { LocalAddresses } from './local-addresses/local-addresses.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
@@ -112,18 +114,21 @@ export async function startAgent(
   const nodes = cacheOf(NODE);
   const pools = cacheOf(IP_POOL);
   const blocks = cacheOf(IP_BLOCK);
+  const namespaces = cacheOf(NAMESPACE);
   const services = cacheOf(SERVICE);
   const slices = cacheOf(ENDPOINT_SLICE);
   const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
 
   const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
-  await pools.synced();
+  await Promise.all([pools.synced(), nodes.synced(), namespaces.synced()]);
   refuseOverlap(stack, [...pools.values()]);
 
   const allocator = new Allocator({
     client,
     node: init.nodeName,
     pools: () => [...pools.values()],
+    nodeLabels: () => nodes.get(init.nodeName)?.metadata.labels ?? {},
+    namespaceLabels: (name) => namespaces.get(name)?.metadata.labels,
     log,
   });
   const tunnelAddresses = await retry('get the tunnel addresses', init, log, () =>
@@ -304,6 +309,7 @@ function startIpamGc(
     node: init.nodeName,
     allocator,
     liveHandles: () => cni.handles(),
+    held: () => cni.list().map(heldBy),
     log,
   });
   const loop = started.use(
@@ -314,6 +320,14 @@ function startIpamGc(
     }),
   );
   loop.trigger();
+}
+
+function heldBy({ handle, containerId, ifName, pod, addresses }: Attachment): HeldAddresses {
+  const { namespace, name } = pod;
+  return {
+    owner: { handle, purpose: 'Pod', containerId, ifName, namespace, pod: name },
+    addresses: addresses.map((it) => it.address),
+  };
 }
 
 /** Until it works: the API may be away. Mistakes that a person must correct end it. */
