@@ -179,6 +179,25 @@ function inside(directory: string): void {
     agent.assertNothingLeft();
   });
 
+  test('the containers of a podman pod share one attachment', async () => {
+    await using agent = await Agent.start(directory);
+    const [, , ...rootfs] = agent.image;
+    // podman's own infra container needs catatonit, which is not everywhere; any program that waits will do.
+    const archive = join(directory, 'infra.tar');
+    await runOk(['tar', '-C', makeRootfs(directory), '-cf', archive, '.']);
+    await podman('import', archive, 'localhost/infra');
+    const infra = ['--infra-image', 'localhost/infra', '--infra-command', 'sleep 1000'];
+    const network = ['--network', 'tulle', '-p', '8081:80'];
+    await podman('pod', 'create', '--name', 'group', ...infra, ...network);
+    const serve = ['sh', '-c', 'while true; do echo together | nc -l -p 80; done'];
+    await podman('run', '-d', '--pod', 'group', '--name', 'one', ...rootfs, ...serve);
+    assert.equal(agent.cni.list().length, 1);
+    const said = await runOk(['busybox', 'nc', '-w', '2', '198.51.100.1', '8081']);
+    assert.equal(said.trim(), 'together');
+    await podman('pod', 'rm', '-f', '-t', '0', 'group');
+    agent.assertNothingLeft();
+  });
+
   test('aliases of a container are known', async () => {
     await using agent = await Agent.start(directory);
     const image = ['--network-alias', 'db', '--network-alias', 'store', ...agent.image];
