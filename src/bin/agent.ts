@@ -22,6 +22,7 @@ import { createNflog } from '#linux/nflog/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
+import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { startAgent } from '#node/agent.ts';
 import { parseUpstream } from '#node/dns/config.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
@@ -65,6 +66,7 @@ export async function runAgent(
         nftables,
         conntrack: stack.use(openConntrack()),
         openNflog: createNflog({ poller }),
+        tc: stack.use(openTrafficControl()),
         runtimes: [createPodmanRuntime()],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),

@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { applyCommand } from './commands/apply.ts';
 import { demoCommand } from './commands/demo.ts';
 import { dnsLog } from './commands/dns.ts';
+import { ipamCheck, ipamRelease, ipamShow } from './commands/ipam.ts';
 import { labDown, labExec, labHeal, labList, labPartition, labUp } from './commands/lab.ts';
 import {
   policyCheck,
@@ -151,6 +152,27 @@ function addApiCommands(program: Command, context: CommandContext): void {
     .description('follow the queries of one pod of this node: NAMESPACE/NAME (as root)')
     .option('--socket <path>', "the agent's socket (default: /run/tulle/dns.sock)")
     .action((pod: string, flags: { socket?: string }) => dnsLog(pod, flags, context));
+  const ipam = program.command('ipam').description('pod addresses: who holds which, and why');
+  ipam
+    .command('show [address]')
+    .description('pools and blocks, or all that is known of one address')
+    .addOption(kubeconfig())
+    .action((address: string | undefined, flags: { kubeconfig?: string }) =>
+      ipamShow(address, flags, context),
+    );
+  ipam
+    .command('check')
+    .description('whether pools, blocks, pods and nodes fit together')
+    .addOption(kubeconfig())
+    .action((flags: { kubeconfig?: string }) => ipamCheck(flags, context));
+  ipam
+    .command('release <address>')
+    .description('give an address back whose owner is gone')
+    .option('--force', 'although a pod says that it has it', false)
+    .addOption(kubeconfig())
+    .action((address: string, flags: { kubeconfig?: string; force: boolean }) =>
+      ipamRelease(address, flags, context),
+    );
   const token = program.command('token').description('tokens that let nodes join');
   token
     .command('create')

@@ -13,6 +13,7 @@ import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
+import { startAddressPools } from './address-pools/address-pools.ts';
 import { startEndpointSlices } from './endpoint-slices/endpoint-slices.ts';
 import { MANAGED_BY } from './endpoint-slices/plan.ts';
 import { startEndpoints } from './endpoints/endpoints.ts';
@@ -79,6 +80,7 @@ export function startControllers(options: ControllersOptions): Controllers {
   const ipPools = stack.use(startCache(client, IP_POOL, common));
   const blocks = stack.use(startCache(client, IP_BLOCK, common));
   const poolStatus = stack.use(startPoolStatus({ ...common, client, pools: ipPools, blocks }));
+  const addressPools = stack.use(startAddressPools({ ...base, blocks }));
   const caches = {
     ...{ services, pods, nodes, leases, endpointslices: slices },
     ...{ endpoints, serviceaddresspools: pools },
@@ -95,9 +97,15 @@ export function startControllers(options: ControllersOptions): Controllers {
     ],
     async settled() {
       await Promise.all(
-        [endpointSlices, endpointsController, loadBalancers, nodeLifecycle, podGc, poolStatus].map(
-          (it) => it.settled(),
-        ),
+        [
+          endpointSlices,
+          endpointsController,
+          loadBalancers,
+          nodeLifecycle,
+          podGc,
+          poolStatus,
+          addressPools,
+        ].map((it) => it.settled()),
       );
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

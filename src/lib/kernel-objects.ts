@@ -9,6 +9,8 @@ import { ip, mac } from './ip.ts';
 export const LINK_PREFIX = 'tulle';
 /** Prefix of the host end of a pod's veth: `tl` and 11 hex digits. IFNAMSIZ leaves 15. */
 export const POD_LINK_PREFIX = 'tl';
+/** The ifb through which the output of a pod with a limit goes: `tli` and 10 hex digits of its host link's name. */
+export const POD_SHAPER_PREFIX = 'tli';
 /** The VXLAN device. */
 export const VXLAN_LINK = 'tulle-vxlan';
 /** IANA's VXLAN port (RFC 7348). */

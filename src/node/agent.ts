@@ -4,6 +4,7 @@
  * Stopping it leaves everything in the kernel as it is: traffic goes on, and the next agent takes over.
  */
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
@@ -25,16 +26,19 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
+import type { Attachment } from './attachment.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import type { DnsStatus, Upstream } from './dns/dns.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
 import { Allocator } from './ipam/allocator.ts';
-import { createIpamGc } from './ipam/gc.ts';
+import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
 import { NameService } from './name-service.ts';
+import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { POLICY_PART } from './policy/policy.ts';
@@ -56,6 +60,7 @@ export interface AgentComponents {
   readonly nftables: Nftables;
   readonly conntrack: Conntrack;
   readonly openNflog: OpenNflog;
+  readonly tc: TrafficControl;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -121,6 +126,7 @@ export async function startAgent(
     ),
   );
   const pools = cacheOf(IP_POOL);
+  const namespaces = cacheOf(NAMESPACE);
   const services = cacheOf(SERVICE);
   const slices = cacheOf(ENDPOINT_SLICE);
   // Before anything that needs the API: names are answered from memory while it is away.
@@ -137,13 +143,15 @@ export async function startAgent(
   const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
 
   const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
-  await pools.synced();
+  await Promise.all([pools.synced(), nodes.synced(), namespaces.synced()]);
   refuseOverlap(stack, [...pools.values()]);
 
   const allocator = new Allocator({
     client,
     node: init.nodeName,
     pools: () => [...pools.values()],
+    nodeLabels: () => nodes.get(init.nodeName)?.metadata.labels ?? {},
+    namespaceLabels: (name) => namespaces.get(name)?.metadata.labels,
     log,
   });
   const tunnelAddresses = await retry('get the tunnel addresses', init, log, () =>
@@ -156,7 +164,14 @@ export async function startAgent(
         {
           family,
           table: NFT_TABLE,
-          parts: [FABRIC_PART, SERVICES_PART, MASQUERADE_PART, POLICY_PART, DNS_PART],
+          parts: [
+            FABRIC_PART,
+            SERVICES_PART,
+            MASQUERADE_PART,
+            POLICY_PART,
+            DNS_PART,
+            POD_RULES_PART,
+          ],
         },
       ),
     ),
@@ -221,6 +236,7 @@ export async function startAgent(
     ),
   );
   for (const [path, route] of Object.entries(policy.routes)) routes.set(path, route);
+  const podRules = started.use(new PodRules({ ...components, rulesets }));
   const cni = started.use(
     await startCni({
       host: stack,
@@ -230,6 +246,8 @@ export async function startAgent(
       mtuBytes: () => fabric.podMtuBytes,
       dns: { nameservers: dnsServiceIps, clusterDomain: init.clusterDomain },
       hostSource: (family) => tunnelAddresses.find((address) => familyOf(address) === family),
+      rules: podRules,
+      tc: components.tc,
       recordsDir: init.recordsDirectory,
       prepare: (attachment) => policy.prepare(attachment),
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
@@ -356,6 +374,7 @@ function startIpamGc(
     node: init.nodeName,
     allocator,
     liveHandles: () => cni.handles(),
+    held: () => cni.list().map(heldBy),
     log,
   });
   const loop = started.use(
@@ -366,6 +385,14 @@ function startIpamGc(
     }),
   );
   loop.trigger();
+}
+
+function heldBy({ handle, containerId, ifName, pod, addresses }: Attachment): HeldAddresses {
+  const { namespace, name } = pod;
+  return {
+    owner: { handle, purpose: 'Pod', containerId, ifName, namespace, pod: name },
+    addresses: addresses.map((it) => it.address),
+  };
 }
 
 /** Until it works: the API may be away. Mistakes that a person must correct end it. */

@@ -25,14 +25,19 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
+import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { run, runOk } from '#proc/run.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { Allocator } from './ipam/allocator.ts';
+import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { Pods } from './pods/pods.ts';
 import { createPodmanRuntime } from './pods/runtimes/podman.ts';
+import { Ruleset } from './ruleset.ts';
 
 /** Set in the run inside the namespaces: a folder for the machine's files. */
 const MACHINE_DIRECTORY = process.env.TULLE_TEST_MACHINE;
@@ -152,6 +157,56 @@ function inside(directory: string): void {
     await podman('rm', '-f', '-t', '0', 'web');
   });
 
+  test('published ports, pods of podman, stop, start and restart', async () => {
+    await using agent = await Agent.start(directory);
+    const serve = ['sh', '-c', 'while true; do echo hello | nc -l -p 80; done'];
+    await podman('run', '-d', '--name', 'web', '-p', '8080:80', ...agent.image, ...serve);
+    const ask = async (port: number) =>
+      (await runOk(['busybox', 'nc', '-w', '2', '198.51.100.1', String(port)])).trim();
+    const first = await agent.until(([it]) => isReady(it));
+    assert.equal(await ask(8080), 'hello');
+    await podman('restart', '-t', '0', 'web');
+    await agent.until(([it]) => isReady(it) && it?.metadata.uid !== first[0]?.metadata.uid);
+    assert.equal(await ask(8080), 'hello');
+    await podman('stop', '-t', '0', 'web');
+    await agent.until((pods) => pods.length === 0);
+    await assert.rejects(ask(8080));
+    await podman('start', 'web');
+    await agent.until(([it]) => isReady(it));
+    assert.equal(await ask(8080), 'hello');
+    await podman('rm', '-f', '-t', '0', 'web');
+    await agent.until((pods) => pods.length === 0);
+    agent.assertNothingLeft();
+  });
+
+  test('the containers of a podman pod share one attachment', async () => {
+    await using agent = await Agent.start(directory);
+    const [, , ...rootfs] = agent.image;
+    // podman's own infra container needs catatonit, which is not everywhere; any program that waits will do.
+    const archive = join(directory, 'infra.tar');
+    await runOk(['tar', '-C', makeRootfs(directory), '-cf', archive, '.']);
+    await podman('import', archive, 'localhost/infra');
+    const infra = ['--infra-image', 'localhost/infra', '--infra-command', 'sleep 1000'];
+    const network = ['--network', 'tulle', '-p', '8081:80'];
+    await podman('pod', 'create', '--name', 'group', ...infra, ...network);
+    const serve = ['sh', '-c', 'while true; do echo together | nc -l -p 80; done'];
+    await podman('run', '-d', '--pod', 'group', '--name', 'one', ...rootfs, ...serve);
+    assert.equal(agent.cni.list().length, 1);
+    const said = await runOk(['busybox', 'nc', '-w', '2', '198.51.100.1', '8081']);
+    assert.equal(said.trim(), 'together');
+    await podman('pod', 'rm', '-f', '-t', '0', 'group');
+    agent.assertNothingLeft();
+  });
+
+  test('aliases of a container are known', async () => {
+    await using agent = await Agent.start(directory);
+    const image = ['--network-alias', 'db', '--network-alias', 'store', ...agent.image];
+    await podman('run', '-d', '--name', 'pg', ...image, 'sleep', '1000');
+    const [attachment] = agent.cni.list();
+    assert.deepEqual(attachment?.aliases?.slice(0, 2), ['db', 'store']);
+    await podman('rm', '-f', '-t', '0', 'pg');
+  });
+
   test('a container that is started while the agent restarts waits for it', async () => {
     let agent = await Agent.start(directory);
     const { image } = agent;
@@ -178,6 +233,17 @@ class Agent implements AsyncDisposable {
     await using started = new AsyncDisposableStack();
     const stack = started.use(openNetworkStack());
     const poller = started.use(new Poller());
+    const nftables = started.use(openNftables({ poller }));
+    const rulesets = (['ip', 'ip6'] as const).map((family) =>
+      started.use(
+        new Ruleset(
+          { nftables, log: silentLogger },
+          { family, table: 'tulle', parts: [POD_RULES_PART] },
+        ),
+      ),
+    );
+    const conntrack = started.use(openConntrack());
+    const rules = started.use(new PodRules({ rulesets, nftables, conntrack, log: silentLogger }));
     const allocator = new Allocator({
       client: api,
       node: 'n1',
@@ -189,6 +255,8 @@ class Agent implements AsyncDisposable {
         host: stack,
         openStack: openNetworkStack,
         addresses: allocator,
+        rules,
+        tc: started.use(openTrafficControl()),
         families: [4, 6],
         mtuBytes: () => 1450,
         dns: { nameservers: [ip('192.0.2.53')], clusterDomain: 'cluster.local' },
@@ -328,7 +396,7 @@ function makeRootfs(directory: string): string {
   for (const name of ['bin', 'etc', 'proc', 'sys', 'dev', 'run', 'tmp'])
     mkdirSync(join(rootfs, name), { recursive: true });
   cpSync(BUSYBOX, join(rootfs, 'bin/busybox'));
-  for (const name of ['sh', 'ip', 'ping', 'cat', 'sleep', 'true'])
+  for (const name of ['sh', 'ip', 'ping', 'cat', 'sleep', 'true', 'nc', 'echo'])
     symlinkSync('busybox', join(rootfs, 'bin', name));
   return rootfs;
 }

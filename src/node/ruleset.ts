@@ -52,6 +52,8 @@ export interface RulesetPart {
   readonly chains: readonly ChainContent[];
 }
 
+export type RulesetFamily = 'ip' | 'ip6' | 'bridge';
+
 const EMPTY_PART: RulesetPart = { sets: [], chains: [] };
 type ChainOperations = ReturnType<typeof inTable>['chain'];
 /** A set with a source is made for at least so many elements, and for twice as many as it has. */
@@ -64,8 +66,9 @@ const MAX_ELEMENTS_PER_TRANSACTION = 50_000;
 /** A program that fights for our table gets at most so many answers a second. */
 const MIN_REPAIR_INTERVAL_MS = 10;
 
-export class Ruleset implements AsyncDisposable {
-  readonly family: 'ip' | 'ip6';
+/** @typeParam F the family of the table; features of the network layer have one of each of `ip` and `ip6` */
+export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDisposable {
+  readonly family: F;
   readonly #nftables: Nftables;
   readonly #table: ReturnType<typeof inTable>;
   readonly #log: Logger;
@@ -92,7 +95,7 @@ export class Ruleset implements AsyncDisposable {
    */
   constructor(
     components: { nftables: Nftables; log: Logger },
-    init: { family: 'ip' | 'ip6'; table: string; parts: readonly string[] },
+    init: { family: F; table: string; parts: readonly string[] },
   ) {
     this.family = init.family;
     this.#awaited = new Set(init.parts);

@@ -18,20 +18,17 @@ import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { CniResult } from '#wire/cni/result.ts';
 import type { AddressSource } from '../addresses.ts';
-import type { Attachment, Attachments } from '../attachment.ts';
-import { checkLink, createLink, netnsIdentity, removeLink, repairHostEnd } from './link.ts';
-import {
-  type AttachPlan,
-  comparePrevResult,
-  type DnsSettings,
-  handleOf,
-  planAttach,
-  planResult,
-} from './plan.ts';
+import type { Attachment, Attachments, PodRules } from '../attachment.ts';
+import { completeBridge } from './bridge.ts';
+import { addIpam, deleteIpam } from './ipam-plugin.ts';
+import { netnsIdentity } from './link.ts';
+import { faultsOf, make, observeChained, repair, resultOf, unmake } from './modes.ts';
+import { comparePrevResult, type DnsSettings, handleOf } from './plan.ts';
 import type { AttachmentRecords, RecordPhase } from './records.ts';
 import { type AddRequest, wantedOf } from './target.ts';
 
@@ -58,6 +55,10 @@ export interface AttacherOptions {
   readonly mtuBytes: () => number;
   readonly dns: DnsSettings;
   readonly log: Logger;
+  /** Needed for attachments with a limit of bandwidth. */
+  readonly tc?: TrafficControl;
+  /** Writes what a pod needs of rules: before its link is made, and until it is gone. */
+  readonly rules?: PodRules;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
   readonly clock?: Clock;
@@ -102,9 +103,10 @@ export class Attacher implements Attachments, AsyncDisposable {
    * Call before the first request. Addresses are given back in the background.
    */
   recover(): void {
+    this.#options.rules?.start(this.list());
     for (const { phase, attachment } of this.#records.values())
       if (phase === 'attached') this.#repair(attachment);
-      else removeLink(this.#options.host, attachment);
+      else unmake(this.#options, attachment);
     // Addresses need the API, which may be away for long; no reason to wait for it.
     this.#undoLoop.trigger();
   }
@@ -134,24 +136,27 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError */
   add(request: AddRequest): Promise<CniResult> {
-    const { attachment, requested } = wantedOf(request, {
+    const { attachment: wanted, requested } = wantedOf(request, {
       mtuBytes: this.#options.mtuBytes(),
       nowMs: this.#clock.now(),
     });
-    return this.#lock.run(attachment.handle, async () => {
+    return this.#lock.run(wanted.handle, async () => {
       this.#requireNetns(request);
+      const { prevResult } = request.config;
+      const attachment =
+        prevResult === undefined ? wanted : observeChained(this.#options, wanted, prevResult);
       const old = this.#records.get(attachment.handle);
       if (old !== undefined) {
         const same = old.phase === 'attached' && old.attachment.netns === attachment.netns;
         // The agent died between attaching and answering, and the shim asks once more.
         if (same && this.#faults(old.attachment).length === 0)
-          return planResult(old.attachment, this.#options.dns);
+          return resultOf(this.#options, old.attachment);
         await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
       }
       try {
         const complete = await this.#attach(attachment, requested);
         this.#notify();
-        return planResult(complete, this.#options.dns);
+        return resultOf(this.#options, complete);
       } catch (error) {
         await this.#removeOrLater(attachment);
         throw error;
@@ -168,11 +173,18 @@ export class Attacher implements Attachments, AsyncDisposable {
       if (record !== undefined) return this.#removeOrLater(record.attachment);
       // The record was lost, but the names say what there may be.
       const { attachment } = wantedOf(
-        { ...request, command: 'ADD', netns: request.netns ?? '', netnsOverride: true },
+        {
+          ...request,
+          command: 'ADD',
+          // With DEL it is the result of our own ADD; it does not say that we were chained.
+          config: { ...config, prevResult: undefined },
+          netns: request.netns ?? '',
+          netnsOverride: true,
+        },
         { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
       );
-      removeLink(this.#options.host, attachment);
-      await this.#options.addresses.release(handle).catch((error: unknown) => {
+      unmake(this.#options, attachment);
+      await this.#release(attachment).catch((error: unknown) => {
         this.#options.log.warn(
           { handle, reason: explainError(error) },
           'could not look for addresses of an unknown attachment; the garbage collection will',
@@ -216,7 +228,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError 50 if ADD would fail now */
   status(): void {
-    const reason = this.#options.addresses.notReady();
+    const reason = this.#options.addresses.notReady() ?? this.#options.rules?.problem;
     if (reason !== undefined)
       throw new CniError(CNI_ERROR.notAvailable, 'the pod network is not ready', {
         details: reason,
@@ -250,14 +262,35 @@ export class Attacher implements Attachments, AsyncDisposable {
   async #attach(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
     await this.#record('adding', attachment);
     await this.#reached('add:recorded');
-    const complete = { ...attachment, addresses: await this.#allocate(attachment, requested) };
+    const complete = await this.#withAddresses(attachment, requested);
     await this.#reached('add:allocated');
+    this.#options.rules?.add(complete);
     await this.#options.prepare?.(complete);
-    createLink(this.#options.host, this.#options.openStack, complete, this.#plan(complete));
+    make(this.#options, complete);
     await this.#reached('add:linked');
     await this.#record('attached', complete);
     await this.#reached('add:attached');
     return complete;
+  }
+
+  async #withAddresses(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+    const { bridge, chained } = attachment;
+    if (chained !== undefined) return attachment;
+    if (bridge === undefined)
+      return { ...attachment, addresses: await this.#allocate(attachment, requested) };
+    if (bridge.ipam === undefined) return attachment;
+    const given = await addIpam(bridge.ipam, attachment);
+    if (given.ips.length === 0)
+      throw new CniError(CNI_ERROR.invalidConfig, 'IPAM plugin returned missing IP config');
+    return { ...attachment, bridge: completeBridge(bridge, given) };
+  }
+
+  /** Gives back what {@link #withAddresses} got. */
+  async #release(attachment: Attachment): Promise<void> {
+    const { bridge, chained, handle } = attachment;
+    if (chained !== undefined) return;
+    if (bridge?.ipam !== undefined) await deleteIpam(bridge.ipam, attachment);
+    if (bridge === undefined) await this.#options.addresses.release(handle);
   }
 
   async #allocate(
@@ -290,9 +323,10 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#record('deleting', attachment);
     this.#notify();
     await this.#reached('del:recorded');
-    removeLink(this.#options.host, attachment);
+    unmake(this.#options, attachment);
+    this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
-    await this.#options.addresses.release(handle);
+    await this.#release(attachment);
     await this.#reached('del:released');
     await this.#records.delete(handle);
     await this.#reached('del:forgotten');
@@ -333,9 +367,9 @@ export class Attacher implements Attachments, AsyncDisposable {
   }
 
   #repair(attachment: Attachment): void {
-    const { host, log } = this.#options;
+    const { log } = this.#options;
     try {
-      if (!repairHostEnd(host, attachment, this.#plan(attachment)))
+      if (!repair(this.#options, attachment))
         log.warn({ handle: attachment.handle, link: attachment.hostLink }, "a pod's link is gone");
     } catch (err) {
       log.error({ err, handle: attachment.handle }, "could not repair a pod's link");
@@ -351,8 +385,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   }
 
   #faults(attachment: Attachment): string[] {
-    const { host, openStack } = this.#options;
-    return checkLink(host, openStack, attachment, this.#plan(attachment));
+    return faultsOf(this.#options, attachment);
   }
 
   #requireNetns(request: AddRequest): void {
@@ -365,10 +398,6 @@ export class Attacher implements Attachments, AsyncDisposable {
         "the container's network namespace is the host's own",
         { details: `"${request.netns}" and "${OWN_NETNS}" are the same` },
       );
-  }
-
-  #plan(attachment: Attachment): AttachPlan {
-    return planAttach(attachment, this.#options.hostSource ?? (() => undefined));
   }
 
   #record(phase: RecordPhase, attachment: Attachment): Promise<void> {

@@ -10,8 +10,9 @@ import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkEvent, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
 import type { AddressSource } from '../addresses.ts';
-import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
+import { type Attachment, type Attachments, ipsOf, type PodRules } from '../attachment.ts';
 import { Attacher, type AttachPoint } from './attacher.ts';
 import { createCniHandler } from './handler.ts';
 import { type InstallOptions, installCniPlugin } from './install.ts';
@@ -32,6 +33,10 @@ export interface CniOptions {
   readonly mtuBytes: () => number;
   readonly dns: DnsSettings;
   readonly log: Logger;
+  /** Needed for pods with a limit of bandwidth. */
+  readonly tc?: TrafficControl;
+  /** Writes what pods need of rules. */
+  readonly rules?: PodRules;
   readonly clock?: Clock;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;

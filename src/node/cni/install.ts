@@ -14,6 +14,16 @@ const CONFLIST_FILE = '10-tulle.conflist';
 /** How long a call waits for an agent that is being restarted. */
 const DEFAULT_SHIM_WAIT_SECONDS = 10;
 
+/** What a runtime may give for a container. */
+const CAPABILITIES = {
+  ips: true,
+  mac: true,
+  portMappings: true,
+  bandwidth: true,
+  dns: true,
+  aliases: true,
+} as const;
+
 export interface InstallOptions {
   readonly binDir?: string;
   readonly confDir?: string;
@@ -57,7 +67,7 @@ export function conflistText(options: InstallOptions = {}): string {
   const conflist = {
     cniVersion: options.cniVersion ?? '1.0.0',
     name: options.networkName ?? PLUGIN_NAME,
-    plugins: [{ type: PLUGIN_NAME, capabilities: { ips: true, mac: true } }],
+    plugins: [{ type: PLUGIN_NAME, capabilities: CAPABILITIES }],
   };
   return `${JSON.stringify(conflist, undefined, 2)}\n`;
 }

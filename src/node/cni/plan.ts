@@ -118,7 +118,7 @@ export function planAttach(
 }
 
 function planHost(
-  { hostLink, addresses, mac }: Attachment,
+  { hostLink, addresses, mac, portMappings }: Attachment,
   families: readonly Family[],
   sourceOf: (family: Family) => Ip | undefined,
 ): EndPlan {
@@ -134,6 +134,9 @@ function planHost(
       // Strict: what comes out of the pod must come from the pod's address.
       [`${v4}/rp_filter`, '1'],
     );
+  if (families.includes(4) && portMappings !== undefined)
+    // Programs of this machine ask a host port at 127.0.0.1; the rules of pods keep the pod itself away from there.
+    sysctls.push([`${v4}/route_localnet`, '1']);
   if (families.includes(6))
     sysctls.push(
       [`${v6}/disable_ipv6`, '0'],
@@ -215,7 +218,7 @@ export function planResult(attachment: Attachment, dns: DnsSettings): CniResult 
       dst: family === 4 ? '0.0.0.0/0' : '::/0',
       gw: gatewayOf(family),
     })),
-    dns: planDns(attachment.pod.namespace, dns),
+    dns: { ...planDns(attachment.pod.namespace, dns), ...attachment.dns },
   };
 }
 
@@ -225,7 +228,10 @@ export function planResult(attachment: Attachment, dns: DnsSettings): CniResult 
  */
 export function comparePrevResult(prev: CniResult, attachment: Attachment): string[] {
   const differences: string[] = [];
-  const wanted = new Set(ipsOf(attachment));
+  const given = (attachment.bridge ?? attachment.chained)?.ips;
+  const wanted = new Set(
+    given?.flatMap((it) => parseIp(it.address.split('/')[0] ?? '') ?? []) ?? ipsOf(attachment),
+  );
   for (const { address } of prev.ips) {
     const bare = address.split('/')[0] ?? '';
     const known = [...wanted].find((it) => it === parseIp(bare));

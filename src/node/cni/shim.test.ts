@@ -202,7 +202,19 @@ describe('installCniPlugin()', () => {
     assert.deepEqual(JSON.parse(readFileSync(conflist, 'utf8')), {
       cniVersion: '1.0.0',
       name: 'tulle',
-      plugins: [{ type: 'tulle', capabilities: { ips: true, mac: true } }],
+      plugins: [
+        {
+          type: 'tulle',
+          capabilities: {
+            ips: true,
+            mac: true,
+            portMappings: true,
+            bandwidth: true,
+            dns: true,
+            aliases: true,
+          },
+        },
+      ],
     });
     assert.equal(statSync(join(host.paths.binDir, 'tulle')).mode & 0o777, 0o755);
     uninstallCniPlugin(host.paths);

@@ -1,5 +1,6 @@
 /** From a CNI call to what is wanted: which attachment, for which pod, with which addresses and MAC. Pure. */
 import { familyOf, type Ip, type Mac, parseIp, parseMac } from '#lib/ip.ts';
+import type { CniConfig } from '#wire/cni/config.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { Attachment, AttachmentPod } from '../attachment.ts';
@@ -43,7 +44,66 @@ export function wantedOf(
       mtuBytes: facts.mtuBytes,
       addresses: [],
       pod: podOf(args, containerId),
+      ...extrasOf(config),
+      ...bridgeOf(request),
       createdAt: new Date(facts.nowMs).toISOString(),
+    },
+  };
+}
+
+/** What most pods do not ask for. */
+function extrasOf({
+  runtime,
+  bandwidth: configured,
+}: CniConfig): Pick<Attachment, 'portMappings' | 'bandwidth' | 'aliases' | 'dns'> {
+  // As with the reference plugin, an administrator's limit is not the runtime's to lift.
+  const bandwidth = configured ?? runtime.bandwidth;
+  return {
+    ...(runtime.portMappings.length > 0 ? { portMappings: runtime.portMappings } : {}),
+    ...(bandwidth === undefined ? {} : { bandwidth }),
+    ...(runtime.aliases.length > 0 ? { aliases: runtime.aliases } : {}),
+    ...(runtime.dns === undefined ? {} : { dns: runtime.dns }),
+  };
+}
+
+/** How the configuration wants a bridge, with the address plugin to ask. */
+function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'> {
+  const { mode, ipamType, json } = config;
+  // Behind another plugin there is nothing to make.
+  if (mode.kind !== 'bridge' || config.prevResult !== undefined) {
+    if (ipamType !== undefined && config.prevResult === undefined)
+      throw new CniError(
+        CNI_ERROR.unsupportedField,
+        `unsupported field "ipam.type" with value "${ipamType}"`,
+        {
+          details:
+            'mode "routed" takes its addresses from IPPools; mode "bridge" asks address plugins',
+        },
+      );
+    return {};
+  }
+  const { options } = mode;
+  if (options.disableContainerInterface && ipamType !== undefined)
+    throw new CniError(
+      CNI_ERROR.invalidConfig,
+      'cannot use IPAM when DisableContainerInterface flag is set',
+    );
+  const ipam =
+    ipamType === undefined
+      ? undefined
+      : {
+          type: ipamType,
+          path,
+          stdin: JSON.stringify(json),
+          args: [...args].map(([name, value]) => `${name}=${value}`).join(';'),
+        };
+  return {
+    bridge: {
+      options,
+      ips: [],
+      routes: [],
+      dns: config.dns,
+      ...(ipam === undefined ? {} : { ipam }),
     },
   };
 }
@@ -87,8 +147,9 @@ function requestedIps({ args, config }: AddRequest): readonly Ip[] {
   return ips;
 }
 
+/** The same precedence as for addresses. */
 function requestedMac({ args, config }: AddRequest): Mac | undefined {
-  const text = config.runtime.mac ?? args.get('MAC') ?? '';
+  const text = config.runtime.mac ?? config.argMac ?? args.get('MAC') ?? '';
   if (text === '') return undefined;
   const parsed = parseMac(text);
   if (parsed !== undefined && (Number.parseInt(parsed.slice(0, 2), 16) & 1) === 0) return parsed;

@@ -44,6 +44,78 @@ function addresses(result: AddressResult): string[] {
   return result.addresses.map((it) => it.address);
 }
 
+const selecting = (base: IPPool, spec: Partial<IPPool['spec']>): IPPool => ({
+  ...base,
+  spec: { ...base.spec, ...spec },
+});
+const forTeam = { matchLabels: { team: 'a' } };
+
+describe('Allocator with pools that select', () => {
+  const allocatorOf = (pools: readonly IPPool[], nodeLabels: Record<string, string> = {}) =>
+    new Allocator({
+      client: new FakeApi(),
+      node: 'n1',
+      pools: () => pools,
+      log: silentLogger,
+      nodeLabels: () => nodeLabels,
+      namespaceLabels: (name) => ({ team: name }),
+    });
+  const of = (handle: string, namespace: string, requested?: string): AddressRequest => ({
+    owner: { handle, purpose: 'Pod', namespace },
+    ...(requested === undefined ? {} : { requested: [ip(requested)] }),
+  });
+  const dedicated = selecting(pool('a', '198.51.100.0/24', 30), { namespaceSelector: forTeam });
+
+  test('gives a selected namespace addresses of its pool, and others none of it', async () => {
+    const allocator = allocatorOf([V4, dedicated]);
+    assert.match(addresses(await allocator.allocate(of('x', 'a')))[0] ?? '', /^198\.51\.100\./);
+    assert.match(addresses(await allocator.allocate(of('y', 'b')))[0] ?? '', /^192\.0\.2\./);
+    const refused = await allocator.allocate(of('z', 'b', '198.51.100.9'));
+    assert.ok(refused.kind === 'refused');
+    assert.match(refused.message, /IPPool "a" is not for this node or not for namespace "b"/);
+  });
+  test('gives the node itself no address of a pool that is for namespaces', async () => {
+    const allocator = allocatorOf([dedicated, V4]);
+    assert.match(addresses(await allocator.tunnelAddress(4))[0] ?? '', /^192\.0\.2\./);
+  });
+  test('uses a pool on the nodes that it selects only', async () => {
+    const pools = [selecting(V4, { nodeSelector: { matchLabels: { zone: 'z1' } } })];
+    assert.equal((await allocatorOf(pools).allocate(of('x', 'a'))).kind, 'exhausted');
+    addresses(await allocatorOf(pools, { zone: 'z1' }).allocate(of('x', 'a')));
+  });
+  test('gives reserved addresses only to those who ask for them', async () => {
+    const small = selecting(pool('v4', '192.0.2.0/29', 30), {
+      reserved: ['192.0.2.0/30', '192.0.2.4', '192.0.2.7'],
+    });
+    const allocator = allocatorOf([small]);
+    const got = [];
+    for (const handle of ['a', 'b'])
+      got.push(...addresses(await allocator.allocate(of(handle, 'n'))));
+    assert.deepEqual(got.sort(), ['192.0.2.5', '192.0.2.6']);
+    assert.equal((await allocator.allocate(of('c', 'n'))).kind, 'exhausted');
+    assert.deepEqual(addresses(await allocator.allocate(of('d', 'n', '192.0.2.1'))), ['192.0.2.1']);
+  });
+  test('finds a block behind a reserved prefix that is larger than anybody could count', async () => {
+    const large = selecting(pool('v6', '2001:db8::/48', 126), { reserved: ['2001:db8::/49'] });
+    const [address = ''] = addresses(await allocatorOf([large]).allocate(of('a', 'n')));
+    assert.match(address, /^2001:db8:0:[89a-f][0-9a-f]{3}:/);
+  });
+  test('says that it is not ready after the API has failed, and is ready again after it worked', async () => {
+    const api = new FakeApi();
+    const allocator = new Allocator({
+      client: api,
+      node: 'n1',
+      pools: () => [V4],
+      log: silentLogger,
+    });
+    api.failNext({ verb: 'list' }, new ApiError(503, 'ServiceUnavailable', 'away'));
+    await assert.rejects(allocator.allocate(request('a')));
+    assert.match(allocator.notReady() ?? '', /could not be used.*away/);
+    await allocator.allocate(request('a'));
+    assert.equal(allocator.notReady(), undefined);
+  });
+});
+
 describe('Allocator', () => {
   test('claims a block in two steps, then needs one write for an address', async () => {
     const { api, allocator } = setup();

@@ -6,11 +6,12 @@
  * the block's resourceVersion, and whoever loses reads the block again. Nothing here has to be durable on the node:
  * an address that was written but never heard of is found again by its handle.
  */
+import type { Labels } from '#api/machinery/label-selector.ts';
 import { IP_BLOCK, type IPAllocation, type IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
-import { isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
+import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import { cidr, cidrContains, type Family, familyOf, type Ip } from '#lib/ip.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
@@ -36,7 +37,9 @@ import {
   explainExhaustion,
   familiesOf,
   planNewBlock,
+  poolsFor,
   poolsOfFamily,
+  reservedOf,
   usageOf,
 } from './claim.ts';
 
@@ -52,6 +55,10 @@ export interface AllocatorOptions {
   readonly clock?: Clock;
   /** Default {@link DEFAULT_COOL_DOWN_MS}. */
   readonly coolDownMs?: number;
+  /** The labels of this node, which pools may select by. */
+  readonly nodeLabels?: () => Labels;
+  /** The labels of a namespace; undefined if it does not exist. */
+  readonly namespaceLabels?: (name: string) => Labels | undefined;
 }
 
 export interface OwnAllocation {
@@ -68,6 +75,7 @@ type Refusal = Exclude<AddressResult, { kind: 'allocated' }>;
 type Signal = AbortSignal | undefined;
 
 export class Allocator implements AddressSource {
+  readonly #options: AllocatorOptions;
   readonly #client: ApiClient;
   readonly #node: string;
   readonly #pools: () => readonly IPPool[];
@@ -77,8 +85,11 @@ export class Allocator implements AddressSource {
   readonly #lock = new KeyedLock();
   /** This node's blocks by name, as last read or written; undefined when they must be read again. */
   #blocks: Map<string, IPBlock> | undefined;
+  /** Why the API could not be used the last time. */
+  #failure: string | undefined;
 
   constructor(options: AllocatorOptions) {
+    this.#options = options;
     this.#client = options.client;
     this.#node = options.node;
     this.#pools = options.pools;
@@ -88,7 +99,10 @@ export class Allocator implements AddressSource {
   }
 
   notReady(): string | undefined {
-    return familiesOf(this.#pools()).length === 0 ? 'there is no enabled IPPool' : undefined;
+    if (familiesOf(this.#pools()).length === 0) return 'there is no enabled IPPool';
+    return this.#failure === undefined
+      ? undefined
+      : `the API could not be used for the address blocks: ${this.#failure}`;
   }
 
   allocate(request: AddressRequest): Promise<AddressResult> {
@@ -97,8 +111,9 @@ export class Allocator implements AddressSource {
       const families =
         requested.length > 0
           ? requested.map(familyOf)
-          : (request.families ?? familiesOf(this.#pools()));
-      if (families.length === 0) return this.#exhausted(4, request.signal);
+          : (request.families ?? familiesOf(this.#poolsFor(request.owner)));
+      if (families.length === 0)
+        return this.#exhausted(4, { owner: request.owner, signal: request.signal });
       const got: One[] = [];
       for (const [i, family] of families.entries()) {
         // If this rejects, what was had so far stays in the API; the caller releases by handle.
@@ -152,9 +167,12 @@ export class Allocator implements AddressSource {
   #exclusive<T>(action: () => Promise<T>): Promise<T> {
     return this.#lock.run('', async () => {
       try {
-        return await action();
+        const result = await action();
+        this.#failure = undefined;
+        return result;
       } catch (error) {
         this.#blocks = undefined;
+        this.#failure = explainError(error);
         throw error;
       }
     });
@@ -178,7 +196,7 @@ export class Allocator implements AddressSource {
   }
 
   async #allocateAny(family: Family, owner: AddressOwner, signal: Signal): Promise<One> {
-    const pools = poolsOfFamily(this.#pools(), family);
+    const pools = poolsOfFamily(this.#poolsFor(owner), family);
     let cooling = 0;
     const take = async (name: string): Promise<One | undefined> => {
       const taken = await this.#take(name, { owner, signal });
@@ -193,7 +211,7 @@ export class Allocator implements AddressSource {
     }
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const name = await this.#claim(pools, signal);
-      if (name === undefined) return this.#exhausted(family, signal, cooling);
+      if (name === undefined) return this.#exhausted(family, { owner, signal, cooling });
       const one = await take(name);
       if (one !== undefined) return one;
     }
@@ -208,10 +226,16 @@ export class Allocator implements AddressSource {
       address: requested,
       message: `Cannot give the requested address ${requested}: ${reason}`,
     });
-    const pool = poolsOfFamily(this.#pools(), familyOf(requested)).find((it) =>
-      cidrContains(cidr(it.spec.cidr), requested),
-    );
-    if (pool === undefined) return refused('it is in no enabled IPPool');
+    const holds = (it: IPPool) => cidrContains(cidr(it.spec.cidr), requested);
+    const pool = poolsOfFamily(this.#poolsFor(owner), familyOf(requested)).find(holds);
+    if (pool === undefined) {
+      const other = poolsOfFamily(this.#pools(), familyOf(requested)).find(holds);
+      return refused(
+        other === undefined
+          ? 'it is in no enabled IPPool'
+          : `IPPool "${other.metadata.name}" is not for this node or not for namespace "${owner.namespace ?? ''}"`,
+      );
+    }
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const block = await this.#blockOf(requested, pool, signal);
       if (block === undefined) continue;
@@ -247,8 +271,10 @@ export class Allocator implements AddressSource {
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
     const { owner, requested, signal } = what;
     return this.#change(name, signal, (block) => {
+      const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
       const taken = takeAddress(block, {
         owner,
+        reserved: reservedOf(pool),
         node: this.#node,
         nowMs: this.#clock.now(),
         coolDownMs: this.#coolDownMs,
@@ -376,8 +402,23 @@ export class Allocator implements AddressSource {
     }
   }
 
-  async #exhausted(family: Family, signal: Signal, cooling = 0): Promise<Refusal> {
-    const pools = poolsOfFamily(this.#pools(), family);
+  /** The pools that may serve the owner. The node's own addresses come out of any pool if none is for everybody. */
+  #poolsFor({ namespace, purpose }: AddressOwner): IPPool[] {
+    const { nodeLabels, namespaceLabels } = this.#options;
+    const isPod = purpose === 'Pod';
+    const pools = poolsFor(this.#pools(), {
+      nodeLabels: nodeLabels?.() ?? {},
+      namespaceLabels: isPod ? (namespaceLabels?.(namespace ?? '') ?? {}) : undefined,
+    });
+    return isPod || pools.length > 0 ? pools : [...this.#pools()];
+  }
+
+  async #exhausted(
+    family: Family,
+    why: { owner: AddressOwner; signal: Signal; cooling?: number },
+  ): Promise<Refusal> {
+    const { owner, signal, cooling = 0 } = why;
+    const pools = poolsOfFamily(this.#poolsFor(owner), family);
     const blocks = await this.#listBlocks(signal);
     const usage = usageOf(pools, blocks);
     const ownBlocks = (await this.#ownOf(pools, signal)).length;

@@ -15,6 +15,7 @@ import {
   cidrAddress,
   cidrContains,
   cidrSize,
+  cidrsOverlap,
   familyOf,
   type Ip,
   ipToBigInt,
@@ -60,6 +61,8 @@ export interface TakeOptions {
   readonly coolDownMs: number;
   /** This address and no other. Who names an address gets it also while it cools down. */
   readonly requested?: Ip;
+  /** Prefixes whose addresses are given to nobody who does not ask for them. */
+  readonly reserved?: readonly Cidr[];
 }
 
 export type Taken =
@@ -78,8 +81,15 @@ export function takeAddress(block: IPBlock, options: TakeOptions): Taken {
     ordinal = ordinalOf(prefix, options.requested);
     const allocation = ordinal === undefined ? undefined : spec.allocations[ordinal];
     if (allocation !== undefined) return { kind: 'busy', allocation };
-  } else ordinal = spec.free.find((it) => !isCooling(spec.releasedAt[it], options));
-  if (ordinal === undefined) return { kind: 'full', cooling: spec.free.length };
+  } else {
+    const reserved = (options.reserved ?? []).filter((it) => cidrsOverlap(it, prefix));
+    const open = spec.free.filter(
+      (it) => !reserved.some((other) => cidrContains(other, cidrAddress(prefix, it))),
+    );
+    ordinal = open.find((it) => !isCooling(spec.releasedAt[it], options));
+    if (ordinal === undefined) return { kind: 'full', cooling: open.length };
+  }
+  if (ordinal === undefined) return { kind: 'full', cooling: 0 };
 
   const sequence = spec.sequence + 1;
   const next: IPBlock = {

@@ -1,18 +1,22 @@
 /** Which block a node should claim next, and how full pools are. Pure. */
 import { createHash } from 'node:crypto';
+import { type Labels, matchLabelSelector } from '#api/machinery/label-selector.ts';
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
-import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { type IPPool, parseReserved } from '#api/tulle/v1alpha1/ip-pool.ts';
 import {
   bitsOf,
   type Cidr,
   cidr as checkedCidr,
   cidrAddress,
+  cidrContains,
   cidrOf,
   cidrSize,
   cidrsOverlap,
   type Family,
   familyOf,
   type Ip,
+  ipToBigInt,
+  networkAddress,
   prefixLengthOf,
 } from '#lib/ip.ts';
 import type { PoolUsage } from '../addresses.ts';
@@ -24,6 +28,40 @@ export function poolsOfFamily(pools: readonly IPPool[], family: Family): IPPool[
   return pools
     .filter((pool) => pool.spec.disabled !== true && poolFamily(pool) === family)
     .sort((a, b) => compare(a.metadata.name, b.metadata.name));
+}
+
+/** Whom an address is for, as far as pools select by it. */
+export interface PoolUser {
+  readonly nodeLabels: Labels;
+  /** Undefined for what is of no namespace: the node's own addresses. */
+  readonly namespaceLabels: Labels | undefined;
+}
+
+/**
+ * The pools that may serve a user. A pool that selects namespaces is for their pods only, and where one selects a
+ * namespace, pods there get addresses of nothing else in that family.
+ */
+export function poolsFor(pools: readonly IPPool[], user: PoolUser): IPPool[] {
+  const here = pools.filter(
+    ({ spec }) =>
+      spec.nodeSelector === undefined || matchLabelSelector(spec.nodeSelector, user.nodeLabels),
+  );
+  const selecting = here.filter(
+    ({ spec }) =>
+      spec.namespaceSelector !== undefined &&
+      user.namespaceLabels !== undefined &&
+      matchLabelSelector(spec.namespaceSelector, user.namespaceLabels),
+  );
+  const dedicated = new Set(selecting.filter((it) => it.spec.disabled !== true).map(poolFamily));
+  const common = here.filter(
+    (pool) => pool.spec.namespaceSelector === undefined && !dedicated.has(poolFamily(pool)),
+  );
+  return [...selecting, ...common];
+}
+
+/** What of the pool only those get who ask for it by name. */
+export function reservedOf(pool: IPPool | undefined): Cidr[] {
+  return (pool?.spec.reserved ?? []).flatMap((text) => parseReserved(text) ?? []);
 }
 
 /** Families that have an enabled pool, IPv4 first. */
@@ -59,14 +97,29 @@ export function planNewBlock(
   const takenSet = new Set<string>(taken);
   // Blocks of another size, left by a pool that was replaced, must be compared one by one.
   const odd = taken.filter((it) => prefixLengthOf(it) !== length);
+  const reserved = reservedOf(pool);
+  const base = ipToBigInt(networkAddress(prefix));
   const start = hashOf(`${node}/${pool.metadata.name}`) % count;
   for (let i = 0n; i < count; i++) {
     const at = (start + i) % count;
     const candidate = cidrOf(cidrAddress(prefix, at * size), length);
+    const covering = reserved.find((it) => covers(it, candidate));
+    if (covering !== undefined) {
+      // All of it at once: a reserved prefix can hold more blocks than anybody has time to count.
+      const first = (ipToBigInt(networkAddress(covering)) - base) / size;
+      i += first + cidrSize(covering) / size - at - 1n;
+      continue;
+    }
     if (!takenSet.has(candidate) && !odd.some((it) => cidrsOverlap(it, candidate)))
       return candidate;
   }
   return undefined;
+}
+
+function covers(outer: Cidr, inner: Cidr): boolean {
+  return (
+    prefixLengthOf(outer) <= prefixLengthOf(inner) && cidrContains(outer, networkAddress(inner))
+  );
 }
 
 /** The prefix of the pool's block that holds the address. */

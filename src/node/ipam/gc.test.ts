@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { cidr, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { OwnAllocation } from './allocator.ts';
+import { Allocator } from './allocator.ts';
 import { createIpamGc, type GcState, planGc } from './gc.ts';
 
 const EMPTY: GcState = { suspects: new Map() };
@@ -57,6 +61,13 @@ describe('planGc()', () => {
     });
 });
 
+const POOL: IPPool = {
+  apiVersion: 'tulle.dev/v1alpha1',
+  kind: 'IPPool',
+  metadata: { name: 'v4' },
+  spec: { cidr: '192.0.2.0/24', blockSize: 30 },
+};
+
 test('createIpamGc() looks once more right before it releases', async () => {
   const clock = new FakeClock();
   const released: string[] = [];
@@ -78,6 +89,7 @@ test('createIpamGc() looks once more right before it releases', async () => {
         released.push(handle);
         return [ip('192.0.2.1')];
       },
+      allocate: async () => assert.fail('nothing is held'),
     },
   });
   await gc();
@@ -90,4 +102,32 @@ test('createIpamGc() looks once more right before it releases', async () => {
   clock.advance(1000);
   assert.deepEqual(await gc(), ['192.0.2.1']);
   assert.deepEqual(released, ['a']);
+});
+
+test('createIpamGc() takes addresses in use again that an older copy of the store does not know', async () => {
+  const api = new FakeApi();
+  const pools = [POOL];
+  const allocator = new Allocator({
+    client: api,
+    node: 'n1',
+    pools: () => pools,
+    log: silentLogger,
+  });
+  const owner = { handle: 'net.c1.eth0', purpose: 'Pod' } as const;
+  const given = await allocator.allocate({ owner });
+  assert.ok(given.kind === 'allocated');
+  const addresses = given.addresses.map((it) => it.address);
+  // The copy is from before the block was made.
+  for (const block of api.objects(IP_BLOCK))
+    await api.delete(IP_BLOCK, { name: block.metadata.name });
+  const gc = createIpamGc({
+    node: 'n1',
+    allocator,
+    log: silentLogger,
+    liveHandles: () => [owner.handle],
+    held: () => [{ owner, addresses }],
+  });
+  await gc();
+  const known = (await allocator.allocations()).map((it) => it.address.address);
+  assert.deepEqual(known, addresses);
 });

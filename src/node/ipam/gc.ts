@@ -8,6 +8,7 @@
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
+import type { AddressOwner } from '../addresses.ts';
 import type { Allocator, OwnAllocation } from './allocator.ts';
 
 /** Longer than any ADD takes, and long enough for a runtime that restarts. */
@@ -59,11 +60,37 @@ function lifeOf({ address }: OwnAllocation): string {
   return `${address.address}#${address.sequence}`;
 }
 
+/** What an attachment has, and for whom. */
+export interface HeldAddresses {
+  readonly owner: AddressOwner;
+  readonly addresses: readonly Ip[];
+}
+
+/** Addresses in use that no allocation speaks of. Pure. */
+export function planRetake(
+  held: Iterable<HeldAddresses>,
+  allocations: readonly OwnAllocation[],
+): { owner: AddressOwner; address: Ip }[] {
+  const known = new Set(
+    allocations.map(({ address, allocation }) => `${allocation.handle} ${address.address}`),
+  );
+  return [...held].flatMap(({ owner, addresses }) =>
+    addresses
+      .filter((address) => !known.has(`${owner.handle} ${address}`))
+      .map((address) => ({ owner, address })),
+  );
+}
+
 export interface IpamGcOptions {
   readonly node: string;
-  readonly allocator: Pick<Allocator, 'allocations' | 'release'>;
+  readonly allocator: Pick<Allocator, 'allocations' | 'release' | 'allocate'>;
   /** Handles of all attachments that exist or are being made. */
   readonly liveHandles: () => Iterable<string>;
+  /**
+   * Addresses that are in use on this node. Those that the API does not know of, because its store is an older copy, are
+   * taken there again before anybody else gets them.
+   */
+  readonly held?: () => Iterable<HeldAddresses>;
   readonly log: Logger;
   readonly clock?: Clock;
   /** Default {@link DEFAULT_GC_GRACE_MS}. */
@@ -82,7 +109,10 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
   return async () => {
     // In this order: an attachment announces itself before it asks for an address, so an allocation that is
     // seen here has its handle in the live set if the attachment is not gone.
+    // Read first: what is attached meanwhile has its allocation.
+    const held = [...(options.held?.() ?? [])];
     const allocations = await allocator.allocations();
+    await retake(options, planRetake(held, allocations));
     const live = new Set(options.liveHandles());
     const plan = planGc({
       node: options.node,
@@ -108,6 +138,24 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
     }
     return released;
   };
+}
+
+async function retake(
+  { allocator, liveHandles, log }: IpamGcOptions,
+  missing: readonly { owner: AddressOwner; address: Ip }[],
+): Promise<void> {
+  for (const { owner, address } of missing) {
+    // It may have gone while we were looking.
+    if (!new Set(liveHandles()).has(owner.handle)) continue;
+    const result = await allocator.allocate({ owner, requested: [address] });
+    if (result.kind === 'allocated')
+      log.warn({ address, handle: owner.handle }, 'took an address in use that the API had lost');
+    else
+      log.error(
+        { address, handle: owner.handle, reason: result.message },
+        'an address in use here is not ours by the API; the pod must be made anew',
+      );
+  }
 }
 
 function withoutSuspect(state: GcState, life: string): GcState {

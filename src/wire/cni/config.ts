@@ -2,8 +2,15 @@
  * The network configuration that a runtime writes to a plugin's standard input
  * (https://www.cni.dev/docs/spec/#plugin-configuration-objects).
  */
+import { type BridgeOptions, parseBridgeOptions } from './bridge-options.ts';
+import {
+  type Bandwidth,
+  parseBandwidth,
+  parseRuntimeConfig,
+  type RuntimeConfig,
+} from './capabilities.ts';
 import { CNI_ERROR, CniError } from './error.ts';
-import { type CniResult, decodeCniResult } from './result.ts';
+import { type CniDns, type CniResult, decodeCniDns, decodeCniResult } from './result.ts';
 import { type CniVersion, parseCniVersion } from './version.ts';
 
 /** The specification's rule for network names and container ids. */
@@ -15,14 +22,29 @@ export interface ValidAttachment {
   readonly ifname: string;
 }
 
+export type CniMode =
+  | { readonly kind: 'routed' }
+  | { readonly kind: 'bridge'; readonly options: BridgeOptions };
+
 export interface CniConfig {
   readonly cniVersion: CniVersion;
   readonly name: string;
   readonly type: string;
   /** `runtimeConfig`: what the runtime gives for the capabilities that the conflist declares. */
-  readonly runtime: { readonly ips: readonly string[]; readonly mac: string | undefined };
-  /** `args.cni.ips`; the older way to ask for addresses. */
+  readonly runtime: RuntimeConfig;
+  /** `args.cni.ips` and `args.cni.mac`; the older way to ask. */
   readonly argIps: readonly string[];
+  readonly argMac: string | undefined;
+  /** `routed` without a bridge, which is the default, or a bridge with everything of the reference plugin. */
+  readonly mode: CniMode;
+  /** Limits that stand in the configuration; they win over the runtime's. */
+  readonly bandwidth: Bandwidth | undefined;
+  /** The address plugin that the configuration names; undefined for our own address pools. */
+  readonly ipamType: string | undefined;
+  /** The configuration's own `dns`, which bridge networks have. */
+  readonly dns: CniDns;
+  /** All of it, as an address plugin has to get it. */
+  readonly json: Readonly<Record<string, unknown>>;
   readonly prevResult: CniResult | undefined;
   /** Only with GC; `undefined` if the key is missing, which is not the same as an empty list. */
   readonly validAttachments: readonly ValidAttachment[] | undefined;
@@ -48,11 +70,34 @@ export function parseCniConfig(stdin: string): CniConfig {
     cniVersion: version,
     name,
     type: optionalString(json, 'type') ?? '',
-    runtime: { ips: stringList(runtime, 'ips'), mac: optionalString(runtime, 'mac') },
+    runtime: parseRuntimeConfig(runtime, name),
     argIps: stringList(args, 'ips'),
+    argMac: optionalString(args, 'mac'),
+    mode: parseMode(json),
+    bandwidth: parseBandwidth(json, 'configuration'),
+    ipamType: parseIpamType(json),
+    dns: decodeCniDns(json.dns),
+    json,
     prevResult: prevResult === undefined ? undefined : decodeCniResult(prevResult, version),
     validAttachments: readValidAttachments(json),
   };
+}
+
+function parseMode(json: Json): CniMode {
+  const mode = optionalString(json, 'mode') ?? 'routed';
+  if (mode === 'routed') return { kind: 'routed' };
+  if (mode === 'bridge') return { kind: 'bridge', options: parseBridgeOptions(json) };
+  throw new CniError(CNI_ERROR.invalidConfig, `unknown mode "${mode}"`, {
+    details: 'the modes are "routed" (the default) and "bridge"',
+  });
+}
+
+function parseIpamType(json: Json): string | undefined {
+  const type = optionalString(optionalObject(json, 'ipam') ?? {}, 'type') ?? '';
+  // It is looked for in CNI_PATH, and nowhere else.
+  if (/[/\0]/.test(type) || type === '.' || type === '..')
+    throw new CniError(CNI_ERROR.invalidConfig, `"${type}" is no name of an address plugin`);
+  return type === '' || type === 'tulle' ? undefined : type;
 }
 
 /** The version a configuration asks for, for the answer when nothing else of it can be read. */

@@ -120,7 +120,7 @@ describe('parseCniRequest()', () => {
       { CNI_COMMAND: 'ADD' },
       config({ runtimeConfig: { ips: 1 } }),
       6,
-      /"ips"/,
+      /"runtimeConfig.ips"/,
     ],
     [
       'attachments of a wrong shape',
@@ -165,7 +165,8 @@ describe('parseCniRequest()', () => {
         ['IP', '192.0.2.9'],
       ],
     );
-    assert.deepEqual(request.config.runtime, { ips: ['192.0.2.7'], mac: '02:00:00:00:00:07' });
+    assert.deepEqual(request.config.runtime.ips, ['192.0.2.7']);
+    assert.equal(request.config.runtime.mac, '02:00:00:00:00:07');
     assert.deepEqual(request.config.argIps, ['192.0.2.8/24']);
     assert.deepEqual(request.config.validAttachments, [{ containerID: 'c1', ifname: 'eth0' }]);
   });

@@ -10,6 +10,8 @@ import { CNI_COMMANDS, requireCommandAllowed } from './version.ts';
 export interface CniTarget {
   readonly containerId: string;
   readonly ifName: string;
+  /** `CNI_PATH`: folders of plugins, separated by colons. */
+  readonly path: string;
 }
 
 export type CniRequest =
@@ -95,7 +97,7 @@ function parseTarget(env: CniEnvironment): CniTarget {
   const ifName = env.CNI_IFNAME ?? '';
   const fault = faultOfIfName(ifName);
   if (fault !== undefined) throw badEnvironment(fault, `found "${ifName}"`);
-  return { containerId, ifName };
+  return { containerId, ifName, path: env.CNI_PATH ?? '' };
 }
 
 function faultOfIfName(name: string): string | undefined {

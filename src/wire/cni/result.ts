@@ -81,9 +81,9 @@ type Json = Readonly<Record<string, unknown>>;
 
 function toVersion(result: CniResult, cniVersion: CniVersion): Json {
   if (!isAtLeast(cniVersion, '0.3.0')) return toLegacy(result, cniVersion);
-  if (isAtLeast(cniVersion, '1.1.0')) return { cniVersion, ...result };
+  if (isAtLeast(cniVersion, '1.1.0')) return withoutEmptyLists({ cniVersion, ...result });
   const withFamily = !isAtLeast(cniVersion, '1.0.0');
-  return {
+  return withoutEmptyLists({
     cniVersion,
     interfaces: result.interfaces.map(({ name, mac, sandbox }) =>
       withoutUndefined({ name, mac, sandbox }),
@@ -91,7 +91,14 @@ function toVersion(result: CniResult, cniVersion: CniVersion): Json {
     ips: result.ips.map((ip) => (withFamily ? { version: familyName(ip.address), ...ip } : ip)),
     routes: result.routes.map(({ dst, gw }) => withoutUndefined({ dst, gw })),
     dns: result.dns,
-  };
+  });
+}
+
+/** As the reference library writes results; there are programs that compare. */
+function withoutEmptyLists(result: Json): Json {
+  return Object.fromEntries(
+    Object.entries(result).filter(([, value]) => !Array.isArray(value) || value.length > 0),
+  );
 }
 
 function toLegacy(result: CniResult, cniVersion: CniVersion): Json {
@@ -107,7 +114,7 @@ function toLegacy(result: CniResult, cniVersion: CniVersion): Json {
     const routes = result.routes
       .filter((route) => familyName(route.dst) === version)
       .map(({ dst, gw }) => withoutUndefined({ dst, gw }));
-    return withoutUndefined({ ip: ip.address, gateway: ip.gateway, routes });
+    return withoutEmptyLists(withoutUndefined({ ip: ip.address, gateway: ip.gateway, routes }));
   };
   return withoutUndefined({ cniVersion, ip4: family('4'), ip6: family('6'), dns: result.dns });
 }
@@ -127,7 +134,7 @@ function decodeLegacy(json: Json): CniResult {
     );
     routes.push(...list(part, 'routes').map((route) => decodeRoute(route, `${key}.routes`)));
   }
-  return { interfaces: [], ips, routes, dns: decodeDns(json.dns) };
+  return { interfaces: [], ips, routes, dns: decodeCniDns(json.dns) };
 }
 
 function decodeModern(json: Json): CniResult {
@@ -135,7 +142,7 @@ function decodeModern(json: Json): CniResult {
     interfaces: list(json, 'interfaces').map(decodeInterface),
     ips: list(json, 'ips').map(decodeIp),
     routes: list(json, 'routes').map((route) => decodeRoute(route, 'routes')),
-    dns: decodeDns(json.dns),
+    dns: decodeCniDns(json.dns),
   };
 }
 
@@ -171,7 +178,8 @@ function decodeRoute(json: Json, where: string): CniRoute {
   }) as unknown as CniRoute;
 }
 
-function decodeDns(json: unknown): CniDns {
+/** Reads `dns` of a result or a configuration. @throws CniError 6 for a wrong shape */
+export function decodeCniDns(json: unknown): CniDns {
   if (json === undefined || json === null) return {};
   if (!isObject(json)) throw wrongResult('"dns" is not an object');
   return withoutUndefined({

@@ -122,7 +122,8 @@ export type LinkKind =
   | { readonly kind: 'veth'; readonly peer: LinkAttributes }
   | { readonly kind: 'bridge'; readonly ageingSeconds?: number; readonly stp?: boolean }
   | { readonly kind: 'vxlan'; readonly vxlan: VxlanData }
-  | { readonly kind: 'macvlan'; readonly mode: number };
+  | { readonly kind: 'macvlan'; readonly mode: number }
+  | { readonly kind: 'ifb' };
 
 /**
  * Payload of `RTM_NEWLINK` with `NLM_F_CREATE`.
@@ -252,6 +253,8 @@ function encodeKindData(writer: NetlinkWriter, link: LinkKind): void {
       return;
     case 'macvlan':
       writer.attributeU32(IFLA_MACVLAN_MODE, link.mode);
+      return;
+    case 'ifb':
   }
 }
 

@@ -1,21 +1,35 @@
 /** IPPool: addresses for pods, cut into blocks that nodes claim. `tulle.dev/v1alpha1`, cluster-scoped. */
-import { type Cidr, cidrOf, familyOf, parseCidr, prefixLengthOf, splitCidr } from '#lib/ip.ts';
+import {
+  type Cidr,
+  cidrContains,
+  cidrOf,
+  familyOf,
+  hostCidr,
+  networkAddress,
+  parseCidr,
+  parseIp,
+  prefixLengthOf,
+  splitCidr,
+} from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { findSpecialPrefix } from '../../machinery/addresses.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
 import { immutable, invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { validateLabelSelector } from '../../machinery/label-selector.ts';
 import {
   boolean,
   CONDITION_SCHEMA,
   int32,
   kindSchema,
+  LABEL_SELECTOR_SCHEMA,
   list,
   object,
   oneOf,
   string,
+  strings,
 } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
-import type { Condition, KubeObject } from '../../meta.ts';
+import type { Condition, KubeObject, LabelSelector } from '../../meta.ts';
 
 export type Encapsulation = 'Always' | 'CrossSubnet' | 'Never';
 
@@ -30,6 +44,12 @@ export interface IPPoolSpec {
   natOutgoing?: boolean;
   /** Default `Always`. */
   encapsulation?: Encapsulation;
+  /** Nodes that may give out addresses of the pool. Default: all. */
+  nodeSelector?: LabelSelector;
+  /** Namespaces whose pods the pool is for: they get addresses of it and of no other. Default: those no pool selects. */
+  namespaceSelector?: LabelSelector;
+  /** Addresses and prefixes that only those get who ask for them by name. */
+  reserved?: string[];
 }
 
 export interface IPPoolStatus {
@@ -55,6 +75,9 @@ export const BLOCK_SIZES = {
   6: { min: 116, max: 128, default: 122 },
 } as const;
 
+/** Every allocation looks through them. */
+const MAX_RESERVED = 256;
+
 const SCHEMA = kindSchema(
   'IPPool',
   'Addresses for pods, cut into blocks that nodes claim.',
@@ -73,6 +96,11 @@ const SCHEMA = kindSchema(
         encapsulation: oneOf(
           ENCAPSULATIONS,
           'Whether traffic between nodes is put into tunnels; CrossSubnet: only between nodes of different subnets. Default Always.',
+        ),
+        nodeSelector: LABEL_SELECTOR_SCHEMA,
+        namespaceSelector: LABEL_SELECTOR_SCHEMA,
+        reserved: strings(
+          'Addresses and prefixes of the pool that only those get who ask for them by name.',
         ),
       },
       { required: ['cidr'] },
@@ -116,8 +144,12 @@ function validatePool(pool: IPPool, old: IPPool | undefined): FieldError[] {
       errors.push(
         invalid('spec.cidr', cidr, `must not overlap ${special.use} (${special.prefix})`),
       );
-    errors.push(...validateBlockSize(spec.blockSize, cidr));
+    errors.push(...validateBlockSize(spec.blockSize, cidr), ...validateReserved(spec, cidr));
   }
+  errors.push(
+    ...validateLabelSelector(spec.nodeSelector, 'spec.nodeSelector'),
+    ...validateLabelSelector(spec.namespaceSelector, 'spec.namespaceSelector'),
+  );
   if (spec.encapsulation !== undefined && !ENCAPSULATIONS.includes(spec.encapsulation))
     errors.push(notSupported('spec.encapsulation', spec.encapsulation, ENCAPSULATIONS));
   if (old !== undefined && spec.cidr !== old.spec.cidr)
@@ -125,6 +157,26 @@ function validatePool(pool: IPPool, old: IPPool | undefined): FieldError[] {
   if (old !== undefined && spec.blockSize !== old.spec.blockSize)
     errors.push(immutable('spec.blockSize', spec.blockSize));
   return errors;
+}
+
+/** A reserved address or prefix. @returns undefined for text that is neither */
+export function parseReserved(text: string): Cidr | undefined {
+  const address = parseIp(text);
+  return address === undefined ? parseCidr(text) : hostCidr(address);
+}
+
+function validateReserved({ reserved = [] }: IPPoolSpec, cidr: Cidr): FieldError[] {
+  if (reserved.length > MAX_RESERVED)
+    return [invalid('spec.reserved', reserved.length, `must have at most ${MAX_RESERVED} entries`)];
+  return reserved.flatMap((text, i) => {
+    const prefix = parseReserved(text);
+    const field = `spec.reserved[${i}]`;
+    if (prefix === undefined)
+      return [invalid(field, text, 'must be an address or a prefix in canonical form')];
+    const isInside =
+      prefixLengthOf(prefix) >= prefixLengthOf(cidr) && cidrContains(cidr, networkAddress(prefix));
+    return isInside ? [] : [invalid(field, text, `must be inside the pool ${cidr}`)];
+  });
 }
 
 function whyNoCidr(text: string): string {

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Pod } from '#api/core/v1/pod.ts';
+import type { IPAllocation, IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import { ip } from '#lib/ip.ts';
+import { explainAddress, findAddressProblems, formatPools, type IpamInput } from './ipam-report.ts';
+
+const allocation = (more: Partial<IPAllocation> = {}): IPAllocation => ({
+  handle: 'tulle.c1.eth0',
+  sequence: 3,
+  since: '2026-01-01T00:00:00.000Z',
+  node: 'n1',
+  purpose: 'Pod',
+  namespace: 'default',
+  pod: 'web',
+  containerID: 'c1',
+  ifName: 'eth0',
+  ...more,
+});
+const block = (spec: Partial<IPBlock['spec']> = {}): IPBlock => ({
+  apiVersion: 'tulle.dev/v1alpha1',
+  kind: 'IPBlock',
+  metadata: { name: '192-0-2-0-30' },
+  spec: {
+    cidr: '192.0.2.0/30',
+    pool: 'v4',
+    node: 'n1',
+    affinity: 'Confirmed',
+    sequence: 3,
+    allocations: { 1: allocation() },
+    free: [2, 3, 0],
+    releasedAt: { 0: '2026-01-01T00:01:00.000Z' },
+    ...spec,
+  },
+});
+const pod = (name: string, address: string): Pod => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: 'default' },
+  spec: { containers: [] },
+  status: { phase: 'Running', podIPs: [{ ip: address }] },
+});
+const input = (more: Partial<IpamInput> = {}): IpamInput => ({
+  pools: [
+    {
+      apiVersion: 'tulle.dev/v1alpha1',
+      kind: 'IPPool',
+      metadata: { name: 'v4' },
+      spec: { cidr: '192.0.2.0/24', reserved: ['192.0.2.3'] },
+    },
+  ],
+  blocks: [block()],
+  nodes: [{ apiVersion: 'v1', kind: 'Node', metadata: { name: 'n1' } }],
+  pods: [pod('web', '192.0.2.1')],
+  ...more,
+});
+
+test('formatPools() tells how full pools and blocks are', () => {
+  const text = formatPools(input());
+  assert.match(text, /v4 +192\.0\.2\.0\/24 +1\/256 +1 +1 +false/);
+  assert.match(text, /192\.0\.2\.0\/30 +v4 +n1 +1\/4 +1 +Confirmed/);
+});
+
+test('explainAddress() tells who holds an address, since when and why', () => {
+  const explain = (address: string) => explainAddress(input(), ip(address));
+  assert.match(
+    explain('192.0.2.1'),
+    /since 2026-01-01T00:00:00\.000Z on node "n1"\nfor pod default\/web\ncontainer c1, interface eth0/,
+  );
+  assert.match(explain('192.0.2.0'), /free, released 2026-01-01T00:01/);
+  assert.match(explain('192.0.2.3'), /reserved by "192\.0\.2\.3"/);
+  assert.match(explain('192.0.2.77'), /no node has claimed its block/);
+  assert.match(explain('203.0.113.1'), /is in no IPPool/);
+});
+
+test('findAddressProblems() finds nothing where all fits together', () => {
+  assert.deepEqual(findAddressProblems(input()), []);
+});
+
+const CASES: [string, Partial<IpamInput>, RegExp][] = [
+  ['a lost pool', { pools: [] }, /of pool "v4", which does not exist/],
+  ['a lost node', { nodes: [] }, /belongs to node "n1", which does not exist/],
+  ['a lost ordinal', { blocks: [block({ free: [2, 3] })] }, /accounts for 3 of 4/],
+  [
+    'overlapping blocks',
+    { blocks: [block(), block({ cidr: '192.0.2.0/31', allocations: {}, free: [0, 1] })] },
+    /overlap/,
+  ],
+  [
+    'an allocation of another node',
+    { blocks: [block({ allocations: { 1: allocation({ node: 'n2' }) } })] },
+    /used on node "n2"/,
+  ],
+  [
+    'two addresses of one handle',
+    { blocks: [block({ allocations: { 1: allocation(), 2: allocation() }, free: [3, 0] })] },
+    /two addresses of one family/,
+  ],
+  [
+    'two pods with one address',
+    { pods: [pod('a', '192.0.2.1'), pod('b', '192.0.2.1')] },
+    /default\/a and default\/b both have/,
+  ],
+  [
+    'a pod without allocation',
+    { pods: [pod('a', '192.0.2.2')] },
+    /192\.0\.2\.2, which is not allocated/,
+  ],
+];
+for (const [what, more, message] of CASES)
+  test(`findAddressProblems() finds ${what}`, () => {
+    assert.match(findAddressProblems(input(more)).join('\n'), message);
+  });

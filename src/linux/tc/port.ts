@@ -1,0 +1,25 @@
+/**
+ * Traffic control of one network namespace: only what limits the bandwidth of a link.
+ * Calls are synchronous and throw `KernelError`.
+ */
+import type { TokenBucket } from '#wire/rtnetlink/qdisc.ts';
+import type { IfIndex } from '../network/port.ts';
+
+export type { TokenBucket };
+
+export interface TrafficControl extends Disposable {
+  /** Shapes what leaves by the link; replaces whatever was there. */
+  limit(link: IfIndex, bucket: TokenBucket): void;
+  /** The limit of a link, as it was given. @returns undefined if there is none */
+  limitOf(link: IfIndex): TokenBucket | undefined;
+  /** Ends a limit. Ending what is gone succeeds. */
+  unlimit(link: IfIndex): void;
+  /** Lets everything that comes in by the link leave by another. Doing it again succeeds. */
+  redirect(link: IfIndex, to: IfIndex): void;
+  /** Ends it. Ending what is gone succeeds. */
+  unredirect(link: IfIndex): void;
+  /** Whether what comes in by the link is filtered. */
+  isRedirected(link: IfIndex): boolean;
+  /** Makes an intermediate functional block, up: a link through which others' input can be shaped. Or finds it. */
+  createIfb(name: string, mtuBytes: number): IfIndex;
+}

@@ -1,0 +1,336 @@
+/**
+ * Mode `bridge` beside the reference plugin: the same configuration goes to both, each on a machine of its own, and
+ * answers and kernel state are compared.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { silentLogger } from '#lib/log.ts';
+import { CniError } from '#wire/cni/error.ts';
+import { parseCniRequest } from '#wire/cni/request.ts';
+import { encodeCniResult } from '#wire/cni/result.ts';
+import { createCniHandler } from './handler.ts';
+import { Machine } from './test-machine.ts';
+
+const PLUGINS = '/usr/lib/cni';
+const skip = existsSync(`${PLUGINS}/bridge`)
+  ? false
+  : 'needs the reference plugins (containernetworking-plugins)';
+const PING = 'ping -c 1 -W 2 -q';
+
+type Config = Record<string, unknown>;
+interface Outcome {
+  readonly result: Record<string, unknown>;
+  readonly failed: boolean;
+}
+
+const env = (
+  machine: Machine,
+  pod: string,
+  command: string,
+  more: Record<string, string> = {},
+) => ({
+  CNI_COMMAND: command,
+  CNI_CONTAINERID: pod,
+  CNI_NETNS: machine.path(pod),
+  CNI_IFNAME: 'eth0',
+  CNI_PATH: PLUGINS,
+  ...more,
+});
+
+/** Every machine keeps the leases of host-local for itself. */
+function configOf(machine: Machine, config: Config): Config {
+  const ipam = config.ipam as Config | undefined;
+  return {
+    cniVersion: '1.0.0',
+    name: 'net',
+    ...config,
+    ...(ipam === undefined ? {} : { ipam: { dataDir: machine.scratch, ...ipam } }),
+  };
+}
+
+/** The plugin file of the reference, as a runtime calls it. */
+function callReference(machine: Machine, type: string, vars: object, config: Config): Outcome {
+  const argv = Object.entries(vars).map(([key, value]) => `${key}=${value}`);
+  const input = JSON.stringify({ ...config, type });
+  try {
+    const args = ['netns', 'exec', machine.host, 'env', ...argv, `${PLUGINS}/${type}`];
+    const stdout = execFileSync('ip', args, { input, encoding: 'utf8', stdio: 'pipe' });
+    return { result: stdout === '' ? {} : JSON.parse(stdout), failed: false };
+  } catch (error) {
+    return { result: JSON.parse((error as { stdout: string }).stdout), failed: true };
+  }
+}
+
+async function callOurs(machine: Machine, vars: object, config: Config): Promise<Outcome> {
+  const handler = createCniHandler(machine.attacher, silentLogger);
+  const stdin = JSON.stringify({ ...config, type: 'tulle', mode: 'bridge' });
+  const { exitCode, stdout } = await handler({ env: vars as Record<string, string>, stdin });
+  return { result: stdout === '' ? {} : JSON.parse(stdout), failed: exitCode !== 0 };
+}
+
+/** Without what differs from machine to machine: names of links and namespaces, MACs. */
+function normal(result: object): unknown {
+  return JSON.parse(
+    JSON.stringify(result)
+      .replace(/"(veth|tl)[0-9a-f]+"/g, '"HOST"')
+      .replace(/([0-9a-f]{2}:){5}[0-9a-f]{2}/g, 'MAC')
+      .replace(/"\/run\/netns\/[^"]+"/g, '"NETNS"'),
+  );
+}
+
+/** What of the kernel's state the configuration decides. */
+function stateOf(machine: Machine, pod: string, bridge: string): unknown {
+  const pick = (objects: Record<string, unknown>[], ...keys: string[]) =>
+    objects.map((it) => Object.fromEntries(keys.map((key) => [key, it[key]])));
+  const addresses = (where: string, link: string) =>
+    machine
+      .json(where, `ip -j address show dev ${link} scope global`)
+      .flatMap((it) => pick(it.addr_info as Record<string, unknown>[], 'local', 'prefixlen'));
+  const [link] = machine.json(machine.host, `ip -j -d link show ${bridge}`);
+  const ports = machine.json(machine.host, `ip -j -d link show master ${bridge}`);
+  const flags = (it: Record<string, unknown>) =>
+    (it.flags as string[]).filter((flag) => ['UP', 'PROMISC'].includes(flag));
+  return {
+    bridge: {
+      flags: link && flags(link),
+      mtu: link?.mtu,
+      addresses: addresses(machine.host, bridge),
+    },
+    ports: ports.map((port) => {
+      const { info_slave_data: data } = port.linkinfo as Record<string, Record<string, unknown>>;
+      return {
+        flags: flags(port),
+        mtu: port.mtu,
+        hairpin: data?.hairpin,
+        isolated: data?.isolated,
+      };
+    }),
+    pod: {
+      links: pick(machine.json(pod, 'ip -j link show eth0'), 'mtu', 'ifname'),
+      addresses: addresses(pod, 'eth0'),
+      routes: [
+        ...pick(machine.json(pod, 'ip -j -4 route'), 'dst', 'gateway', 'dev'),
+        ...pick(machine.json(pod, 'ip -j -6 route'), 'dst', 'gateway', 'dev').filter(
+          (it) => !String(it.dst).startsWith('fe80') && !String(it.dst).startsWith('ff00'),
+        ),
+      ],
+    },
+    forwarding: [4, 6].map((family) =>
+      machine.stack.sysctl.get(
+        `net/ipv${family}/${family === 4 ? 'ip_forward' : 'conf/all/forwarding'}`,
+      ),
+    ),
+  };
+}
+
+const V4 = { type: 'host-local', subnet: '10.88.0.0/16' };
+const DUAL = {
+  type: 'host-local',
+  ranges: [[{ subnet: '10.88.0.0/24' }], [{ subnet: '2001:db8:88::/64' }]],
+};
+const CASES: readonly (readonly [string, Config])[] = [
+  ['layer 2 only', {}],
+  ['addresses without a gateway', { ipam: V4 }],
+  ['a gateway', { bridge: 'br7', isGateway: true, ipam: V4 }],
+  ['a default gateway', { isDefaultGateway: true, ipam: V4 }],
+  ['two families', { isDefaultGateway: true, ipam: DUAL }],
+  [
+    'routes of the address plugin',
+    {
+      isGateway: true,
+      ipam: { ...V4, routes: [{ dst: '0.0.0.0/0' }, { dst: '192.0.2.0/24', gw: '10.88.0.9' }] },
+    },
+  ],
+  ['another MTU', { mtu: 1400, isGateway: true, ipam: V4 }],
+  ['hairpin', { hairpinMode: true, isGateway: true, ipam: V4 }],
+  ['promiscuous mode', { promiscMode: true, isGateway: true, ipam: V4 }],
+  ['DNS of its own', { ipam: V4, dns: { nameservers: ['192.0.2.53'], search: ['x.test'] } }],
+  ['version 0.2.0', { cniVersion: '0.2.0', isDefaultGateway: true, ipam: DUAL }],
+  ['version 0.3.1', { cniVersion: '0.3.1', isDefaultGateway: true, ipam: DUAL }],
+  ['version 0.4.0', { cniVersion: '0.4.0', isDefaultGateway: true, ipam: V4 }],
+  [
+    'static addresses',
+    {
+      isGateway: true,
+      ipam: { type: 'static', addresses: [{ address: '10.88.0.77/16', gateway: '10.88.0.1' }] },
+    },
+  ],
+];
+
+// The reference plugin waits seconds for IPv6; the machines have nothing to do with each other.
+describe('mode bridge beside the reference plugin', { skip, concurrency: 4 }, () => {
+  for (const [name, config] of CASES)
+    test(`makes and says the same for ${name}`, async () => {
+      await using theirs = new Machine({ plain: true });
+      await using ours = new Machine({ plain: true });
+      const [theirPod, ourPod] = [theirs.addNamespace('p'), ours.addNamespace('p')];
+      const expected = callReference(
+        theirs,
+        'bridge',
+        env(theirs, theirPod, 'ADD'),
+        configOf(theirs, config),
+      );
+      const actual = await callOurs(ours, env(ours, ourPod, 'ADD'), configOf(ours, config));
+      assert.equal(expected.failed, false, JSON.stringify(expected.result));
+      assert.deepEqual(normal(actual.result), normal(expected.result));
+      const bridge = String(config.bridge ?? 'cni0');
+      assert.deepEqual(stateOf(ours, ourPod, bridge), stateOf(theirs, theirPod, bridge));
+      if (config.cniVersion !== '0.2.0' && config.cniVersion !== '0.3.1') {
+        const check = { ...configOf(ours, config), prevResult: actual.result };
+        const checked = await callOurs(ours, env(ours, ourPod, 'CHECK'), check);
+        assert.equal(checked.failed, false, JSON.stringify(checked.result));
+      }
+      for (let i = 0; i < 2; i++) {
+        const gone = await callOurs(ours, env(ours, ourPod, 'DEL'), {
+          ...configOf(ours, config),
+          prevResult: actual.result,
+        });
+        assert.equal(gone.failed, false, JSON.stringify(gone.result));
+      }
+      assert.deepEqual(ours.leases(), []);
+      assert.deepEqual(ours.leftovers(), {
+        links: [],
+        routes: [],
+        addresses: [],
+        records: [],
+        elements: 0,
+      });
+    });
+
+  const REFUSED: readonly (readonly [string, Config])[] = [
+    ['hairpin and promiscuous mode', { hairpinMode: true, promiscMode: true }],
+    ['a VLAN out of range', { vlan: 4095 }],
+    ['a link that is no bridge', { bridge: 'lo' }],
+  ];
+  for (const [name, config] of REFUSED)
+    test(`refuses ${name} as it does`, async () => {
+      await using machine = new Machine({ plain: true });
+      const pod = machine.addNamespace('p');
+      const theirs = callReference(
+        machine,
+        'bridge',
+        env(machine, pod, 'ADD'),
+        configOf(machine, config),
+      );
+      const ours = await callOurs(machine, env(machine, pod, 'ADD'), configOf(machine, config));
+      assert.deepEqual([ours.failed, theirs.failed], [true, true]);
+      const words = (text: unknown) => String(text).toLowerCase();
+      // The reference plugin puts some of its messages behind a prefix of its own.
+      assert.ok(
+        words(theirs.result.msg).includes(words(ours.result.msg)),
+        `${ours.result.msg} / ${theirs.result.msg}`,
+      );
+    });
+});
+
+describe('mode bridge', { skip }, () => {
+  const config = { isDefaultGateway: true, ipMasq: true, ipam: DUAL };
+  const request = (machine: Machine, pod: string, command: 'ADD' | 'CHECK', more: Config = {}) =>
+    parseCniRequest(
+      env(machine, pod, command),
+      JSON.stringify({
+        ...configOf(machine, { ...config, ...more }),
+        type: 'tulle',
+        mode: 'bridge',
+      }),
+    );
+
+  test('containers reach each other and their gateway; isolated ones only the gateway', async () => {
+    await using machine = new Machine({ plain: true });
+    const pods = ['a', 'b', 'c', 'd'].map((name) => machine.addNamespace(name));
+    for (const [i, pod] of pods.entries()) {
+      const call = request(machine, pod, 'ADD', { portIsolation: i >= 2 });
+      assert.ok(call.command === 'ADD');
+      await machine.attacher.add(call);
+    }
+    const [a = '', , c = ''] = pods;
+    for (const target of ['10.88.0.1', '10.88.0.3', '2001:db8:88::1', '2001:db8:88::3'])
+      machine.run(a, `${PING} ${target}`);
+    machine.run(c, `${PING} 10.88.0.1`);
+    assert.throws(() => machine.run(c, 'ping -c 1 -W 1 -q 10.88.0.5'));
+  });
+
+  test('a container cannot send from another address or MAC, nor answer ARP for another', async () => {
+    await using machine = new Machine({ plain: true });
+    const [a = '', b = ''] = ['a', 'b'].map((name) => machine.addNamespace(name));
+    for (const pod of [a, b]) {
+      const call = request(machine, pod, 'ADD');
+      assert.ok(call.command === 'ADD');
+      await machine.attacher.add(call);
+    }
+    machine.run(a, 'ip address add 10.88.0.66/24 dev eth0');
+    machine.run(a, 'ip address add 2001:db8:88::66/64 dev eth0 nodad');
+    assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 10.88.0.66 10.88.0.3'));
+    assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 2001:db8:88::66 2001:db8:88::3'));
+    assert.throws(() => machine.run(b, 'ping -c 1 -W 1 -q 10.88.0.66'), 'nobody may answer for it');
+    machine.run(a, `${PING} -I 10.88.0.2 10.88.0.3`);
+    machine.run(a, 'ip link set eth0 address 02:00:00:00:66:66');
+    assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 10.88.0.2 10.88.0.3'));
+  });
+
+  test('CHECK names what was broken', async () => {
+    await using machine = new Machine({ plain: true });
+    const pod = machine.addNamespace('a');
+    const call = request(machine, pod, 'ADD');
+    assert.ok(call.command === 'ADD');
+    const prevResult = JSON.parse(encodeCniResult(await machine.attacher.add(call), '1.0.0'));
+    const check = async () => {
+      const again = request(machine, pod, 'CHECK', { prevResult });
+      assert.ok(again.command === 'CHECK');
+      await machine.attacher.check(again);
+    };
+    const fails = (text: RegExp) =>
+      assert.rejects(
+        check(),
+        (error) => error instanceof CniError && text.test(`${error.details}`),
+      );
+    await check();
+    machine.run(pod, 'ip route del default');
+    await fails(/route 0\.0\.0\.0\/0 is missing/);
+    machine.run(pod, 'ip address del 10.88.0.2/24 dev eth0');
+    await fails(/address 10\.88\.0\.2\/24 is missing/);
+    machine.run(pod, 'ip link set eth0 address 02:00:00:00:00:01');
+    await fails(/has MAC 02:00:00:00:00:01/);
+    const port = prevResult.interfaces[1].name;
+    machine.run(machine.host, `ip link set ${port} nomaster`);
+    await fails(/is not a port of "cni0"/);
+    machine.attacher.repair();
+    machine.run(machine.host, `ip link show master cni0`).includes(port);
+    machine.run(machine.host, 'ip link del cni0');
+    await fails(/bridge "cni0" does not exist/);
+  });
+
+  test('another address of the bridge is refused, or replaced with forceAddress', async () => {
+    await using machine = new Machine({ plain: true });
+    const pod = machine.addNamespace('a');
+    machine.run(machine.host, 'ip link add cni0 type bridge');
+    machine.run(machine.host, 'ip address add 203.0.113.9/24 dev cni0');
+    const add = (more: Config = {}) => {
+      const call = request(machine, pod, 'ADD', more);
+      assert.ok(call.command === 'ADD');
+      return machine.attacher.add(call);
+    };
+    await assert.rejects(add(), /already has an IP address different from 10\.88\.0\.1\/24/);
+    assert.deepEqual(machine.leases(), [], 'a failed ADD gives its addresses back');
+    await add({ forceAddress: true });
+    assert.doesNotMatch(machine.run(machine.host, 'ip address show cni0'), /203\.0\.113/);
+  });
+
+  test('what leaves the network is masqueraded, what stays is not', async () => {
+    await using machine = new Machine({ plain: true });
+    const pod = machine.addNamespace('a');
+    const call = request(machine, pod, 'ADD');
+    assert.ok(call.command === 'ADD');
+    await machine.attacher.add(call);
+    const outside = machine.addNamespace('o');
+    machine.run(machine.host, `ip link add ul0 type veth peer name ul0 netns ${outside}`);
+    machine.run(machine.host, 'ip address add 203.0.113.1/24 dev ul0');
+    machine.run(machine.host, 'ip link set ul0 up');
+    machine.run(outside, 'ip address add 203.0.113.2/24 dev ul0');
+    machine.run(outside, 'ip link set ul0 up');
+    // The neighbour has no route back to the container, so only the machine's own address can get an answer.
+    machine.run(pod, `${PING} 203.0.113.2`);
+  });
+});

@@ -1,0 +1,300 @@
+/**
+ * Mode `bridge`: makes, checks, repairs the bridge and a container's port of it, as the reference plugin does.
+ *
+ * ```text
+ *   container                       host
+ *   eth0 10.88.0.2/16 ◄─ veth ─► tl0123456789a ─ cni0 10.88.0.1/16 (isGateway) ─ masquerade (ipMasq)
+ * ```
+ */
+import { ENOENT, isErrno } from '#lib/errors.ts';
+import {
+  cidrAddress,
+  cidrOf,
+  cidrsOverlap,
+  type Family,
+  familyOf,
+  type Ip,
+  parseCidr,
+  parseIp,
+  splitCidr,
+} from '#lib/ip.ts';
+import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
+import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import type { CniIp, CniResult, CniRoute } from '#wire/cni/result.ts';
+import type { Attachment, BridgeAttachment } from '../attachment.ts';
+import { enableForwarding } from './link.ts';
+
+/** An attachment in this mode. */
+export type OnBridge = Attachment & { readonly bridge: BridgeAttachment };
+
+interface Gateway {
+  readonly address: Ip;
+  readonly prefixLength: number;
+}
+
+/**
+ * Fills in what the address plugin left open: gateways that the bridge is to have, and default routes by them. Pure.
+ */
+export function completeBridge(bridge: BridgeAttachment, given: CniResult): BridgeAttachment {
+  const { options } = bridge;
+  const ips: CniIp[] = given.ips.map((it) => {
+    const gateway = it.gateway ?? (options.isGateway ? firstAddress(it.address) : undefined);
+    return { address: it.address, ...(gateway === undefined ? {} : { gateway }), interface: 2 };
+  });
+  const routes: CniRoute[] = [...given.routes];
+  if (options.isDefaultGateway)
+    for (const { address, gateway } of ips) {
+      const dst = address.includes(':') ? '::/0' : '0.0.0.0/0';
+      if (gateway !== undefined && !routes.some((it) => it.dst === dst))
+        routes.push({ dst, gw: gateway });
+    }
+  const configured = Object.keys(bridge.dns).length > 0;
+  return { ...bridge, ips, routes, dns: configured ? bridge.dns : given.dns };
+}
+
+/** Makes bridge and port. @throws CniError or KernelError; then the caller removes the port */
+export function createBridgeLink(
+  host: NetworkStack,
+  openStack: OpenNetworkStack,
+  attachment: OnBridge,
+): void {
+  const { bridge, hostLink, ifName, netns, mac } = attachment;
+  const { options } = bridge;
+  const mtu = options.mtuBytes === 0 ? {} : { mtuBytes: options.mtuBytes };
+  const master = ensureBridge(host, attachment);
+  const hostEnd = host.links.create({
+    kind: 'veth',
+    name: hostLink,
+    ...mtu,
+    master: master.index,
+    peer: { name: ifName, netns, mac, ...mtu },
+  });
+  host.links.setBridgePort(hostEnd.index, {
+    hairpin: options.hairpinMode,
+    isolated: options.portIsolation,
+  });
+  host.links.set(hostEnd.index, { up: true });
+  using pod = openStack({ netns });
+  if (!options.disableContainerInterface) fillContainer(pod, attachment);
+  if (options.isGateway) ensureGateways(host, master, attachment);
+}
+
+/** Sets the host's side right again. @returns false if the port is gone */
+export function repairBridgeLink(host: NetworkStack, attachment: OnBridge): boolean {
+  const port = host.links.get(attachment.hostLink);
+  if (port === undefined) return false;
+  const { options } = attachment.bridge;
+  const master = ensureBridge(host, attachment);
+  if (port.master !== master.index || !port.up)
+    host.links.set(port.index, { master: master.index, up: true });
+  host.links.setBridgePort(port.index, {
+    hairpin: options.hairpinMode,
+    isolated: options.portIsolation,
+  });
+  if (options.isGateway) ensureGateways(host, master, attachment);
+  return true;
+}
+
+/** @returns one sentence for each thing that is not as it was made; empty if all is well */
+export function checkBridgeLink(
+  host: NetworkStack,
+  openStack: OpenNetworkStack,
+  attachment: OnBridge,
+): string[] {
+  const { bridge, hostLink, netns } = attachment;
+  const { options } = bridge;
+  const faults: string[] = [];
+  const master = host.links.get(options.bridge);
+  if (master === undefined) return [`bridge "${options.bridge}" does not exist`];
+  if (master.kind !== 'bridge') return [`"${options.bridge}" is not a bridge`];
+  if (master.promiscuous !== options.promiscMode)
+    faults.push(`bridge "${options.bridge}" has promiscuous mode ${master.promiscuous}`);
+  const port = host.links.get(hostLink);
+  if (port === undefined) return [...faults, `host link "${hostLink}" does not exist`];
+  if (port.master !== master.index)
+    faults.push(`host link "${hostLink}" is not a port of "${options.bridge}"`);
+  if (!port.up) faults.push(`host link "${hostLink}" is down`);
+  if (port.bridgePort !== undefined && port.bridgePort.hairpin !== options.hairpinMode)
+    faults.push(`host link "${hostLink}" has hairpin mode ${port.bridgePort.hairpin}`);
+  try {
+    using pod = openStack({ netns });
+    faults.push(...checkContainer(pod, attachment, port));
+  } catch (error) {
+    if (!isErrno(error, ENOENT)) throw error;
+    faults.push(`network namespace "${netns}" does not exist`);
+  }
+  return faults;
+}
+
+/** The answer to ADD. */
+export function bridgeResult(host: NetworkStack, attachment: OnBridge): CniResult {
+  const { bridge, hostLink, ifName, mac, netns } = attachment;
+  const describe = (name: string) => {
+    const link = host.links.get(name);
+    return {
+      name,
+      ...(link?.mac === undefined ? {} : { mac: link.mac }),
+      ...(link === undefined ? {} : { mtu: link.mtuBytes }),
+    };
+  };
+  const hostEnd = describe(hostLink);
+  return {
+    interfaces: [
+      describe(bridge.options.bridge),
+      hostEnd,
+      { name: ifName, mac, ...('mtu' in hostEnd ? { mtu: hostEnd.mtu } : {}), sandbox: netns },
+    ],
+    ips: bridge.ips,
+    routes: bridge.routes,
+    dns: { ...bridge.dns, ...attachment.dns },
+  };
+}
+
+function ensureBridge(host: NetworkStack, { bridge }: OnBridge): Link {
+  const { bridge: name, mtuBytes, promiscMode } = bridge.options;
+  let link = host.links.get(name);
+  if (link === undefined) {
+    link = host.links.create({ kind: 'bridge', name, ...(mtuBytes === 0 ? {} : { mtuBytes }) });
+    // Set to what it is: else the kernel gives a bridge the lowest MAC of its ports, another one with each container.
+    if (link.mac !== undefined) host.links.set(link.index, { mac: link.mac });
+    const acceptRa = `net/ipv6/conf/${name}/accept_ra`;
+    if (host.sysctl.get(acceptRa) !== undefined) host.sysctl.set(acceptRa, '0');
+  }
+  if (link.kind !== 'bridge')
+    throw new CniError(CNI_ERROR.invalidConfig, `"${name}" already exists but is not a bridge`);
+  if (!link.up || (promiscMode && !link.promiscuous))
+    host.links.set(link.index, { up: true, ...(promiscMode ? { promiscuous: true } : {}) });
+  return link;
+}
+
+/** Gives the bridge the gateways' addresses. */
+function ensureGateways(host: NetworkStack, master: Link, attachment: OnBridge): void {
+  const { options, ips } = attachment.bridge;
+  const families = new Set<Family>();
+  for (const gateway of ips.flatMap(gatewayOf)) {
+    const family = familyOf(gateway.address);
+    families.add(family);
+    for (const old of host.addresses.list({ link: master.index, family })) {
+      if (old.address === gateway.address && old.prefixLength === gateway.prefixLength) continue;
+      // Several IPv6 networks can be on one bridge as long as they are apart; of IPv4 there is one.
+      if (family === 6 && !isSameNetwork(old, gateway)) continue;
+      if (!options.forceAddress)
+        throw new CniError(
+          CNI_ERROR.invalidConfig,
+          `"${options.bridge}" already has an IP address different from ${gateway.address}/${gateway.prefixLength}`,
+          { details: `it has ${old.address}/${old.prefixLength}; "forceAddress" replaces it` },
+        );
+      host.addresses.delete(old);
+    }
+    host.addresses.add({
+      link: master.index,
+      ...gateway,
+      ...(family === 6 ? { nodad: true } : {}),
+    });
+    if (family === 4 && attachment.portMappings !== undefined)
+      host.sysctl.set(`net/ipv4/conf/${options.bridge}/route_localnet`, '1');
+  }
+  enableForwarding(host, [...families]);
+}
+
+function fillContainer(pod: NetworkStack, attachment: OnBridge): void {
+  const { bridge, ifName } = attachment;
+  const loopback = pod.links.get('lo');
+  if (loopback !== undefined && !loopback.up) pod.links.set(loopback.index, { up: true });
+  const link = pod.links.get(ifName);
+  if (link === undefined)
+    throw new Error(`Cannot find "${ifName}" in "${attachment.netns}" right after it was made`);
+  if (bridge.ips.some(({ address }) => address.includes(':')))
+    for (const [key, value] of [
+      ['disable_ipv6', '0'],
+      ['accept_ra', '0'],
+      ['accept_dad', '0'],
+    ] as const)
+      pod.sysctl.set(`net/ipv6/conf/${ifName}/${key}`, value);
+  // Neighbours that knew an earlier owner of the address learn of the new one.
+  pod.sysctl.set(`net/ipv4/conf/${ifName}/arp_notify`, '1');
+  if (pod.sysctl.get(`net/ipv6/conf/${ifName}/ndisc_notify`) !== undefined)
+    pod.sysctl.set(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
+  pod.links.set(link.index, { up: true });
+  for (const { address } of bridge.ips) {
+    const parts = splitCidr(address);
+    if (parts !== undefined)
+      pod.addresses.add({
+        link: link.index,
+        ...parts,
+        ...(familyOf(parts.address) === 6 ? { nodad: true } : {}),
+      });
+  }
+  pod.routes.replace(
+    bridge.routes.flatMap((route) => {
+      const destination = parseCidr(route.dst);
+      if (destination === undefined)
+        throw new CniError(CNI_ERROR.invalidConfig, `route to "${route.dst}" is no network prefix`);
+      const gateway =
+        route.gw === undefined ? gatewayFor(bridge.ips, familyOf(destination)) : parseIp(route.gw);
+      return [
+        {
+          link: link.index,
+          destination,
+          protocol: ROUTE_PROTOCOL,
+          ...(gateway === undefined ? {} : { gateway }),
+          ...(route.mtu === undefined ? {} : { mtuBytes: route.mtu }),
+          ...(route.priority === undefined ? {} : { metric: route.priority }),
+          ...(route.table === undefined ? {} : { table: route.table }),
+          ...(route.scope === undefined ? {} : { scope: route.scope }),
+        },
+      ];
+    }),
+  );
+}
+
+function checkContainer(pod: NetworkStack, attachment: OnBridge, port: Link): string[] {
+  const { bridge, ifName, mac } = attachment;
+  const where = `"${ifName}" in the container`;
+  const link = pod.links.get(ifName);
+  if (link === undefined) return [`interface ${where} does not exist`];
+  const faults: string[] = [];
+  if (link.peerIndex !== port.index)
+    faults.push(`interface ${where} is not the other end of "${port.name}"`);
+  if (link.mac !== mac) faults.push(`interface ${where} has MAC ${link.mac ?? 'none'}, not ${mac}`);
+  if (bridge.options.disableContainerInterface) return faults;
+  if (!link.up) faults.push(`interface ${where} is down`);
+  const addresses = new Set(
+    pod.addresses.list({ link: link.index }).map((it) => `${it.address}/${it.prefixLength}`),
+  );
+  for (const { address } of bridge.ips)
+    if (!addresses.has(address)) faults.push(`address ${address} is missing on ${where}`);
+  const routes = new Set<string>(
+    pod.routes
+      .list()
+      .filter((it) => it.link === link.index)
+      .map((it) => it.destination),
+  );
+  for (const { dst } of bridge.routes)
+    if (!routes.has(dst)) faults.push(`route ${dst} is missing on ${where}`);
+  return faults;
+}
+
+function gatewayOf({ address, gateway }: CniIp): Gateway[] {
+  const parts = splitCidr(address);
+  const parsed = gateway === undefined ? undefined : parseIp(gateway);
+  return parts === undefined || parsed === undefined
+    ? []
+    : [{ address: parsed, prefixLength: parts.prefixLength }];
+}
+
+function gatewayFor(ips: readonly CniIp[], family: Family): Ip | undefined {
+  return ips.flatMap(gatewayOf).find((it) => familyOf(it.address) === family)?.address;
+}
+
+/** The first address of the network after its own, where the reference plugin puts the gateway. */
+function firstAddress(text: string): Ip | undefined {
+  const parts = splitCidr(text);
+  if (parts === undefined) return undefined;
+  return cidrAddress(cidrOf(parts.address, parts.prefixLength), 1);
+}
+
+function isSameNetwork(a: Gateway, b: Gateway): boolean {
+  return cidrsOverlap(cidrOf(a.address, a.prefixLength), cidrOf(b.address, b.prefixLength));
+}

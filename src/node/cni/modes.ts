@@ -1,0 +1,160 @@
+/**
+ * The kinds of attachment behind one set of functions: routed, on a bridge, or another plugin's interface that we only
+ * add to (`chained`).
+ */
+import { ENOENT, isErrno } from '#lib/errors.ts';
+import { type Family, type Ip, parseIp, splitCidr } from '#lib/ip.ts';
+import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
+import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import type { CniResult } from '#wire/cni/result.ts';
+import type { Attachment } from '../attachment.ts';
+import { checkBandwidth, limitBandwidth, unlimitBandwidth } from './bandwidth.ts';
+import {
+  bridgeResult,
+  checkBridgeLink,
+  createBridgeLink,
+  type OnBridge,
+  repairBridgeLink,
+} from './bridge.ts';
+import { checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
+import { type DnsSettings, planAttach, planResult } from './plan.ts';
+
+export interface ModeParts {
+  readonly host: NetworkStack;
+  readonly openStack: OpenNetworkStack;
+  /** Needed for attachments with a limit. */
+  readonly tc?: TrafficControl;
+  readonly hostSource?: (family: Family) => Ip | undefined;
+  readonly dns: DnsSettings;
+}
+
+/** Makes the interface with all that belongs to it. @throws KernelError or CniError; then call {@link unmake} */
+export function make(parts: ModeParts, attachment: Attachment): void {
+  const { host, openStack } = parts;
+  if (isOnBridge(attachment)) {
+    removeLink(host, attachment);
+    createBridgeLink(host, openStack, attachment);
+  } else if (attachment.chained === undefined)
+    createLink(host, openStack, attachment, planOf(parts, attachment));
+  if (attachment.chained !== undefined && attachment.portMappings !== undefined)
+    allowLoopback(host, attachment);
+  if (attachment.bandwidth !== undefined)
+    limitBandwidth(host, requireTc(parts, attachment), attachment);
+}
+
+/** Removes it from the host's side. Removing what is gone succeeds. */
+export function unmake(parts: ModeParts, attachment: Attachment): void {
+  unlimitBandwidth(parts.host, parts.tc, attachment);
+  if (attachment.chained === undefined) removeLink(parts.host, attachment);
+}
+
+/** Sets the host's side right again. @returns false if the link is gone */
+export function repair(parts: ModeParts, attachment: Attachment): boolean {
+  const { host } = parts;
+  const isThere =
+    attachment.chained !== undefined
+      ? attachment.hostLink === '' || host.links.get(attachment.hostLink) !== undefined
+      : isOnBridge(attachment)
+        ? repairBridgeLink(host, attachment)
+        : repairHostEnd(host, attachment, planOf(parts, attachment));
+  if (isThere && attachment.bandwidth !== undefined && parts.tc !== undefined)
+    limitBandwidth(host, parts.tc, attachment);
+  return isThere;
+}
+
+/** @returns one sentence for each thing that is not as it was made; empty if all is well */
+export function faultsOf(parts: ModeParts, attachment: Attachment): string[] {
+  const { host, openStack, tc } = parts;
+  const faults =
+    attachment.chained !== undefined
+      ? checkChained(openStack, attachment)
+      : isOnBridge(attachment)
+        ? checkBridgeLink(host, openStack, attachment)
+        : checkLink(host, openStack, attachment, planOf(parts, attachment));
+  if (attachment.bandwidth !== undefined && tc !== undefined)
+    faults.push(...checkBandwidth(host, tc, attachment));
+  return faults;
+}
+
+/** The answer to ADD. */
+export function resultOf(parts: ModeParts, attachment: Attachment): CniResult {
+  if (attachment.chained !== undefined)
+    return { ...attachment.chained, dns: { ...attachment.chained.dns, ...attachment.dns } };
+  if (isOnBridge(attachment)) return bridgeResult(parts.host, attachment);
+  return planResult(attachment, parts.dns);
+}
+
+/**
+ * What the kernel says of an interface that a plugin before us has made.
+ * @throws CniError 7 if there is no such interface
+ */
+export function observeChained(
+  parts: ModeParts,
+  attachment: Attachment,
+  previous: CniResult,
+): Attachment {
+  const { host, openStack } = parts;
+  using pod = openStack({ netns: attachment.netns });
+  const link = pod.links.get(attachment.ifName);
+  if (link === undefined)
+    throw new CniError(
+      CNI_ERROR.invalidConfig,
+      `prevResult speaks of "${attachment.ifName}", which does not exist in the container`,
+    );
+  const hostEnd =
+    link.kind === 'veth' && link.peerIndex !== undefined
+      ? host.links.get(link.peerIndex)
+      : undefined;
+  const isPeer = hostEnd?.kind === 'veth' && hostEnd.peerIndex === link.index;
+  const master =
+    isPeer && hostEnd.master !== undefined ? host.links.get(hostEnd.master) : undefined;
+  return {
+    ...attachment,
+    chained: previous,
+    hostLink: isPeer ? hostEnd.name : '',
+    mac: link.mac ?? attachment.mac,
+    mtuBytes: link.mtuBytes,
+    ...(master?.kind === 'bridge' ? { onBridge: true } : {}),
+  };
+}
+
+function checkChained(openStack: OpenNetworkStack, attachment: Attachment): string[] {
+  const where = `"${attachment.ifName}" in the container`;
+  try {
+    using pod = openStack({ netns: attachment.netns });
+    const link = pod.links.get(attachment.ifName);
+    if (link === undefined) return [`interface ${where} does not exist`];
+    const addresses = new Set(pod.addresses.list({ link: link.index }).map((it) => it.address));
+    return (attachment.chained?.ips ?? []).flatMap(({ address }) => {
+      const bare = splitCidr(address)?.address ?? parseIp(address);
+      return bare === undefined || addresses.has(bare)
+        ? []
+        : [`address ${address} is missing on ${where}`];
+    });
+  } catch (error) {
+    if (!isErrno(error, ENOENT)) throw error;
+    return [`network namespace "${attachment.netns}" does not exist`];
+  }
+}
+
+/** For programs of this machine that ask a host port at 127.0.0.1. */
+function allowLoopback(host: NetworkStack, attachment: Attachment): void {
+  const link = host.links.get(attachment.hostLink);
+  if (link === undefined) return;
+  const by = link.master === undefined ? link : (host.links.get(link.master) ?? link);
+  host.sysctl.set(`net/ipv4/conf/${by.name}/route_localnet`, '1');
+}
+
+function planOf(parts: ModeParts, attachment: Attachment) {
+  return planAttach(attachment, parts.hostSource ?? (() => undefined));
+}
+
+function isOnBridge(attachment: Attachment): attachment is OnBridge {
+  return attachment.bridge !== undefined;
+}
+
+function requireTc({ tc }: ModeParts, { handle }: Attachment): TrafficControl {
+  if (tc !== undefined) return tc;
+  throw new Error(`Cannot limit the bandwidth of "${handle}": traffic control was not opened`);
+}
