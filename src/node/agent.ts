@@ -43,6 +43,7 @@ import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { POLICY_PART } from './policy/policy.ts';
 import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
+import { Probes } from './probes/probes.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import type { ComponentHealth } from './registration/plan.ts';
 import { Registration } from './registration/registration.ts';
@@ -261,9 +262,10 @@ export async function startAgent(
     return { ready, message: problems.join('; ') || `${count(policies, 'policy', 'policies')}` };
   });
   names.setAttachments(cni);
+  const probes = started.use(new Probes({ runtimes: components.runtimes, log }));
   const podSync = started.use(
     new Pods(
-      { ...components, pods, attachments: cni },
+      { ...components, pods, attachments: cni, probes },
       { node: { name: init.nodeName, hostIps: [init.nodeIp] } },
     ),
   );

@@ -86,7 +86,9 @@ describe('planPod()', () => {
     const skipped: string[] = [];
     const labels = { app: 'x', 'bad key': '1', long: 'x'.repeat(64), 'tulle.dev/managed': 'false' };
     const it = container('c1', 'web', { info: { ...RUNNING, labels } });
-    const pod = planPod(it, 'default/web', NODE, (label) => skipped.push(label));
+    const pod = planPod(it, 'default/web', NODE, {
+      onSkip: (label) => skipped.push(label),
+    });
     assert.deepEqual(pod.metadata.labels, { app: 'x', 'tulle.dev/managed': 'true' });
     assert.deepEqual(skipped, ['bad key', 'long']);
   });

@@ -4,6 +4,7 @@ import { checkLabelValue, checkQualifiedName } from '#api/machinery/names.ts';
 import { type Condition, objectKey } from '#api/meta.ts';
 import type { Ip } from '#lib/ip.ts';
 import { type Attachment, ipsOf } from '../attachment.ts';
+import { EXEC_SETTING, READINESS_PREFIX, type Readiness } from '../readiness.ts';
 import type { ContainerInfo } from './runtimes/runtime.ts';
 
 /** On every Pod that an agent made; nothing without it is ever changed or deleted. */
@@ -105,16 +106,52 @@ function withSuffix(name: string, containerId: string): string {
 }
 
 /**
+ * What the container asks its readiness to be probed by: its labels and annotations, and the annotations of its Pod in
+ * the API, where a command to run is not taken from.
+ */
+export function readinessSettings(
+  info: ContainerInfo | undefined,
+  observed: Pod | undefined,
+): Record<string, string> {
+  const { [EXEC_SETTING]: _, ...fromApi } = settingsIn(observed?.metadata.annotations);
+  return { ...fromApi, ...settingsIn(info?.labels), ...settingsIn(info?.annotations) };
+}
+
+function settingsIn(entries: Readonly<Record<string, string>> = {}): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(entries).flatMap(([key, value]) =>
+      key.startsWith(READINESS_PREFIX) ? [[key.slice(READINESS_PREFIX.length), value]] : [],
+    ),
+  );
+}
+
+/** What a Pod says of its readiness. */
+export function readinessOfPod(pod: Pod): { ready: boolean; since: string | undefined } {
+  const condition = pod.status?.conditions?.find(({ type }) => type === 'Ready');
+  return { ready: condition?.status === 'True', since: condition?.lastTransitionTime };
+}
+
+/**
  * The Pod of a container.
- * @param onSkip told of labels that no Kubernetes object may have
+ * @param more.onSkip told of labels that no Kubernetes object may have
+ * @param more.readiness what a probe says; undefined: no probe, it is ready while it runs
  */
 export function planPod(
   container: Container,
   key: string,
   node: NodeIdentity,
-  onSkip: (label: string, reason: string) => void = () => {},
+  more: {
+    onSkip?: (label: string, reason: string) => void;
+    readiness?: Readiness | undefined;
+  } = {},
 ): Pod {
   const { attachment, info } = container;
+  const { onSkip = () => {}, readiness } = more;
+  // A probe's label holds what no label may (`:8080/healthz`): it becomes an annotation.
+  const entries = Object.entries(info?.labels ?? {});
+  const isSetting = ([label]: readonly [string, string]) => label.startsWith(READINESS_PREFIX);
+  const labels = Object.fromEntries(entries.filter((entry) => !isSetting(entry)));
+  const settings = Object.fromEntries(entries.filter(isSetting));
   const [namespace = '', name = ''] = key.split('/');
   return {
     apiVersion: 'v1',
@@ -122,9 +159,9 @@ export function planPod(
     metadata: {
       name,
       namespace,
-      labels: { ...validLabels(info?.labels ?? {}, onSkip), [MANAGED_LABEL]: 'true' },
+      labels: { ...validLabels(labels, onSkip), [MANAGED_LABEL]: 'true' },
       annotations: {
-        ...validAnnotations(info?.annotations ?? {}, onSkip),
+        ...validAnnotations({ ...settings, ...info?.annotations }, onSkip),
         [CONTAINER_ID_ANNOTATION]: attachment.containerId,
       },
     },
@@ -133,21 +170,25 @@ export function planPod(
       restartPolicy: 'Never',
       containers: [{ name: containerName(attachment), image: imageOf(info) }],
     },
-    status: planStatus(container, node),
+    status: planStatus(container, node, readiness),
   };
 }
 
-function planStatus(container: Container, node: NodeIdentity): PodStatus {
+function planStatus(
+  container: Container,
+  node: NodeIdentity,
+  readiness: Readiness | undefined,
+): PodStatus {
   const { attachment, info, runtime } = container;
   const phase = phaseOf(container);
-  const isReady = phase === 'Running' && container.ended === undefined;
+  const isRunning = phase === 'Running' && container.ended === undefined;
+  const isReady = isRunning && readiness?.ready !== false;
   const ips = ipsOf(attachment).map((address) => ({ ip: address }));
   const [podIp] = ips;
   const [hostIp] = node.hostIps;
-  const at = container.ended?.at ?? info?.finishedAt ?? info?.startedAt ?? attachment.createdAt;
-  const ready: Omit<Condition, 'type'> = isReady
-    ? { status: 'True', lastTransitionTime: seconds(at) }
-    : { status: 'False', reason: notReadyReason(phase), lastTransitionTime: seconds(at) };
+  const lived = container.ended?.at ?? info?.finishedAt ?? info?.startedAt ?? attachment.createdAt;
+  const at = seconds((isRunning ? readiness?.since : undefined) ?? lived);
+  const ready = readyCondition({ isRunning, isReady, phase, at, readiness });
   const since = { status: 'True', lastTransitionTime: seconds(attachment.createdAt) } as const;
   return {
     phase,
@@ -169,7 +210,7 @@ function planStatus(container: Container, node: NodeIdentity): PodStatus {
         imageID: info?.imageId ?? '',
         containerID: `${runtime ?? 'cni'}://${attachment.containerId}`,
         ready: isReady,
-        started: isReady,
+        started: isRunning,
         restartCount: 0,
         state: containerState(container, phase),
       },
@@ -188,6 +229,21 @@ function phaseOf({ info, ended, runtime }: Container): PodPhase {
   // A namespace without a runtime has no process that could be waited for: it is there, so it runs.
   if (info === undefined) return runtime === undefined ? 'Running' : 'Pending';
   return info.state === 'running' || ended !== undefined ? 'Running' : 'Pending';
+}
+
+function readyCondition(it: {
+  isRunning: boolean;
+  isReady: boolean;
+  phase: PodPhase;
+  at: string;
+  readiness: Readiness | undefined;
+}): Omit<Condition, 'type'> {
+  const { isRunning, isReady, phase, at, readiness } = it;
+  if (isReady) return { status: 'True', lastTransitionTime: at };
+  if (!isRunning || readiness === undefined)
+    return { status: 'False', reason: notReadyReason(phase), lastTransitionTime: at };
+  const { message } = readiness;
+  return { status: 'False', reason: 'ReadinessProbeFails', message, lastTransitionTime: at };
 }
 
 function notReadyReason(phase: PodPhase): string {

@@ -5,8 +5,30 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import type { ProbeTarget, Readiness, ReadinessProbes } from '../readiness.ts';
 import { Pods } from './pods.ts';
 import { attachmentOf, RUNNING, TestAttachments, TestRuntime } from './test-containers.ts';
+
+/** Probes whose answers the test gives. */
+class TestProbes implements ReadinessProbes {
+  targets: readonly ProbeTarget[] = [];
+  readonly #answers = new Map<string, Readiness>();
+  readonly #listeners = new Set<() => void>();
+  follow(targets: readonly ProbeTarget[]): void {
+    this.targets = targets;
+  }
+  readinessOf(containerId: string): Readiness | undefined {
+    return this.#answers.get(containerId);
+  }
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+  answer(containerId: string, ready: boolean, message = ''): void {
+    this.#answers.set(containerId, { ready, since: '2026-01-01T00:01:00.000Z', message });
+    for (const listener of this.#listeners) listener();
+  }
+}
 
 /** An agent's pods feature on an API in memory. */
 class Agent implements AsyncDisposable {
@@ -14,6 +36,8 @@ class Agent implements AsyncDisposable {
   readonly runtime = new TestRuntime();
   readonly api: FakeApi;
   readonly #resources = new AsyncDisposableStack();
+
+  readonly probes = new TestProbes();
 
   constructor(options: { api?: FakeApi; node?: string; isInNetns?: boolean } = {}) {
     this.api = options.api ?? new FakeApi();
@@ -27,6 +51,7 @@ class Agent implements AsyncDisposable {
           runtimes: [this.runtime],
           watchExit: this.runtime.watchExit,
           isInNetns: () => options.isInNetns ?? true,
+          probes: this.probes,
           log: silentLogger,
         },
         { node: { name: options.node ?? 'n1', hostIps: [ip('198.51.100.1')] } },
@@ -82,6 +107,53 @@ describe('Pods', () => {
     agent.runtime.failure = new Error('no such program');
     agent.attachments.set(attachmentOf('c1', 'c1'));
     await agent.until(([it]) => isReady(it));
+  });
+
+  test('a probe decides whether a running container is ready, and its label becomes an annotation', async () => {
+    await using agent = new Agent();
+    agent.probes.answer('c1', false, 'HTTP status 503');
+    const labels = { app: 'web', 'tulle.dev/readiness-http': ':8080/healthz' };
+    agent.runtime.containers.set('c1', { ...RUNNING, labels });
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    const [starting] = await agent.until(([it]) => it?.status?.phase === 'Running');
+    assert.equal(starting?.metadata.annotations?.['tulle.dev/readiness-http'], ':8080/healthz');
+    assert.deepEqual(Object.keys(starting?.metadata.labels ?? {}).sort(), [
+      'app',
+      'tulle.dev/managed',
+    ]);
+    assert.deepEqual(
+      starting?.status?.conditions?.find(({ type }) => type === 'Ready'),
+      {
+        type: 'Ready',
+        status: 'False',
+        reason: 'ReadinessProbeFails',
+        message: 'HTTP status 503',
+        lastTransitionTime: '2026-01-01T00:01:00Z',
+      },
+    );
+    agent.probes.answer('c1', true);
+    await agent.until(([it]) => isReady(it));
+    assert.deepEqual(agent.probes.targets[0]?.settings, { http: ':8080/healthz' });
+    agent.runtime.endProcess(100);
+    await agent.until(([it]) => !isReady(it));
+    assert.deepEqual(agent.probes.targets, [], 'what has ended is not asked');
+  });
+
+  test('takes wishes from the Pod in the API too, but no command to run', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    const [pod] = await agent.until(([it]) => isReady(it));
+    assert.ok(pod);
+    const annotations = {
+      ...pod.metadata.annotations,
+      'tulle.dev/readiness-tcp': ':80',
+      'tulle.dev/readiness-exec': 'rm -rf /',
+    };
+    agent.api.put(POD, { ...pod, metadata: { ...pod.metadata, annotations } });
+    while (agent.probes.targets.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(agent.probes.targets[0]?.settings, { tcp: ':80' });
+    assert.equal(agent.probes.targets[0]?.was?.ready, true);
   });
 
   test('says at once that a process has ended, and then how', async () => {

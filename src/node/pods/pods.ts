@@ -9,17 +9,21 @@ import type { Clock } from '#lib/clock.ts';
 import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import type { Attachments } from '../attachment.ts';
+import { type Attachments, ipsOf } from '../attachment.ts';
+import type { ProbeTarget, ReadinessProbes } from '../readiness.ts';
 import { Containers } from './containers.ts';
 import {
   assignNames,
   CONTAINER_ID_ANNOTATION,
+  type Container,
   isOwnPod,
   type NodeIdentity,
   type PodWrite,
   planChanges,
   planPod,
   planWrites,
+  readinessOfPod,
+  readinessSettings,
 } from './plan.ts';
 import type { ContainerRuntime } from './runtimes/runtime.ts';
 
@@ -36,6 +40,8 @@ export interface PodsComponents {
   readonly runtimes: readonly ContainerRuntime[];
   readonly watchExit: (pid: number, onExit: () => void) => () => void;
   readonly isInNetns: (pid: number, netns: string) => boolean;
+  /** Missing: whoever runs is ready. */
+  readonly probes?: ReadinessProbes;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -47,7 +53,7 @@ export class Pods implements AsyncDisposable {
   readonly #taken = new Set<string>();
   readonly #reported = new Set<string>();
   #containers: Containers | undefined;
-  #stopListening: (() => void) | undefined;
+  readonly #stops: (() => void)[] = [];
 
   constructor(components: PodsComponents, init: { node: NodeIdentity }) {
     this.#components = components;
@@ -63,10 +69,14 @@ export class Pods implements AsyncDisposable {
   /** Begins; returns at once. What an earlier agent made is adopted when the API's Pods are known. */
   start(): void {
     const trigger = () => this.#loop.trigger();
-    this.#stopListening = this.#components.pods.onChange(({ old, current }) => {
-      const isOurs = [old, current].some((pod) => pod && isOwnPod(pod, this.#node.name));
-      if (isOurs) trigger();
-    });
+    const { pods, probes } = this.#components;
+    this.#stops.push(
+      pods.onChange(({ old, current }) => {
+        const isOurs = [old, current].some((pod) => pod && isOwnPod(pod, this.#node.name));
+        if (isOurs) trigger();
+      }),
+    );
+    if (probes !== undefined) this.#stops.push(probes.onChange(trigger));
     this.#containers = new Containers({ ...this.#components, onChange: trigger });
     trigger();
   }
@@ -83,7 +93,7 @@ export class Pods implements AsyncDisposable {
 
   /** Stops; the Pods stay. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopListening?.();
+    for (const stop of this.#stops) stop();
     await this.#containers?.[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
@@ -106,11 +116,14 @@ export class Pods implements AsyncDisposable {
     for (const pod of this.#components.pods.values())
       if (isOwnPod(pod, this.#node.name)) own.push(pod);
     const names = assignNames(containers, own, (key) => this.#isForeign(key));
+    const { probes } = this.#components;
+    probes?.follow(probeTargets(containers, own));
     const desired = containers.map((container) => {
       const { containerId } = container.attachment;
-      return planPod(container, names.get(containerId) ?? '', this.#node, (label, reason) =>
-        this.#reportOnce(containerId, label, reason),
-      );
+      return planPod(container, names.get(containerId) ?? '', this.#node, {
+        onSkip: (label, reason) => this.#reportOnce(containerId, label, reason),
+        readiness: probes?.readinessOf(containerId),
+      });
     });
     // Until a container is known, nothing is said of it, not even that its Pod of before is gone.
     const pending = new Set(
@@ -205,4 +218,27 @@ export class Pods implements AsyncDisposable {
       "left out a container's label or annotation that no Pod may have",
     );
   }
+}
+
+/** The containers that run; whether one asks for a probe is for the probes to read. */
+function probeTargets(containers: readonly Container[], own: readonly Pod[]): ProbeTarget[] {
+  const observed = new Map(
+    own.map((pod) => [pod.metadata.annotations?.[CONTAINER_ID_ANNOTATION], pod]),
+  );
+  return containers.flatMap(({ attachment, runtime, info, ended }) => {
+    const pod = observed.get(attachment.containerId);
+    const settings = readinessSettings(info, pod);
+    if (Object.keys(settings).length === 0 || ended !== undefined) return [];
+    if (info !== undefined && info.state !== 'running') return [];
+    return [
+      {
+        containerId: attachment.containerId,
+        addresses: ipsOf(attachment),
+        runtime,
+        settings,
+        startedAt: info?.startedAt ?? attachment.createdAt,
+        was: pod === undefined ? undefined : readinessOfPod(pod),
+      },
+    ];
+  });
 }

@@ -9,6 +9,8 @@ import { RunError, run } from '#proc/run.ts';
 import type { ContainerInfo, ContainerRuntime } from './runtime.ts';
 
 const INSPECT_TIMEOUT_MS = 10_000;
+/** Of what a command in a container prints. */
+const MAX_EXEC_OUTPUT_BYTES = 4_096;
 /** What podman prints for a container that does not exist. */
 const NO_SUCH_CONTAINER = /no such (container|object)/i;
 /** The time that Go prints for "never". */
@@ -32,6 +34,14 @@ export function createPodmanRuntime(command: readonly string[] = ['podman']): Co
         argv,
         result,
       );
+    },
+    async exec(containerId, argv, { timeoutMs, signal }) {
+      const result = await run([...command, 'exec', '--', containerId, ...argv], {
+        timeoutMs,
+        signal,
+        maxOutputBytes: MAX_EXEC_OUTPUT_BYTES,
+      });
+      return { exitCode: result.exitCode, output: result.stderr || result.stdout };
     },
   };
 }

@@ -25,4 +25,13 @@ export interface ContainerRuntime {
    * @throws if the runtime cannot be asked
    */
   inspect(containerId: string, signal?: AbortSignal): Promise<ContainerInfo | undefined>;
+  /**
+   * Runs a command in the container, if the runtime can.
+   * @throws if it took longer than `timeoutMs`, or the runtime cannot be asked
+   */
+  exec?(
+    containerId: string,
+    argv: readonly string[],
+    options: { timeoutMs: number; signal: AbortSignal },
+  ): Promise<{ readonly exitCode: number | undefined; readonly output: string }>;
 }

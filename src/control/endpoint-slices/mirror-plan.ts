@@ -17,7 +17,7 @@ import {
 } from '#api/discovery/v1/endpoint-slice.ts';
 import { sameJson } from '#api/machinery/json.ts';
 import { familyOf, parseIp } from '#lib/ip.ts';
-import { addressTypesOf, hasManagedSlices, portsKey } from '../endpoint-slices/endpoints.ts';
+import { addressTypesOf, hasManagedSlices, portsKey } from './endpoints.ts';
 import {
   changedSlice,
   type Draft,
@@ -29,7 +29,7 @@ import {
   type SliceOwner,
   type SlicePlan,
   TRIGGER_TIME_ANNOTATION,
-} from '../endpoint-slices/plan.ts';
+} from './plan.ts';
 
 /** The value of {@link MANAGED_BY_LABEL} on mirrored slices. */
 export const MIRRORED_BY = 'tulle-endpoints-mirror';

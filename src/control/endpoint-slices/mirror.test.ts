@@ -7,7 +7,6 @@ import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-s
 import { FakeApi } from '#client/fake.ts';
 import { silentLogger } from '#lib/log.ts';
 import { startControllers } from '../controllers.ts';
-import { pod, service } from '../endpoint-slices/samples.ts';
 import {
   ENDPOINTS_MANAGED_BY,
   ENDPOINTS_MANAGED_LABEL,
@@ -16,7 +15,8 @@ import {
   planEndpoints,
   planMirror,
   SKIP_MIRROR_LABEL,
-} from './plan.ts';
+} from './mirror-plan.ts';
+import { pod, service } from './samples.ts';
 
 const manual = (subsets: EndpointSubset[], metadata: Partial<Endpoints['metadata']> = {}) =>
   ({

@@ -16,8 +16,8 @@ import type { Clock } from '#lib/clock.ts';
 import { isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { WorkQueue } from '#lib/work-queue.ts';
-import { WrittenSlices } from '../endpoint-slices/written.ts';
-import { planEndpoints, planMirror } from './plan.ts';
+import { planEndpoints, planMirror } from './mirror-plan.ts';
+import { WrittenSlices } from './written.ts';
 
 /** Fewer than for the slices themselves: nothing in Tulle waits for what is written here. */
 const CONCURRENT_SERVICES = 4;
