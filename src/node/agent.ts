@@ -33,6 +33,7 @@ import type { DnsStatus, Upstream } from './dns/dns.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
+import { HealthCheckPorts } from './health-check-ports/health-check-ports.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
@@ -214,9 +215,16 @@ export async function startAgent(
     }),
   );
   await Promise.all([masquerade.start(), balancer.start()]);
+  const healthPorts = started.use(
+    new HealthCheckPorts(
+      { services, slices, isProxyHealthy: () => balancer.status().ready, log },
+      { nodeName: init.nodeName, addresses: [init.nodeIp] },
+    ),
+  );
+  healthPorts.start();
   health.add('ServicesReady', () => {
     const { ready, frontends, endpoints, problems } = balancer.status();
-    const failures = [masquerade.problem, connections.problem];
+    const failures = [masquerade.problem, connections.problem, healthPorts.problem];
     const wrong = [...problems, ...failures.filter((it) => it !== undefined)];
     const message =
       wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
