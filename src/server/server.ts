@@ -12,6 +12,7 @@ import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
 import { createRbacEscalation } from './admission/rbac-escalation.ts';
+import { startAllocationRepair } from './allocation-repair.ts';
 import { startApiEndpoints } from './api-endpoints.ts';
 import { type Authorizer, createAuthorizer } from './authz.ts';
 import { bootstrap } from './bootstrap.ts';
@@ -186,6 +187,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   ready();
   cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
+  cleanup.use(startAllocationRepair({ store, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
   log.info({ url }, 'api server: ready');
