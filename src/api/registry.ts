@@ -15,6 +15,7 @@ import { apiVersionOf, type KindDefinition } from './kind.ts';
 import { INGRESS } from './networking/v1/ingress.ts';
 import { INGRESS_CLASS } from './networking/v1/ingress-class.ts';
 import { NETWORK_POLICY } from './networking/v1/network-policy.ts';
+import { SERVICE_CIDR } from './networking/v1/service-cidr.ts';
 import { CLUSTER_NETWORK_POLICY } from './policy/v1alpha2/cluster-network-policy.ts';
 import { CLUSTER_ROLE, ROLE } from './rbac/v1/role.ts';
 import { CLUSTER_ROLE_BINDING, ROLE_BINDING } from './rbac/v1/role-binding.ts';
@@ -39,6 +40,7 @@ export const KINDS: readonly KindDefinition[] = [
   INGRESS_CLASS,
   INGRESS,
   NETWORK_POLICY,
+  SERVICE_CIDR,
   CLUSTER_ROLE_BINDING,
   CLUSTER_ROLE,
   ROLE_BINDING,

@@ -11,6 +11,7 @@ import { namespaceExists } from './admission/namespace-exists.ts';
 import { DEFAULT_NODE_PORT_RANGE } from './admission/node-ports.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
 import { createServiceAddresses } from './admission/service-addresses.ts';
+import { createServiceCidrs, serviceRanges } from './admission/service-cidrs.ts';
 import { createServicePorts } from './admission/service-ports.ts';
 import type { ClusterConfiguration } from './configuration.ts';
 import { createResourceRegistry, type ResourceRegistry } from './registry/resource-registry.ts';
@@ -98,8 +99,15 @@ function createPlugins(
     nodeRestriction,
     namespaceExists,
     customResources,
-    createIpPools({ serviceCidrs }),
-    createAddressPools({ serviceCidrs: async () => serviceCidrs }),
+    createIpPools({
+      serviceCidrs: async (store) =>
+        (await serviceRanges(store, serviceCidrs)).map(({ cidr }) => cidr),
+    }),
+    createServiceCidrs({ serviceCidrs }),
+    createAddressPools({
+      serviceCidrs: async (store) =>
+        (await serviceRanges(store, serviceCidrs)).map(({ cidr }) => cidr),
+    }),
     createServiceAddresses({ serviceCidrs, random }),
     createServicePorts({ nodePortRange, random }),
     loadBalancerAddresses,

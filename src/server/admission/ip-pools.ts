@@ -5,6 +5,7 @@ import type { KubeObject } from '#api/meta.ts';
 import { IP_BLOCK, type IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { type Cidr, cidrsOverlap, parseCidr } from '#lib/ip.ts';
+import type { Store } from '#store/port.ts';
 import { qualifiedResource } from '../errors.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import { collectionPrefix, objectKey, POOL_SET_GUARD, poolBlocksGuard } from '../registry/keys.ts';
@@ -15,14 +16,16 @@ const MAX_NAMED_BLOCKS = 3;
 const NOTHING = new Uint8Array();
 
 /** @param options.serviceCidrs ranges that no pool may touch */
-export function createIpPools(options: { serviceCidrs: readonly Cidr[] }): AdmissionPlugin {
+export function createIpPools(options: {
+  serviceCidrs: (store: Store) => Promise<readonly Cidr[]>;
+}): AdmissionPlugin {
   return {
     name: 'IPPools',
     async review(review) {
       if (review.subresource !== '') return undefined;
       switch (`${review.operation} ${qualifiedResource(review.kind)}`) {
         case 'CREATE ippools.tulle.dev':
-          return await reviewNewPool(review, review.object as KubeObject, options.serviceCidrs);
+          return await reviewNewPool(review, review.object as KubeObject, options);
         case 'DELETE ippools.tulle.dev':
           return await reviewDelete(review);
         case 'REMOVE ippools.tulle.dev':
@@ -39,7 +42,7 @@ export function createIpPools(options: { serviceCidrs: readonly Cidr[] }): Admis
 async function reviewNewPool(
   { store }: AdmissionReview,
   object: KubeObject,
-  serviceCidrs: readonly Cidr[],
+  options: { serviceCidrs: (store: Store) => Promise<readonly Cidr[]> },
 ): Promise<AdmissionEffects | undefined> {
   const cidr = parseCidr((object as IPPool).spec?.cidr ?? '');
   if (cidr === undefined) return undefined; // the kind's validation says so
@@ -54,7 +57,7 @@ async function reviewNewPool(
       },
     ],
   });
-  for (const range of serviceCidrs)
+  for (const range of await options.serviceCidrs(store))
     if (cidrsOverlap(range, cidr)) return overlap(range, 'the service range');
   for (const entry of (await store.list(collectionPrefix(IP_POOL))).entries) {
     const pool = decodeEntry(entry) as IPPool;

@@ -4,10 +4,11 @@ import { SERVICE } from '#api/core/v1/service.ts';
 import type { FieldError } from '#api/kind.ts';
 import { sameJson } from '#api/machinery/json.ts';
 import { internalError } from '#api/machinery/status.ts';
-import { type Cidr, familyOf, type Ip, parseIp } from '#lib/ip.ts';
+import { type Cidr, cidrContains, familyOf, type Ip, parseIp } from '#lib/ip.ts';
 import type { Compare, Store, WriteOp } from '#store/port.ts';
 import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
 import { type ClusterIpOwner, chooseClusterIp, clusterIpKey, isUsable } from './cluster-ips.ts';
+import { holdRange, type ServiceRange, serviceRanges } from './service-cidrs.ts';
 import { familyName, fillFamilies, HEADLESS, isHeadless } from './service-families.ts';
 
 export interface ServiceAddressesOptions {
@@ -48,7 +49,8 @@ async function assign(
     const { ipFamilies: _f, ipFamilyPolicy: _p, clusterIPs: _s, clusterIP: _i, ...spec } = sent;
     return { object: { ...service, spec } as Service, operations: releaseAll(had) };
   }
-  const configured = options.serviceCidrs.map((cidr) => familyName(familyOf(cidr)));
+  const ranges = await serviceRanges(review.store, options.serviceCidrs);
+  const configured = [...new Set(ranges.map(({ cidr }) => familyName(familyOf(cidr))))];
   const families = fillFamilies(sent, configured);
   if (families.errors !== undefined) return { errors: families.errors };
   const { spec } = families;
@@ -64,35 +66,37 @@ async function assign(
   const requested = spec.clusterIPs ?? [];
   if (requested.length > MAX_CLUSTER_IPS || requested.some((text) => parseIp(text) === undefined))
     return { object: { ...service, spec } as Service };
-  return await reserve({ review, service, spec, had: new Set(had) }, options);
+  return await reserve({ review, service, spec, ranges, had: new Set(had) }, options.random);
 }
 
 interface Assignment {
   readonly review: AdmissionReview;
   readonly service: Service;
   readonly spec: ServiceSpec;
+  readonly ranges: readonly ServiceRange[];
   /** Addresses the stored service has. */
   readonly had: ReadonlySet<Ip>;
 }
 
 async function reserve(
-  { review, service, spec, had }: Assignment,
-  options: ServiceAddressesOptions,
+  { review, service, spec, ranges, had }: Assignment,
+  random: () => number,
 ): Promise<AdmissionEffects> {
   const compares: Compare[] = [];
   const operations: WriteOp[] = [];
   const addresses: Ip[] = [];
+  const held = new Set<string>();
   const owner: ClusterIpOwner = { namespace: review.namespace, name: review.name };
   for (const [i, family] of (spec.ipFamilies ?? []).entries()) {
-    const cidr = options.serviceCidrs.find((range) => familyName(familyOf(range)) === family);
+    const own = ranges.filter(({ cidr }) => familyName(familyOf(cidr)) === family);
     const wanted = parseIp(spec.clusterIPs?.[i] ?? '');
-    if (cidr === undefined) continue;
+    if (own.length === 0) continue;
     if (wanted !== undefined && familyName(familyOf(wanted)) !== family)
       return { errors: [wrongFamily(i, wanted, family)] };
     let ip = wanted;
-    if (ip === undefined) ip = await choose(review.store, cidr, options.random);
+    if (ip === undefined) ip = await choose(review.store, own, random);
     else if (!had.has(ip)) {
-      const problem = await whyNotFree(review.store, cidr, ip);
+      const problem = await whyNotFree(review.store, own, ip);
       if (problem !== undefined) return { errors: [cannotAllocate(ip, problem)] };
     }
     addresses.push(ip);
@@ -100,6 +104,13 @@ async function reserve(
     const key = clusterIpKey(ip);
     compares.push({ key, modRevision: 0 });
     operations.push({ type: 'put', key, value: Buffer.from(JSON.stringify(owner), 'utf8') });
+    const range = own.find(({ cidr }) => cidrContains(cidr, ip));
+    if (range?.source !== undefined && !held.has(range.source.name)) {
+      held.add(range.source.name);
+      const hold = holdRange(range);
+      compares.push(...hold.compares);
+      operations.push(...hold.operations);
+    }
   }
   const released = [...had].filter((ip) => !addresses.includes(ip));
   const assigned: ServiceSpec = { ...spec, clusterIPs: addresses };
@@ -110,17 +121,34 @@ async function reserve(
   return { object, compares, operations: [...operations, ...releaseAll(released)] };
 }
 
-async function choose(store: Store, cidr: Cidr, random: () => number): Promise<Ip> {
-  const choice = await chooseClusterIp(store, cidr, random);
-  if (choice.kind === 'chosen') return choice.ip;
+/** Out of the first range that has one free. */
+async function choose(
+  store: Store,
+  ranges: readonly ServiceRange[],
+  random: () => number,
+): Promise<Ip> {
+  let used = 0;
+  for (const { cidr } of ranges) {
+    const choice = await chooseClusterIp(store, cidr, random);
+    if (choice.kind === 'chosen') return choice.ip;
+    used += choice.used;
+  }
   throw internalError(
-    `failed to allocate a cluster IP: the service range ${choice.cidr} is full, ${choice.used} addresses are in use. Delete services that are not needed, or start the server with another service range`,
+    `failed to allocate a cluster IP: the service range ${textOf(ranges)} is full, ${used} addresses are in use. Delete services that are not needed, or create a ServiceCIDR with another range`,
   );
 }
 
-async function whyNotFree(store: Store, cidr: Cidr, ip: Ip): Promise<string | undefined> {
-  if (!isUsable(cidr, ip))
-    return `the provided IP is not in the valid range. The range of valid IPs is ${cidr}`;
+function textOf(ranges: readonly ServiceRange[]): string {
+  return ranges.map(({ cidr }) => cidr).join(', ');
+}
+
+async function whyNotFree(
+  store: Store,
+  ranges: readonly ServiceRange[],
+  ip: Ip,
+): Promise<string | undefined> {
+  if (!ranges.some(({ cidr }) => isUsable(cidr, ip)))
+    return `the provided IP is not in the valid range. The range of valid IPs is ${textOf(ranges)}`;
   return (await store.get(clusterIpKey(ip))) === undefined
     ? undefined
     : 'provided IP is already allocated';

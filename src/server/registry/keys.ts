@@ -27,6 +27,11 @@ export function objectKey(kind: KindRef, namespace: string, name: string): strin
 /** Written by every change of the set of pools, so that two pools made at once cannot both miss each other. */
 export const POOL_SET_GUARD = '/tulle/guards/ippools';
 
+/** Written by every cluster IP taken out of a ServiceCIDR, so that the range cannot go at that moment. */
+export function serviceCidrGuard(name: string): string {
+  return `/tulle/guards/servicecidrs/${name}`;
+}
+
 /** Written by every address given out of a pool for load balancers, so that the pool cannot lose it at that moment. */
 export function addressPoolGuard(pool: string): string {
   return `/tulle/guards/serviceaddresspools/${pool}`;

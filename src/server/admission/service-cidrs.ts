@@ -1,0 +1,148 @@
+/** Ranges of cluster IPs: those of the configuration, which are always there, and those of ServiceCIDR objects. */
+import { forbidden } from '#api/machinery/status.ts';
+import { SERVICE_CIDR, type ServiceCIDR } from '#api/networking/v1/service-cidr.ts';
+import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import {
+  rangesOfPool,
+  SERVICE_ADDRESS_POOL,
+  type ServiceAddressPool,
+} from '#api/tulle/v1alpha1/service-address-pool.ts';
+import { type Cidr, cidrContains, cidrsOverlap, type Ip, parseCidr } from '#lib/ip.ts';
+import { rangeOf, rangesOverlap } from '#lib/ip-range.ts';
+import type { Store, StoreEntry } from '#store/port.ts';
+import { qualifiedResource } from '../errors.ts';
+import { decodeEntry } from '../registry/codec.ts';
+import {
+  CLUSTER_IP_PREFIX,
+  collectionPrefix,
+  POOL_SET_GUARD,
+  serviceCidrGuard,
+} from '../registry/keys.ts';
+import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
+
+const NOTHING = new Uint8Array();
+
+export interface ServiceRange {
+  readonly cidr: Cidr;
+  /** The object it comes from; `undefined` for the configuration. */
+  readonly source: { readonly name: string; readonly entry: StoreEntry } | undefined;
+}
+
+/** The ranges in the order in which they are used: the configured ones first. */
+export async function serviceRanges(
+  store: Store,
+  configured: readonly Cidr[],
+): Promise<ServiceRange[]> {
+  const ranges: ServiceRange[] = configured.map((cidr) => ({ cidr, source: undefined }));
+  for (const entry of (await store.list(collectionPrefix(SERVICE_CIDR))).entries) {
+    const { metadata, spec } = decodeEntry(entry) as ServiceCIDR;
+    if (metadata.deletionTimestamp !== undefined) continue;
+    for (const text of spec.cidrs ?? []) {
+      const cidr = parseCidr(text);
+      if (cidr !== undefined) ranges.push({ cidr, source: { name: metadata.name, entry } });
+    }
+  }
+  return ranges;
+}
+
+/** Keeps a range from going while an address is taken out of it; part of the transaction that takes it. */
+export function holdRange({
+  source,
+}: ServiceRange): Required<Pick<AdmissionEffects, 'compares' | 'operations'>> {
+  if (source === undefined) return { compares: [], operations: [] };
+  return {
+    compares: [{ key: source.entry.key, modRevision: source.entry.modRevision }],
+    operations: [{ type: 'put', key: serviceCidrGuard(source.name), value: NOTHING }],
+  };
+}
+
+/** @param options.serviceCidrs those of the configuration */
+export function createServiceCidrs(options: { serviceCidrs: readonly Cidr[] }): AdmissionPlugin {
+  return {
+    name: 'ServiceCIDRs',
+    async review(review) {
+      if (review.subresource !== '') return undefined;
+      switch (`${review.operation} ${qualifiedResource(review.kind)}`) {
+        case 'CREATE servicecidrs.networking.k8s.io':
+          return await reviewNew(review, options.serviceCidrs);
+        case 'DELETE servicecidrs.networking.k8s.io':
+          return await reviewDelete(review, options.serviceCidrs);
+        case 'REMOVE servicecidrs.networking.k8s.io':
+          return { operations: [{ type: 'delete', key: serviceCidrGuard(review.name) }] };
+        default:
+          return undefined;
+      }
+    },
+  };
+}
+
+function cidrsOf(object: unknown): Cidr[] {
+  return ((object as ServiceCIDR).spec?.cidrs ?? []).flatMap((text) => parseCidr(text) ?? []);
+}
+
+async function reviewNew(
+  review: AdmissionReview,
+  configured: readonly Cidr[],
+): Promise<AdmissionEffects> {
+  const { store } = review;
+  const guard = await store.get(POOL_SET_GUARD);
+  const used: { whose: string; overlaps: (cidr: Cidr) => boolean }[] = [];
+  for (const { cidr, source } of await serviceRanges(store, configured))
+    used.push({
+      whose: source === undefined ? `the service range ${cidr}` : `ServiceCIDR "${source.name}"`,
+      overlaps: (it) => cidrsOverlap(it, cidr),
+    });
+  for (const entry of (await store.list(collectionPrefix(IP_POOL))).entries) {
+    const pool = decodeEntry(entry) as IPPool;
+    const taken = parseCidr(pool.spec.cidr);
+    used.push({
+      whose: `IPPool "${pool.metadata.name}"`,
+      overlaps: (it) => taken !== undefined && cidrsOverlap(it, taken),
+    });
+  }
+  for (const entry of (await store.list(collectionPrefix(SERVICE_ADDRESS_POOL))).entries) {
+    const pool = decodeEntry(entry) as ServiceAddressPool;
+    used.push({
+      whose: `ServiceAddressPool "${pool.metadata.name}"`,
+      overlaps: (it) => rangesOfPool(pool).some((range) => rangesOverlap(range, rangeOf(it))),
+    });
+  }
+  const errors = cidrsOf(review.object).flatMap((cidr, i) => {
+    const other = used.find(({ overlaps }) => overlaps(cidr));
+    if (other === undefined) return [];
+    const detail = `overlaps ${other.whose}; choose a range that is used nowhere else`;
+    return [{ type: 'Invalid' as const, field: `spec.cidrs[${i}]`, value: cidr, detail }];
+  });
+  return errors.length > 0
+    ? { errors }
+    : {
+        compares: [{ key: POOL_SET_GUARD, modRevision: guard?.modRevision ?? 0 }],
+        operations: [{ type: 'put', key: POOL_SET_GUARD, value: NOTHING }],
+      };
+}
+
+async function reviewDelete(
+  { store, kind, name, old }: AdmissionReview,
+  configured: readonly Cidr[],
+): Promise<AdmissionEffects> {
+  // Read before the records: an address that is taken later changes it, and the transaction fails.
+  const key = serviceCidrGuard(name);
+  const guard = await store.get(key);
+  const others = (await serviceRanges(store, configured)).filter(
+    ({ source }) => source?.name !== name,
+  );
+  const used = (await store.list(CLUSTER_IP_PREFIX)).entries
+    .map((entry) => entry.key.slice(CLUSTER_IP_PREFIX.length) as Ip)
+    .filter(
+      (ip) =>
+        cidrsOf(old).some((cidr) => cidrContains(cidr, ip)) &&
+        !others.some(({ cidr }) => cidrContains(cidr, ip)),
+    );
+  if (used.length > 0)
+    throw forbidden(
+      kind,
+      name,
+      `${used.length} service(s) have addresses of this range (${used[0]}${used.length > 1 ? ', …' : ''}); delete them first`,
+    );
+  return { compares: [{ key, modRevision: guard?.modRevision ?? 0 }] };
+}
