@@ -27,6 +27,14 @@ const program = createProgram(
       const { runUninstall } = await import('./uninstall.ts');
       await runUninstall(flags, print);
     },
+    async backup(file, flags) {
+      const { backupServer } = await import('./backup.ts');
+      await backupServer(file, flags, print);
+    },
+    async restore(file, flags) {
+      const { restoreServer } = await import('./backup.ts');
+      await restoreServer(file, flags, print);
+    },
   },
   { print, signal: interrupt.signal },
 );

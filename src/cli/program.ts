@@ -22,6 +22,8 @@ export interface Daemons {
   server(flags: RawOptions, configFile: string | undefined): Promise<void>;
   agent(flags: RawOptions, configFile: string | undefined): Promise<void>;
   uninstall(flags: UninstallFlags): Promise<void>;
+  backup(file: string, flags: { kubeconfig?: string }): Promise<void>;
+  restore(file: string, flags: { dataDir?: string }): Promise<void>;
 }
 
 export interface UninstallFlags {
@@ -62,7 +64,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
   const logLevel = () =>
     new Option('--log-level <level>', 'debug, info, warn, error or silent (default: info)');
   const config = () => new Option('--config <file>', 'YAML file with these options; flags win');
-  program
+  const server = program
     .command('server')
     .description('run the API server, with its embedded store or on an etcd')
     .option('--data-dir <dir>', 'where the store, certificates and the kubeconfig are kept')
@@ -88,6 +90,18 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>
       daemons.server(flags, file),
     );
+  server
+    .command('backup')
+    .description('copy the store of a running server to a file')
+    .argument('<file>')
+    .option('--kubeconfig <file>', 'an administrator’s; default: as for apply')
+    .action((file: string, flags: { kubeconfig?: string }) => daemons.backup(file, flags));
+  server
+    .command('restore')
+    .description('make a backup the store of a data directory whose server is stopped')
+    .argument('<file>')
+    .option('--data-dir <dir>', 'default: /var/lib/tulle/server')
+    .action((file: string, flags: { dataDir?: string }) => daemons.restore(file, flags));
   program
     .command('agent')
     .description('run the agent of this node: pods, fabric, services, DNS')

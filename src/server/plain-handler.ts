@@ -3,6 +3,7 @@ import type { KindDefinition } from '#api/kind.ts';
 import { pathNotFound, unauthorized } from '#api/machinery/status.ts';
 import { ApiError } from '#lib/errors.ts';
 import { JOIN_PATH } from './authn.ts';
+import { BACKUP_PATH } from './backup-handler.ts';
 import { parseJson } from './body.ts';
 import {
   AGGREGATED_TYPE,
@@ -47,6 +48,8 @@ export interface PlainHandlerOptions {
   readonly caHandler: () => Promise<string>;
   /** How others check tokens of service accounts. */
   readonly tokenKeys: { configuration(): object; keys(): object };
+  /** A page of the store, see `backup-handler.ts`. */
+  readonly backupHandler: (exchange: Exchange<PlainRequest>) => Promise<object>;
 }
 
 /** The version of Kubernetes whose protocol this server speaks, in the form that clients parse. */
@@ -79,6 +82,7 @@ export async function handlePlain(
       contentType: 'application/x-pem-file',
       text: await options.caHandler(),
     };
+  if (info.path === BACKUP_PATH) return json(200, await options.backupHandler(exchange));
   if (isHealthPath(info.path)) {
     const checks = info.path === '/readyz' ? options.checks.ready : options.checks.live;
     return await answerHealth(info, checks, options.onFailedCheck);

@@ -15,6 +15,7 @@ import { createRbacEscalation } from './admission/rbac-escalation.ts';
 import { startAllocationRepair } from './allocation-repair.ts';
 import { startApiEndpoints } from './api-endpoints.ts';
 import { type Authorizer, createAuthorizer } from './authz.ts';
+import { backupPage } from './backup-handler.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import { startCustomResources } from './custom-resources.ts';
@@ -247,6 +248,7 @@ function createHandler(
     serverAddress: parts.serverAddress,
     joinHandler: options.joinHandler,
     ...(options.tokenHandler === undefined ? {} : { tokenHandler: options.tokenHandler }),
+    backupHandler: ({ principal, info }) => backupPage(store, principal, info.query),
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
     tokenKeys: {
       configuration: () => openIdConfiguration(tokens.issuer, `https://${parts.serverAddress()}`),

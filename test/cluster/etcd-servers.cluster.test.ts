@@ -130,8 +130,10 @@ test('two servers on one etcd are one cluster, and either may go', { skip }, asy
     startServer('one', '192.0.2.1'),
     startServer('two', '192.0.2.2'),
   ]);
-  const ca = (name: string) => readFileSync(join(root, name, 'pki/ca.crt'), 'utf8');
-  assert.equal(ca('one'), ca('two'));
+  for (const file of ['ca.crt', 'ca.key', 'sa.key']) {
+    const contentOf = (name: string) => readFileSync(join(root, name, 'pki', file), 'utf8');
+    assert.equal(contentOf('one'), contentOf('two'), file);
+  }
 
   // What one acknowledges the other shows at once; a change based on an old state is refused by either.
   for (let n = 0; n < 20; n++) {

@@ -27,6 +27,8 @@ import { FORMAT_VERSION, IDS_PER_REVISION } from './database.ts';
 import { openEmbeddedStore, STORE_FILE } from './embedded-store.ts';
 import { deletedSlotOf, HISTORY_REVISIONS, SLOTS, slotOf } from './testing-writer.ts';
 
+/** The whole storm has a thousand: `TULLE_KILLS=1000`. */
+const KILLS = Number(process.env.TULLE_KILLS ?? 20);
 const root = mkdtempSync(join(tmpdir(), 'tulle-store-'));
 after(() => rmSync(root, { recursive: true }));
 let count = 0;
@@ -200,7 +202,7 @@ describe('embedded store: disk', () => {
   test('kill -9 at any moment loses no acknowledged write and leaves no half of one', async (t) => {
     const directory = newDirectory();
     let known = 0;
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < KILLS; round++) {
       const { child, acknowledged } = startWriter(t, directory);
       const wanted = known + 1 + Math.floor(Math.random() * 150);
       await acknowledged(wanted);

@@ -62,7 +62,7 @@ async function restore(
 }
 
 /** SQLite would make the file readable for all, as far as the umask lets it. Its log gets the mode of the file. */
-function createFile(directory: string, path: string): void {
+export function createFile(directory: string, path: string): void {
   try {
     const made = mkdirSync(directory, { recursive: true, mode: 0o700 });
     // `wx`: a file that exists must not be opened here. Closing it again would drop every lock this process has on it.

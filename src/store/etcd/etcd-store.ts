@@ -29,6 +29,7 @@ import {
 } from '../port.ts';
 import { checkTransaction } from '../transaction.ts';
 import { followEtcd, loadSnapshot } from './follow.ts';
+import { KeyOrder } from './key-order.ts';
 import { decodeRange, decodeTxn, revisionRequest, txnRequest } from './messages.ts';
 import { Mirror, type MirrorOptions } from './mirror.ts';
 import {
@@ -98,8 +99,7 @@ class EtcdStore implements Store {
   readonly #log: Logger;
   readonly #closed = new AbortController();
   readonly #underWay = new Set<Promise<unknown>>();
-  /** For each key, the end of the last transaction that names it. */
-  readonly #lastOfKey = new Map<string, Promise<unknown>>();
+  readonly #order = new KeyOrder();
   #mirror: Mirror | undefined;
   #interruptWatch: (reason: Error) => void = () => {};
   #running: Promise<unknown> = Promise.resolve();
@@ -192,8 +192,17 @@ class EtcdStore implements Store {
       })),
       operations,
     );
-    const keys = new Set([...compares, ...operations].map(({ key }) => key));
-    return await this.#inOrder(keys, () => this.#transact(request));
+    const keys = {
+      compared: compares.map(({ key }) => key),
+      written: operations.map(({ key }) => key),
+    };
+    const run = this.#order.run(keys, () => this.#transact(request));
+    this.#underWay.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#underWay.delete(run);
+    }
   }
 
   async *watch(
@@ -229,20 +238,6 @@ class EtcdStore implements Store {
   #loaded(): Mirror {
     if (this.#mirror === undefined) throw new TypeError('the store is not loaded');
     return this.#mirror;
-  }
-
-  /** Runs a transaction when all earlier ones that name one of its keys have ended. */
-  async #inOrder<T>(keys: ReadonlySet<string>, action: () => Promise<T>): Promise<T> {
-    const before = [...keys].flatMap((key) => this.#lastOfKey.get(key) ?? []);
-    const run = before.length === 0 ? action() : Promise.allSettled(before).then(action);
-    this.#underWay.add(run);
-    for (const key of keys) this.#lastOfKey.set(key, run);
-    try {
-      return await run;
-    } finally {
-      this.#underWay.delete(run);
-      for (const key of keys) if (this.#lastOfKey.get(key) === run) this.#lastOfKey.delete(key);
-    }
   }
 
   async #transact(request: object): Promise<TransactionResult> {
