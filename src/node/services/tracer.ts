@@ -73,7 +73,9 @@ export class Tracer {
   trace(packet: TracedPacket): TraceResult {
     const walk = new Walk(packet);
     const hooks: Hook[] =
-      packet.link === undefined ? ['output', 'postrouting'] : ['prerouting', 'forward', 'postrouting'];
+      packet.link === undefined
+        ? ['output', 'postrouting']
+        : ['prerouting', 'forward', 'postrouting'];
     for (const hook of hooks) {
       if (hook !== 'prerouting' && hook !== 'output') {
         walk.outLink = this.#node.route(walk.destination);
@@ -149,7 +151,9 @@ export class Tracer {
       case 'bitwise':
         walk.load(
           e.to,
-          walk.read(e.from, e.mask.length).map((byte, i) => (byte & (e.mask[i] ?? 0)) ^ (e.xor[i] ?? 0)),
+          walk
+            .read(e.from, e.mask.length)
+            .map((byte, i) => (byte & (e.mask[i] ?? 0)) ^ (e.xor[i] ?? 0)),
         );
         return undefined;
       case 'cmp':
@@ -212,15 +216,17 @@ export class Tracer {
     return value();
   }
 
-  #lookup(e: Extract<Expression, { kind: 'lookup' }>, walk: Walk): Verdict | 'mismatch' | undefined {
+  #lookup(
+    e: Extract<Expression, { kind: 'lookup' }>,
+    walk: Walk,
+  ): Verdict | 'mismatch' | undefined {
     const set = this.#sets.get(e.set);
     if (set === undefined) throw new Error(`there is no set "${e.set}"`);
     const key = walk.read(e.from, keyLength(set));
     const found =
-      set.interval === true
-        ? findInterval(set, key)
-        : this.#index.get(e.set)?.get(hex(key));
-    if (e.to === undefined) return (found === undefined) === (e.inverted ?? false) ? undefined : 'mismatch';
+      set.interval === true ? findInterval(set, key) : this.#index.get(e.set)?.get(hex(key));
+    if (e.to === undefined)
+      return (found === undefined) === (e.inverted ?? false) ? undefined : 'mismatch';
     if (found === undefined) return 'mismatch';
     if (e.to === 'verdict') return found.verdict;
     walk.load(e.to, found.data ?? new Uint8Array());

@@ -120,7 +120,9 @@ function expectedOf(
     return { verdict: 'drop' };
   const endpoints = Object.entries(LAYOUTS[layout]) as [Place, string][];
   const are = (state: string, here: boolean) =>
-    endpoints.flatMap(([place, is]) => (is === state && (!here || place === 'podA') ? [place] : []));
+    endpoints.flatMap(([place, is]) =>
+      is === state && (!here || place === 'podA') ? [place] : [],
+    );
   const first = (...lists: Place[][]) => lists.find((list) => list.length > 0) ?? [];
   const anywhere = first(are('ready', false), are('ending', false));
   const here = first(are('ready', true), are('ending', true));
@@ -130,8 +132,7 @@ function expectedOf(
       ? policy === 'internal Local'
       : policy === 'external Local' && !isInside;
   const chosen = isLocal ? here : anywhere;
-  if (chosen.length === 0)
-    return { verdict: isLocal && anywhere.length > 0 ? 'drop' : 'reject' };
+  if (chosen.length === 0) return { verdict: isLocal && anywhere.length > 0 ? 'drop' : 'reject' };
   const isFromPod = source === 'podA' || source === 'podB';
   return {
     verdict: 'accept',
