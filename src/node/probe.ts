@@ -6,7 +6,7 @@ import { EEXIST, isErrno, KernelError, UserError } from '#lib/errors.ts';
 import { LINK_PREFIX, VXLAN_PORT } from '#lib/kernel-objects.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
-import { masquerade, rejectWith } from '#wire/nftables/expressions.ts';
+import { masquerade, rejectUnreachable } from '#wire/nftables/expressions.ts';
 import { fibType, ip, loadConcat, meta, numgen, th } from '#wire/nftables/match.ts';
 import { inTable, PRIORITY } from '#wire/nftables/objects.ts';
 
@@ -54,7 +54,7 @@ function probeNftables(nftables: Nftables): void {
     chain.add('nat', { base: nat }),
     chain.add('filter', { base: filter }),
     rule.add('nat', [...expressions, masquerade({ fullyRandom: true })]),
-    rule.add('filter', [fibType('daddr').load(0), rejectWith()]),
+    rule.add('filter', [fibType('daddr').load(0), rejectUnreachable('ip')]),
     table.delete(),
   ]);
 }

@@ -27,7 +27,7 @@ import {
   type Expression,
   goTo,
   masquerade,
-  rejectWith,
+  rejectUnreachable,
   rejectWithReset,
   returnToCaller,
   type Verdict,
@@ -186,7 +186,10 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
   return [
     {
       name: REJECT_CHAIN,
-      rules: [{ expressions: [...isTcp, rejectWithReset] }, { expressions: [rejectWith()] }],
+      rules: [
+        { expressions: [...isTcp, rejectWithReset] },
+        { expressions: [rejectUnreachable(family)] },
+      ],
     },
     { name: DROP_CHAIN, rules: [{ expressions: [drop] }] },
     filterChain('filter-prerouting', 'prerouting', BEFORE_DNAT, [restrict]),

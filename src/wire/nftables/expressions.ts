@@ -348,10 +348,20 @@ export const counter = (packets = 0n, bytes = 0n): Expression => ({
 
 /** `reject with tcp reset`: only for packets that are TCP. */
 export const rejectWithReset: Expression = { kind: 'reject', with: 'tcp reset' };
-/** `reject with icmpx …`: ICMP or ICMPv6, as the packet needs. */
+/**
+ * `reject with icmpx …`: ICMP or ICMPv6, as the packet needs. Only for the families inet, bridge and netdev: in a table
+ * of the family ip or ip6 the kernel takes it, and drops without a word. See {@link rejectUnreachable}.
+ */
 export const rejectWith = (code: IcmpxCode = 'port-unreachable'): Expression => ({
   kind: 'reject',
   with: { icmpx: code },
+});
+
+/** `reject with icmp port-unreachable` or `icmpv6 port-unreachable`, for a table of that family. */
+export const rejectUnreachable = (family: 'ip' | 'ip6'): Expression => ({
+  kind: 'reject',
+  // RFC 792 and RFC 4443 section 3.1 number it differently.
+  with: { icmp: family === 'ip' ? 3 : 4 },
 });
 
 export const masquerade = (flags?: NatFlags): Expression =>

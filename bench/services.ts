@@ -1,0 +1,258 @@
+/**
+ * Services at size: the full sync from the API's objects in memory, and single changes from the watch event to the
+ * kernel, by the feature as the agent runs it.
+ *
+ * usage: ./dev bench services [CASE…]        CASE is SERVICESxENDPOINTS, by default all below   (root)
+ *
+ * The peer is `nft -f` with the same services in kube-proxy's layout (its nftables mode: a chain and an anonymous map
+ * for each service, a chain for each endpoint), made by this program. It stands in for kube-proxy, which does this and
+ * more; kube-proxy itself is in no package. Larger cases than MAX_PEER_ENDPOINTS have no peer: it would take too long.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import type { Service } from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { Cache, CacheChange } from '#client/port.ts';
+import { silentLogger } from '#lib/log.ts';
+import { openNftables } from '#linux/nftables/kernel.ts';
+import { Poller } from '#linux/poller.ts';
+import { Ruleset } from '#node/ruleset.ts';
+import { Services } from '#node/services/services.ts';
+
+const DEFAULT_CASES = ['1000x5', '10000x5', '44000x5', '5000x50'];
+const CHANGES = 300;
+const MAX_PEER_ENDPOINTS = 60_000;
+const WARM_UP_CHANGES = 20;
+
+const cases = process.argv.length > 2 ? process.argv.slice(2) : DEFAULT_CASES;
+async function measure(name: string): Promise<void> {
+  const [services = 0, endpoints = 0] = name.split('x').map(Number);
+  const namespace = `tulle-bench-${process.pid}`;
+  execFileSync('ip', ['netns', 'add', namespace]);
+  try {
+    const peerMs = services * endpoints <= MAX_PEER_ENDPOINTS ? peer(namespace, services, endpoints) : undefined;
+    await ours(name, namespace, { services, endpoints }, peerMs);
+  } finally {
+    execFileSync('ip', ['netns', 'delete', namespace]);
+  }
+}
+
+async function ours(
+  name: string,
+  namespace: string,
+  size: { services: number; endpoints: number },
+  peerMs: number | undefined,
+): Promise<void> {
+  const log = silentLogger;
+  const serviceCache = new MemoryCache<Service>();
+  const sliceCache = new MemoryCache<EndpointSlice>();
+  for (let i = 0; i < size.services; i++) {
+    serviceCache.put(serviceOf(i));
+    sliceCache.put(sliceOf(i, size.endpoints));
+  }
+  collectGarbage();
+  const snapshotMib = process.memoryUsage().rss / 2 ** 20;
+  await using stack = new AsyncDisposableStack();
+  const poller = stack.use(new Poller());
+  const nftables = stack.use(openNftables({ netns: `/run/netns/${namespace}`, poller }));
+  const rulesets = (['ip', 'ip6'] as const).map((family) =>
+    stack.use(new Ruleset({ nftables, log }, { family, table: 'tulle', parts: [] })),
+  );
+  let done: (() => void) | undefined;
+  const feature = stack.use(
+    new Services(
+      {
+        ...{ rulesets, log, services: serviceCache, slices: sliceCache },
+        // Every change below takes an endpoint away or changes a service, so this is the end of its sync.
+        onEndpointsLost: () => done?.(),
+      },
+      { node: { nodeName: 'm0', zone: undefined }, skipAddresses: [] },
+    ),
+  );
+  const start = process.hrtime.bigint();
+  await feature.start();
+  const fullMs = msSince(start);
+  report(name, 'full sync', fullMs, 'ms', peerMs);
+  collectGarbage();
+  report(name, 'memory with the API objects', process.memoryUsage().rss / 2 ** 20, 'MiB');
+  report(name, 'memory of the API objects alone', snapshotMib, 'MiB');
+
+  const changed = async (action: () => void): Promise<number> => {
+    await new Promise((resolve) => setTimeout(resolve, 3));
+    const end = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const begin = process.hrtime.bigint();
+    action();
+    await end;
+    return msSince(begin);
+  };
+  const endpointMs: number[] = [];
+  for (let i = 0; i < CHANGES + WARM_UP_CHANGES; i++) {
+    const service = (i * 7919) % size.services;
+    const ms = await changed(() => sliceCache.put(sliceOf(service, size.endpoints, 1 + i)));
+    if (i >= WARM_UP_CHANGES) endpointMs.push(ms);
+  }
+  report(name, 'one endpoint replaced p50', quantile(endpointMs, 0.5), 'ms');
+  report(name, 'one endpoint replaced p99', quantile(endpointMs, 0.99), 'ms');
+  const removedMs: number[] = [];
+  for (let i = 0; i < CHANGES; i++) {
+    const service = (i * 104_729 + 1) % size.services;
+    removedMs.push(
+      await changed(() => sliceCache.put(sliceOf(service, Math.max(1, size.endpoints - 1)))),
+    );
+  }
+  report(name, 'one endpoint removed p50', quantile(removedMs, 0.5), 'ms');
+  report(name, 'one endpoint removed p99', quantile(removedMs, 0.99), 'ms');
+  const addedMs: number[] = [];
+  for (let i = 0; i < CHANGES; i++)
+    addedMs.push(
+      await changed(() => {
+        sliceCache.put(sliceOf(size.services + i, size.endpoints));
+        serviceCache.put(serviceOf(size.services + i));
+      }),
+    );
+  report(name, 'one service added p50', quantile(addedMs, 0.5), 'ms');
+  report(name, 'one service added p99', quantile(addedMs, 0.99), 'ms');
+}
+
+/** A cache that is filled by hand: what is measured begins with its event. */
+class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
+  readonly #objects = new Map<string, T>();
+  readonly #listeners = new Set<(change: CacheChange<T>) => void>();
+  readonly isSynced = true;
+  readonly isConnected = true;
+
+  put(object: T): void {
+    const key = `${object.metadata.namespace}/${object.metadata.name}`;
+    const old = this.#objects.get(key);
+    this.#objects.set(key, object);
+    for (const listener of this.#listeners) listener({ key, old, current: object });
+  }
+  get(key: string): T | undefined {
+    return this.#objects.get(key);
+  }
+  values(): IterableIterator<T> {
+    return this.#objects.values();
+  }
+  get size(): number {
+    return this.#objects.size;
+  }
+  async synced(): Promise<void> {}
+  onChange(listener: (change: CacheChange<T>) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}
+
+function address(first: number, index: number): string {
+  return `${first + (index >>> 16)}.${(index >>> 8) & 255}.${index & 255}`;
+}
+function clusterIp(service: number): string {
+  return `10.${address(96, service)}`;
+}
+
+function serviceOf(index: number): Service {
+  const clusterIP = clusterIp(index);
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: `service-${index}`, namespace: 'default', uid: `uid-${index}` },
+    spec: {
+      ...{ type: 'ClusterIP', clusterIP, clusterIPs: [clusterIP], selector: { app: `a${index}` } },
+      ports: [{ name: 'http', port: 80, protocol: 'TCP', targetPort: 8080 }],
+    },
+  };
+}
+
+/** @param generation gives the first endpoint another address */
+function sliceOf(index: number, endpoints: number, generation = 0): EndpointSlice {
+  return {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: {
+      name: `service-${index}-1`,
+      namespace: 'default',
+      uid: `slice-${index}`,
+      labels: { 'kubernetes.io/service-name': `service-${index}` },
+    },
+    addressType: 'IPv4',
+    ports: [{ name: 'http', protocol: 'TCP', port: 8080 }],
+    endpoints: Array.from({ length: endpoints }, (_, i) => ({
+      addresses: [
+        i === 0 && generation > 0
+          ? `172.${address(16, generation)}`
+          : `11.${address(0, index * endpoints + i)}`,
+      ],
+      conditions: { ready: true, serving: true, terminating: false },
+      nodeName: `m${1 + (i % 50)}`,
+    })),
+  };
+}
+
+/** @returns the time `nft -f` takes for a kube-proxy-like table */
+function peer(namespace: string, services: number, endpoints: number): number | undefined {
+  if (spawnSync('nft', ['--version']).status !== 0) return undefined;
+  const lines = ['table ip stand-in {', 'map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }'];
+  const elements: string[] = [];
+  for (let s = 0; s < services; s++) {
+    const targets = Array.from({ length: endpoints }, (_, i) => `11.${address(0, s * endpoints + i)}`);
+    targets.forEach((target, i) => {
+      lines.push(
+        `chain endpoint-${s}-${i} { ip saddr ${target} meta mark set meta mark or 0x4000; meta l4proto tcp dnat to ${target}:8080; }`,
+      );
+    });
+    const map = targets.map((_, i) => `${i} : goto endpoint-${s}-${i}`).join(', ');
+    lines.push(`chain service-${s} { numgen random mod ${endpoints} vmap { ${map} }; }`);
+    elements.push(`${clusterIp(s)} . tcp . 80 : goto service-${s}`);
+  }
+  lines.push('}', `add element ip stand-in service-ips { ${elements.join(', ')} }`);
+  lines.push(
+    'table ip stand-in { chain nat-prerouting { type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @service-ips; }; }',
+  );
+  const start = process.hrtime.bigint();
+  execFileSync('ip', ['netns', 'exec', namespace, 'nft', '-f', '-'], {
+    input: lines.join('\n'),
+    stdio: ['pipe', 'ignore', 'inherit'],
+  });
+  const ms = msSince(start);
+  execFileSync('ip', ['netns', 'exec', namespace, 'nft', 'delete', 'table', 'ip', 'stand-in']);
+  return ms;
+}
+
+function report(
+  name: string,
+  what: string,
+  value: number,
+  unit: string,
+  peerValue?: number,
+): void {
+  const round = (number: number) => Number(number.toPrecision(4));
+  console.log(
+    JSON.stringify({
+      ...{ bench: 'services', case: `${name} ${what}`, value: round(value), unit },
+      peer: peerValue === undefined ? null : "nft -f in kube-proxy's layout (stand-in)",
+      peer_value: peerValue === undefined ? null : round(peerValue),
+      ratio: peerValue === undefined ? null : round(value / peerValue),
+    }),
+  );
+}
+
+function collectGarbage(): void {
+  globalThis.gc?.();
+}
+function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+}
+function msSince(start: bigint): number {
+  return Number(process.hrtime.bigint() - start) / 1e6;
+}
+
+const [only] = cases;
+// Each case in a process of its own, for the memory it takes.
+if (cases.length > 1)
+  for (const one of cases) {
+    const [node = '', ...flags] = [process.execPath, ...process.execArgv];
+    execFileSync(node, [...flags, '--expose-gc', import.meta.filename, one], { stdio: 'inherit' });
+  }
+else if (only !== undefined) await measure(only);
