@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { CniError } from '#wire/cni/error.ts';
 import { encodeCniResult } from '#wire/cni/result.ts';
+import { HOST_V4, HOST_V6, Machine } from '../pod-machine.ts';
 import { ATTACH_POINTS, type Attacher } from './attacher.ts';
 import { hostLinkName } from './plan.ts';
-import { HOST_V4, HOST_V6, Machine } from './test-machine.ts';
 
 const NOTHING = { links: [], routes: [], addresses: [], records: [], elements: 0 };
 const PING = 'ping -c 1 -W 2 -q';

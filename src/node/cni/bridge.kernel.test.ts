@@ -10,8 +10,8 @@ import { silentLogger } from '#lib/log.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { encodeCniResult } from '#wire/cni/result.ts';
+import { Machine } from '../pod-machine.ts';
 import { createCniHandler } from './handler.ts';
-import { Machine } from './test-machine.ts';
 
 const PLUGINS = '/usr/lib/cni';
 const skip = existsSync(`${PLUGINS}/bridge`)

@@ -6,10 +6,10 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { silentLogger } from '#lib/log.ts';
+import { Machine } from '../pod-machine.ts';
 import { shaperName } from './bandwidth.ts';
 import { createCniHandler } from './handler.ts';
 import { hostLinkName } from './plan.ts';
-import { Machine } from './test-machine.ts';
 
 const PLUGINS = '/usr/lib/cni';
 const skip = existsSync(`${PLUGINS}/tuning`)

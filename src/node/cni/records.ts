@@ -4,8 +4,7 @@
  * A record is on disk before the first thing is done that it speaks of, and is removed after the last is undone, so
  * that whatever was begun when the process died is found at the next start.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
-import { open, rename, unlink } from 'node:fs/promises';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -56,28 +55,25 @@ export class AttachmentRecords {
     return [...this.#records.values()];
   }
 
-  /** Resolves when the record is on disk. */
+  /**
+   * Resolves when a process that comes after this one would read it.
+   *
+   * It is not forced to the disk: what makes a machine forget its page cache takes links and namespaces with it, and the
+   * addresses of attachments without a record are found by their handles. Two calls of fsync cost more than all the rest
+   * of an ADD.
+   */
   async put(record: AttachmentRecord): Promise<void> {
     const path = this.#path(record.attachment.handle);
-    const file = await open(`${path}.tmp`, 'w', 0o600);
-    try {
-      await file.writeFile(JSON.stringify(record));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.tmp`, path);
-    await this.#syncDirectory();
+    writeFileSync(`${path}.tmp`, JSON.stringify(record), { mode: 0o600 });
+    renameSync(`${path}.tmp`, path);
     this.#records.set(record.attachment.handle, record);
   }
 
   /** Removing what is gone succeeds. */
   async delete(handle: string): Promise<void> {
     if (!this.#records.has(handle)) return;
-    // Not synced: if the removal is lost in a crash, what comes back is undone once more, which does nothing.
-    await unlink(this.#path(handle)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
-    });
+    // If the removal is lost in a crash, what comes back is undone once more, which does nothing.
+    rmSync(this.#path(handle), { force: true });
     this.#records.delete(handle);
   }
 
@@ -92,15 +88,6 @@ export class AttachmentRecords {
       // Kept for a person to look at. Its interface and address are found by the garbage collection.
       log.error({ path, reason: explainError(error) }, 'set aside an unreadable attachment record');
       renameSync(path, `${path}.unreadable`);
-    }
-  }
-
-  async #syncDirectory(): Promise<void> {
-    const directory = await open(this.#directory, 'r');
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
     }
   }
 

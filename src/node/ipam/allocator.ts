@@ -3,7 +3,8 @@
  *
  * A node allocates only out of blocks that it has claimed (strict affinity), so in the ordinary case one address
  * costs one write, which nobody contends for. The blocks are kept in memory between calls; every write is guarded by
- * the block's resourceVersion, and whoever loses reads the block again. Nothing here has to be durable on the node:
+ * the block's resourceVersion, and whoever loses reads the block again. What is asked for while a block is being
+ * written goes into its next write together. Nothing here has to be durable on the node:
  * an address that was written but never heard of is found again by its handle.
  */
 import type { Labels } from '#api/machinery/label-selector.ts';
@@ -42,6 +43,7 @@ import {
   reservedOf,
   usageOf,
 } from './claim.ts';
+import { GroupCommit } from './group-commit.ts';
 
 /** Lost races in a row after which something else is wrong than contention. */
 const MAX_CAS_RETRIES = 100;
@@ -85,6 +87,8 @@ export class Allocator implements AddressSource {
   readonly #lock = new KeyedLock();
   /** This node's blocks by name, as last read or written; undefined when they must be read again. */
   #blocks: Map<string, IPBlock> | undefined;
+  /** By name of the block. A block stays a node's for long, and there are few. */
+  readonly #writers = new Map<string, GroupCommit<IPBlock>>();
   /** Why the API could not be used the last time. */
   #failure: string | undefined;
 
@@ -106,7 +110,7 @@ export class Allocator implements AddressSource {
   }
 
   allocate(request: AddressRequest): Promise<AddressResult> {
-    return this.#exclusive(async () => {
+    return this.#watched(async () => {
       const requested = request.requested ?? [];
       const families =
         requested.length > 0
@@ -130,9 +134,11 @@ export class Allocator implements AddressSource {
   }
 
   release(handle: string, addresses?: readonly AllocatedAddress[]): Promise<readonly Ip[]> {
-    return this.#exclusive(async () => {
+    return this.#watched(async () => {
       const released: Ip[] = [];
-      for (const name of (await this.#own()).keys()) {
+      for (const [name, known] of await this.#own()) {
+        // Nobody but this node writes its blocks, so what memory does not have needs no write.
+        if (addressesOfHandle(known, handle).length === 0) continue;
         const given = await this.#change(name, undefined, (block) => {
           const found = addressesOfHandle(block, handle);
           const wanted = addresses === undefined ? found : found.filter(isAmong(addresses));
@@ -157,25 +163,23 @@ export class Allocator implements AddressSource {
 
   /** Every address that this node has given out. Reads the blocks anew. */
   allocations(): Promise<readonly OwnAllocation[]> {
-    return this.#exclusive(async () => {
+    return this.#watched(async () => {
       this.#blocks = undefined;
       return [...(await this.#own()).values()].flatMap(allocationsOf);
     });
   }
 
-  /** One at a time; after any failure memory and API may differ, so the blocks are read again. */
-  #exclusive<T>(action: () => Promise<T>): Promise<T> {
-    return this.#lock.run('', async () => {
-      try {
-        const result = await action();
-        this.#failure = undefined;
-        return result;
-      } catch (error) {
-        this.#blocks = undefined;
-        this.#failure = explainError(error);
-        throw error;
-      }
-    });
+  /** After any failure memory and API may differ, so the blocks are read again. */
+  async #watched<T>(action: () => Promise<T>): Promise<T> {
+    try {
+      const result = await action();
+      this.#failure = undefined;
+      return result;
+    } catch (error) {
+      this.#blocks = undefined;
+      this.#failure = explainError(error);
+      throw error;
+    }
   }
 
   async #allocateOne(
@@ -205,19 +209,28 @@ export class Allocator implements AddressSource {
         ? { kind: 'allocated', address: taken.address, isNew: true }
         : undefined;
     };
-    for (const name of await this.#ownOf(pools, signal)) {
-      const one = await take(name);
-      if (one !== undefined) return one;
-    }
-    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const name = await this.#claim(pools, signal);
-      if (name === undefined) return this.#exhausted(family, { owner, signal, cooling });
-      const one = await take(name);
-      if (one !== undefined) return one;
-    }
-    throw new Error(
-      `Cannot allocate an IPv${family} address for "${owner.handle}": ${MAX_CAS_RETRIES} claimed blocks were lost or full`,
-    );
+    const takeOwn = async () => {
+      cooling = 0;
+      for (const name of await this.#ownOf(pools, signal)) {
+        const one = await take(name);
+        if (one !== undefined) return one;
+      }
+      return undefined;
+    };
+    const own = await takeOwn();
+    if (own !== undefined) return own;
+    // One claim at a time: who waited finds the block that the one before has got.
+    return this.#lock.run(`claim IPv${family}`, async () => {
+      for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
+        const again = await takeOwn();
+        if (again !== undefined) return again;
+        if ((await this.#claim(pools, signal)) === undefined)
+          return this.#exhausted(family, { owner, signal, cooling });
+      }
+      throw new Error(
+        `Cannot allocate an IPv${family} address for "${owner.handle}": ${MAX_CAS_RETRIES} claimed blocks were lost or full`,
+      );
+    });
   }
 
   async #allocateRequested(requested: Ip, owner: AddressOwner, signal: Signal): Promise<One> {
@@ -354,23 +367,31 @@ export class Allocator implements AddressSource {
    * @param change may run several times; the same block as result means nothing to write
    * @returns undefined if the block is this node's no more
    */
-  async #change<T>(
+  #change<T>(
     name: string,
     signal: Signal,
     change: (block: IPBlock) => { block: IPBlock; value: T },
   ): Promise<T | undefined> {
+    signal?.throwIfAborted();
+    const writer = this.#writers.get(name) ?? new GroupCommit((apply) => this.#write(name, apply));
+    this.#writers.set(name, writer);
+    return writer.change(change);
+  }
+
+  /** @returns false if the block is this node's no more */
+  async #write(name: string, apply: (block: IPBlock) => IPBlock): Promise<boolean> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const block = (await this.#own(signal)).get(name);
-      if (block === undefined) return undefined;
-      const result = change(block);
-      if (result.block === block) return result.value;
+      const block = (await this.#own()).get(name);
+      if (block === undefined) return false;
+      const next = apply(block);
+      if (next === block) return true;
       try {
-        const written = await this.#client.update(IP_BLOCK, result.block, options(signal));
+        const written = await this.#client.update(IP_BLOCK, next);
         this.#blocks?.set(name, written);
-        return result.value;
+        return true;
       } catch (error) {
         if (!isConflict(error) && !isNotFound(error)) throw error;
-        await this.#refresh(name, signal);
+        await this.#refresh(name, undefined);
       }
     }
     throw new Error(

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { hostLinkName } from '../cni/plan.ts';
-import { HOST_V4, HOST_V6, Machine } from '../cni/test-machine.ts';
+import { hostLinkName } from './cni/plan.ts';
+import { HOST_V4, HOST_V6, Machine } from './pod-machine.ts';
 
 const PING = 'ping -c 1 -W 1 -q';
-const fixture = (name: string) => join(import.meta.dirname, `${name}.fixture.ts`);
+const fixture = (name: string) => join(import.meta.dirname, 'pod-rules', `${name}.fixture.ts`);
 
 async function attach(machine: Machine, name: string, runtimeConfig: object = {}): Promise<string> {
   const pod = machine.addNamespace(name);

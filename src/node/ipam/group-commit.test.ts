@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { GroupCommit } from './group-commit.ts';
+
+const add = (n: number) => (state: number) => ({ block: state + n, value: state });
+
+test('GroupCommit writes what arrives during a write together, in order', async () => {
+  const written: number[] = [];
+  let state = 0;
+  const group = new GroupCommit<number>(async (apply) => {
+    state = apply(state);
+    await new Promise((resolve) => setImmediate(resolve));
+    written.push(state);
+    return true;
+  });
+  const values = await Promise.all([1, 2, 3, 4].map((n) => group.change(add(n))));
+  assert.deepEqual(written, [1, 10]);
+  assert.deepEqual(values, [0, 1, 3, 6], 'each has seen what came before it');
+});
+
+test('GroupCommit tells all of a group when it fails, and goes on', async () => {
+  let failing = true;
+  const group = new GroupCommit<number>(async (apply) => {
+    apply(0);
+    if (failing) throw new Error('away');
+    return true;
+  });
+  const results = await Promise.allSettled([group.change(add(1)), group.change(add(1))]);
+  assert.deepEqual(
+    results.map((it) => it.status),
+    ['rejected', 'rejected'],
+  );
+  failing = false;
+  assert.equal(await group.change(add(1)), 0);
+});
+
+test('GroupCommit answers undefined when the state is gone', async () => {
+  const group = new GroupCommit<number>(async () => false);
+  assert.equal(await group.change(add(1)), undefined);
+});
