@@ -13,7 +13,7 @@ import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import type { ClusterNetworkPolicy } from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import type { Cache, CacheChange } from '#client/port.ts';
 import { explainError } from '#lib/errors.ts';
-import type { Ip } from '#lib/ip.ts';
+import { type Ip, splitCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { CompiledPolicy, PolicyPod } from '#policy/model.ts';
@@ -140,7 +140,9 @@ export class Policy implements AsyncDisposable {
     await this.#started.promise;
     const now = Date.now();
     for (const [handle, { attachment: other, since }] of this.#pending) {
-      const isReplaced = ipsOf(other).some((address) => ipsOf(attachment).includes(address));
+      const isReplaced = addressesOf(other).some((address) =>
+        addressesOf(attachment).includes(address),
+      );
       if (isReplaced || now - since > MAX_PENDING_MS) this.#pending.delete(handle);
     }
     this.#pending.set(attachment.handle, { attachment, since: now });
@@ -316,7 +318,7 @@ export class Policy implements AsyncDisposable {
     const handles = this.#handlesOfKey.get(key) ?? new Set();
     this.#handlesOfKey.set(key, handles.add(handle));
     this.#handleOfContainer.set(attachment.containerId, handle);
-    for (const address of ipsOf(attachment)) this.#localByIp.set(address, handle);
+    for (const address of addressesOf(attachment)) this.#localByIp.set(address, handle);
     const old = this.planner.localPod(handle);
     const pod = this.#localPod(attachment, key);
     if (!samePod(old, pod)) this.planner.setLocal(handle, pod);
@@ -329,7 +331,7 @@ export class Policy implements AsyncDisposable {
     this.#locals.delete(handle);
     if (this.#handleOfContainer.get(attachment.containerId) === handle)
       this.#handleOfContainer.delete(attachment.containerId);
-    for (const address of ipsOf(attachment))
+    for (const address of addressesOf(attachment))
       if (this.#localByIp.get(address) === handle) this.#localByIp.delete(address);
     this.planner.setLocal(handle, undefined);
     if (key !== undefined) this.#dropKey(key, handle);
@@ -367,7 +369,7 @@ export class Policy implements AsyncDisposable {
     // A Pod that has ended is attached still: its labels hold as long as its link does.
     const living = object === undefined ? undefined : { ...object, status: {} };
     const known = living === undefined ? undefined : policyPod(living);
-    return { ...(known ?? unknown), hostNetwork: false, ips: ipsOf(attachment) };
+    return { ...(known ?? unknown), hostNetwork: false, ips: addressesOf(attachment) };
   }
 
   #keyOf(attachment: Attachment): string {
@@ -403,4 +405,11 @@ export class Policy implements AsyncDisposable {
 
 function samePod(a: PolicyPod | undefined, b: PolicyPod | undefined): boolean {
   return a === b || (a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b));
+}
+
+/** Ours, those that an address plugin gave for a bridge, and those of a plugin before us. */
+function addressesOf(attachment: Attachment): readonly Ip[] {
+  const others = [...(attachment.bridge?.ips ?? []), ...(attachment.chained?.ips ?? [])];
+  const ips = others.flatMap(({ address }) => splitCidr(address)?.address ?? []);
+  return [...ipsOf(attachment), ...ips];
 }
