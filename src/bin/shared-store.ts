@@ -11,7 +11,7 @@ import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { openCa } from '#server/pki/ca.ts';
 import { shareFiles } from '#server/pki/shared-files.ts';
-import { openSigningKey, openSigningKey } from '#server/tokens/signing-key.ts';
+import { openSigningKey } from '#server/tokens/signing-key.ts';
 import { openEmbeddedStore } from '#store/embedded/embedded-store.ts';
 import { openEtcdStore } from '#store/etcd/etcd-store.ts';
 import type { Store } from '#store/port.ts';

@@ -51,8 +51,16 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
   let waiting = 0;
   let isDispatchDue = false;
 
-  const hasRoom = (flow: string, cost: number) =>
-    held + cost <= seats && (heldBy.get(flow) ?? 0) + cost <= maxSeatsPerFlow;
+  const mayHave = (flow: string, cost: number) => (heldBy.get(flow) ?? 0) + cost <= maxSeatsPerFlow;
+
+  /** Whose turn it is: the first row whose flow may have what it waits for. */
+  const next = (): [string, Waiter[], Waiter] | undefined => {
+    for (const [flow, row] of rows) {
+      const [first] = row;
+      if (first !== undefined && mayHave(flow, first.cost)) return [flow, row, first];
+    }
+    return undefined;
+  };
 
   const sit = (flow: string, cost: number): Seat => {
     held += cost;
@@ -81,15 +89,17 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
     });
   };
 
-  /** Gives seats as long as there are some: each row its turn, and then to the end of the rows. */
+  /**
+   * Gives seats as long as there are some: each row its turn, and then to the end of the rows. Who needs many seats is
+   * waited for and not overtaken, or he would never get them.
+   */
   const dispatch = () => {
-    for (const [flow, row] of rows) {
-      const [first] = row;
-      if (first === undefined || !hasRoom(flow, first.cost)) continue;
+    for (let turn = next(); turn !== undefined; turn = next()) {
+      const [flow, row, first] = turn;
+      if (held + first.cost > seats) return;
       row.shift();
       waiting--;
       rows.delete(flow);
-      // Met again by this loop, after all that are in it now.
       if (row.length > 0) rows.set(flow, row);
       first.seat(sit(flow, first.cost));
     }
@@ -120,7 +130,9 @@ export function createFairQueue(options: FairQueueOptions): FairQueue {
     async take(flow, wanted) {
       const cost = Math.min(wanted, maxSeatsPerFlow);
       const row = rows.get(flow);
-      if (row === undefined && hasRoom(flow, cost)) return sit(flow, cost);
+      const isNextWaiting = waiting > 0 && next() !== undefined;
+      if (row === undefined && !isNextWaiting && held + cost <= seats && mayHave(flow, cost))
+        return sit(flow, cost);
       if ((row?.length ?? 0) >= options.maxWaitingPerFlow || waiting >= options.maxWaiting)
         return { kind: 'full' };
       return await wait(flow, cost);
