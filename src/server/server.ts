@@ -11,6 +11,7 @@ import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import { startCustomResources } from './custom-resources.ts';
 import type { Answer, Exchange } from './exchange.ts';
+import { startGarbageCollection } from './garbage-collection.ts';
 import { createHealthChecks } from './health.ts';
 import { createWatchSlots } from './limits.ts';
 import { type Listener, startListener } from './listener.ts';
@@ -133,6 +134,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   cleanup.use(await startCustomResources({ store, registries, log, clock }));
   ready();
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
+  cleanup.use(startGarbageCollection({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
   log.info({ url }, 'api server: ready');

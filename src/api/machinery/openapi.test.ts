@@ -13,6 +13,7 @@ function at(value: unknown, ...path: string[]): unknown {
 test('openApiDocuments() makes one document of each group and version', () => {
   assert.deepEqual([...documents.keys()].sort(), [
     'api/v1',
+    'apis/apiextensions.k8s.io/v1',
     'apis/coordination.k8s.io/v1',
     'apis/discovery.k8s.io/v1',
     'apis/networking.k8s.io/v1',
