@@ -22,7 +22,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   node: ['lib', 'wire', 'api', 'policy', 'client', 'linux', 'proc'],
   registry: ['lib', 'api', 'client'],
   lab: ['lib', 'wire', 'api', 'client', 'linux', 'proc'],
-  cli: ['lib', 'api', 'policy', 'client', 'linux', 'lab', 'proc'],
+  cli: ['lib', 'wire', 'api', 'policy', 'client', 'linux', 'lab', 'proc'],
   bin: [
     'lib',
     'api',

@@ -1,12 +1,14 @@
 /** What clients send about objects, as the registry takes it: objects, and wishes how to write or delete them. */
-import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
+import { apiVersionOf, type FieldError, type KindDefinition } from '#api/kind.ts';
+import { invalid, notSupported } from '#api/machinery/field-errors.ts';
 import { isObject, type JsonObject } from '#api/machinery/json.ts';
-import { badRequest } from '#api/machinery/status.ts';
+import { badRequest, invalidObject } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { decodeBody, decodeSent } from './body.ts';
 import { headerOf } from './exchange.ts';
 import { readFieldManager } from './field-manager.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
+import { PROPAGATIONS, type Propagation } from './registry/propagation.ts';
 import type { DeleteOptions, WriteOptions } from './registry/resource-registry.ts';
 import type { Call } from './resource-call.ts';
 
@@ -66,11 +68,36 @@ export async function readDeleteOptions(call: Call): Promise<DeleteOptions> {
   return {
     principal: exchange.principal,
     dryRun: isDryRun([...info.query.getAll('dryRun'), ...bodyDryRun]),
+    ...readPropagation(info.query, sent),
     preconditions: {
       ...(typeof uid === 'string' ? { uid } : {}),
       ...(typeof resourceVersion === 'string' ? { resourceVersion } : {}),
     },
   };
+}
+
+/** `propagationPolicy`, or `orphanDependents` of old clients. @throws ApiError 422 */
+function readPropagation(query: URLSearchParams, sent: JsonObject): { propagation?: Propagation } {
+  const text = sent.propagationPolicy ?? query.get('propagationPolicy') ?? '';
+  const orphan = sent.orphanDependents ?? query.get('orphanDependents') ?? '';
+  const isOrphan = orphan === '' ? undefined : orphan === true || orphan === 'true';
+  const bad = (error: FieldError) =>
+    invalidObject({ group: 'meta.k8s.io', kind: 'DeleteOptions' }, '', [error]);
+  if (text === '') {
+    if (isOrphan === undefined) return {};
+    return { propagation: isOrphan ? 'Orphan' : 'Background' };
+  }
+  if (isOrphan !== undefined)
+    throw bad(
+      invalid(
+        'propagationPolicy',
+        text,
+        'orphanDependents and deletionPropagation cannot be both set',
+      ),
+    );
+  const propagation = PROPAGATIONS.find((known) => known === text);
+  if (propagation === undefined) throw bad(notSupported('propagationPolicy', text, PROPAGATIONS));
+  return { propagation };
 }
 
 function isDryRun(values: readonly string[]): boolean {

@@ -20,6 +20,7 @@ import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
 import { startCustomResources } from './custom-resources.ts';
 import type { Answer, Exchange } from './exchange.ts';
+import { startGarbageCollection } from './garbage-collection.ts';
 import { createHealthChecks } from './health.ts';
 import { createWatchSlots } from './limits.ts';
 import { type Listener, startListener } from './listener.ts';
@@ -189,6 +190,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   cleanup.use(startAllocationRepair({ store, log, clock }));
+  cleanup.use(startGarbageCollection({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
   log.info({ url }, 'api server: ready');

@@ -29,6 +29,7 @@ import { atRevision, decodeAs, encodeAs } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
+import { type Propagation, withPropagation } from './propagation.ts';
 import {
   generateName,
   hasSubresource,
@@ -76,6 +77,8 @@ export interface ApplyOptions extends WriteOptions {
 }
 
 export interface DeleteOptions extends WriteOptions {
+  /** What becomes of the objects that it owns; missing: as its finalizers say, or `Background`. */
+  readonly propagation?: Propagation;
   readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
 }
 
@@ -354,16 +357,17 @@ async function remove(
       object: undefined,
       old,
     };
-    if (!isHeld(kind, old)) {
+    const wanted = withPropagation(old, options.propagation);
+    if (!isHeld(kind, wanted)) {
       const result = await commitRemoval(kind, context, { entry, object: old, review }, options);
       if (result.kind === 'done')
         return { ...written(old, result.revision, result.outcome), removed: true };
       continue;
     }
-    if (old.metadata.deletionTimestamp !== undefined)
-      return { object: old, warnings: [], removed: false };
+    const isDeleting = old.metadata.deletionTimestamp !== undefined;
+    if (isDeleting && wanted === old) return { object: old, warnings: [], removed: false };
     const outcome = await admit(context.plugins, review);
-    const object = markDeleting(kind, old, timestamp(context.clock));
+    const object = isDeleting ? wanted : markDeleting(kind, wanted, timestamp(context.clock));
     const result = await commit(context.store, options.dryRun, {
       key: entry.key,
       expected: entry.modRevision,
