@@ -29,7 +29,8 @@ async function measure(name: string): Promise<void> {
   const namespace = `tulle-bench-${process.pid}`;
   execFileSync('ip', ['netns', 'add', namespace]);
   try {
-    const peerMs = services * endpoints <= MAX_PEER_ENDPOINTS ? peer(namespace, services, endpoints) : undefined;
+    const peerMs =
+      services * endpoints <= MAX_PEER_ENDPOINTS ? peer(namespace, services, endpoints) : undefined;
     await ours(name, namespace, { services, endpoints }, peerMs);
   } finally {
     execFileSync('ip', ['netns', 'delete', namespace]);
@@ -192,10 +193,16 @@ function sliceOf(index: number, endpoints: number, generation = 0): EndpointSlic
 /** @returns the time `nft -f` takes for a kube-proxy-like table */
 function peer(namespace: string, services: number, endpoints: number): number | undefined {
   if (spawnSync('nft', ['--version']).status !== 0) return undefined;
-  const lines = ['table ip stand-in {', 'map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }'];
+  const lines = [
+    'table ip stand-in {',
+    'map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }',
+  ];
   const elements: string[] = [];
   for (let s = 0; s < services; s++) {
-    const targets = Array.from({ length: endpoints }, (_, i) => `11.${address(0, s * endpoints + i)}`);
+    const targets = Array.from(
+      { length: endpoints },
+      (_, i) => `11.${address(0, s * endpoints + i)}`,
+    );
     targets.forEach((target, i) => {
       lines.push(
         `chain endpoint-${s}-${i} { ip saddr ${target} meta mark set meta mark or 0x4000; meta l4proto tcp dnat to ${target}:8080; }`,
@@ -219,13 +226,7 @@ function peer(namespace: string, services: number, endpoints: number): number | 
   return ms;
 }
 
-function report(
-  name: string,
-  what: string,
-  value: number,
-  unit: string,
-  peerValue?: number,
-): void {
+function report(name: string, what: string, value: number, unit: string, peerValue?: number): void {
   const round = (number: number) => Number(number.toPrecision(4));
   console.log(
     JSON.stringify({

@@ -234,6 +234,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
 /**
  * A chain that chooses a slot and translates. With affinity the first rule takes the endpoint that the client had, if
  * the frontend still has it; the second remembers a new one; the third is for when the memory is full.
+ * nft 1.0.6 cannot list a value that goes from one map into another, and aborts on a table with such a chain.
  *
  * Registers, one or for IPv6 four per address: `saddr . daddr . proto . dport . target address . target port`
  */

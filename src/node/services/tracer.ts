@@ -156,6 +156,14 @@ export class Tracer {
             .map((byte, i) => (byte & (e.mask[i] ?? 0)) ^ (e.xor[i] ?? 0)),
         );
         return undefined;
+      case 'byteorder': {
+        const swapped = Buffer.from(walk.read(e.from, e.bytes));
+        if (e.unit === 4) swapped.swap32();
+        else if (e.unit === 2) swapped.swap16();
+        else swapped.swap64();
+        walk.load(e.to, swapped);
+        return undefined;
+      }
       case 'cmp':
         return compares(Buffer.compare(walk.read(e.from, e.data.length), e.data), e.op)
           ? undefined
