@@ -23,6 +23,7 @@ import { startNodeLifecycle } from './node-lifecycle/node-lifecycle.ts';
 import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
 import { startPodGc } from './pod-gc/pod-gc.ts';
 import { startPoolStatus } from './pool-status/pool-status.ts';
+import { startServiceAccounts } from './service-accounts/service-accounts.ts';
 
 export interface ControllersOptions {
   readonly client: ApiClient;
@@ -81,6 +82,7 @@ export function startControllers(options: ControllersOptions): Controllers {
   const blocks = stack.use(startCache(client, IP_BLOCK, common));
   const poolStatus = stack.use(startPoolStatus({ ...common, client, pools: ipPools, blocks }));
   const addressPools = stack.use(startAddressPools({ ...base, blocks }));
+  const accounts = stack.use(startServiceAccounts({ ...common, client }));
   const caches = {
     ...{ services, pods, nodes, leases, endpointslices: slices },
     ...{ endpoints, serviceaddresspools: pools },
@@ -105,6 +107,7 @@ export function startControllers(options: ControllersOptions): Controllers {
           podGc,
           poolStatus,
           addressPools,
+          accounts,
         ].map((it) => it.settled()),
       );
     },

@@ -3,6 +3,7 @@ import type { KindDefinition } from '#api/kind.ts';
 import { badRequest } from '#api/machinery/status.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Store } from '#store/port.ts';
+import type { Authorizer } from './authz.ts';
 import { type Answer, type Exchange, headerOf, json } from './exchange.ts';
 import type { WatchSlots } from './limits.ts';
 import type { ServerMetrics } from './metrics.ts';
@@ -22,6 +23,7 @@ export interface ResourceHandlerOptions {
   }) => ResourceRegistry | undefined;
   readonly clock: Clock;
   readonly metrics: ServerMetrics;
+  readonly authorizer: Authorizer;
   readonly watchSlots: WatchSlots;
   /** A number in [0, 1). */
   readonly random: () => number;

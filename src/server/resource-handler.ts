@@ -157,7 +157,13 @@ async function applyConfig(call: Call): Promise<Answer> {
   if (managedFields !== undefined) throw badRequest('metadata.managedFields must be nil');
   const config = { ...object, metadata: { ...object.metadata, name } };
   const where = { ...target, subresource: info.subresource };
-  const written = await registry.apply(where, config, { ...writeOptions(call), force });
+  const checkCreate = () => {
+    const { principal } = exchange;
+    const decision = call.options.authorizer.authorize(principal, { ...info, verb: 'create' });
+    if (!decision.allowed) throw decision.error;
+  };
+  const options = { ...writeOptions(call), force, checkCreate };
+  const written = await registry.apply(where, config, options);
   return showWritten(call, written.created ? 201 : 200, written, warnings);
 }
 

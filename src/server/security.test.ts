@@ -105,6 +105,25 @@ test('nobody gives away what he does not have', async () => {
   assert.equal((await put(labelled)).status, 200);
 });
 
+test('who may patch does not therefore create by applying', async () => {
+  await using fixture = await startServerFixture();
+  const jane = await fixture.identity('jane', []);
+  await allow(fixture, 'patchers', 'jane', [rule(['patch'], ['configmaps'])]);
+  const headers = { 'content-type': 'application/apply-patch+yaml' };
+  const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' }, data: { a: '1' } };
+  const path = `${CONFIG_MAPS}/a?fieldManager=test`;
+  const apply = async (as: Identity) => await fixture.call('PATCH', path, { as, headers, body });
+  // Before the binding counts it is the patch that is refused.
+  const refused = async () => {
+    const { text } = await apply(jane);
+    return /cannot create/.test(text) ? 403 : 0;
+  };
+  await eventually(refused, 403);
+  assert.equal((await apply(fixture.admin)).status, 201);
+  body.data.a = '1';
+  assert.equal((await apply(jane)).status, 200);
+});
+
 test('a token of a service account is a credential until the account is gone', async () => {
   await using fixture = await startServerFixture();
   const as = fixture.admin;

@@ -225,6 +225,7 @@ function createHandler(
     registryOf: registries.find,
     clock,
     metrics,
+    authorizer: parts.authorizer,
     watchSlots: createWatchSlots(),
     random: Math.random,
   };

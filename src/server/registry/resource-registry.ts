@@ -74,6 +74,8 @@ export interface ApplyOptions extends WriteOptions {
   readonly fieldManager: string;
   /** Fields of other managers are taken over. */
   readonly force: boolean;
+  /** Called before an object that is not there is made: who may patch may not therefore create. Throws to refuse. */
+  readonly checkCreate?: () => void;
 }
 
 export interface DeleteOptions extends WriteOptions {
@@ -297,6 +299,7 @@ async function apply(
       if (!isNotFound(error) || subresource !== '' || uid !== '' || resourceVersion !== '')
         throw error;
     }
+    options.checkCreate?.();
     try {
       const { object, managers } = merge(undefined);
       const created = await create(kind, context, target.namespace, object, {
