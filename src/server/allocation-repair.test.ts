@@ -111,6 +111,28 @@ describe('repairAllocations()', () => {
     assert.equal(Object.keys(await records(fixture)).length, 4);
   });
 
+  test('does not take away what was given after it looked', async () => {
+    await using fixture = await withServices();
+    const { store } = fixture;
+    const key = `${PREFIX}clusterips/10.96.0.77`;
+    const value = Buffer.from('{"namespace":"default","name":"gone"}');
+    await store.transact([], [{ type: 'put', key, value }]);
+    const late: typeof store = Object.assign(Object.create(store) as typeof store, {
+      list: store.list.bind(store),
+      async transact(...transaction: Parameters<typeof store.transact>) {
+        await store.transact([], [{ type: 'delete', key }]);
+        await create(fixture, 'late', {
+          type: 'ClusterIP',
+          clusterIP: '10.96.0.77',
+          externalTrafficPolicy: undefined as never,
+        });
+        return await store.transact(...transaction);
+      },
+    });
+    await repairAllocations(late);
+    assert.match((await records(fixture))['clusterips/10.96.0.77'] ?? '', /"name":"late"/);
+  });
+
   test('leaves a service that changes meanwhile to its own transaction', async () => {
     await using fixture = await withServices();
     for (let i = 0; i < 20; i++) {

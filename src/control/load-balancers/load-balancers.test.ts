@@ -66,11 +66,16 @@ describe('LoadBalancers', () => {
   test('gives every service an address of its own, and a freed one to who waits', async () => {
     const api = new FakeApi();
     for (const name of ['a', 'b', 'c']) put(api, name);
-    await using _ = start(api);
+    await using setup = start(api);
     await until(() => api.objects(SERVICE).every((it) => it.status?.conditions !== undefined));
     assert.deepEqual(shown(api), ['a=', 'b=', 'c=']);
     putPool(api, '192.0.2.0/31');
     await until(() => shown(api).filter((it) => !it.endsWith('=')).length === 2);
+    const isTold = (it: Service) =>
+      it.status?.conditions?.some(({ reason }) => reason === 'PoolExhausted') === true;
+    await until(() => api.objects(SERVICE).some(isTold));
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await setup.controller.settled();
     const [waiting = ''] = shown(api).filter((it) => it.endsWith('='));
     const [holder = ''] = shown(api).filter((it) => it.endsWith('=192.0.2.0'));
     api.remove(SERVICE, `default/${holder.slice(0, 1)}`);

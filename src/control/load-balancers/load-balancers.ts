@@ -7,6 +7,7 @@
  */
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import { ingressAddresses, isOurLoadBalancer } from '#api/core/v1/service-load-balancer.ts';
+import { sameJson } from '#api/machinery/json.ts';
 import { objectKey } from '#api/meta.ts';
 import {
   poolContains,
@@ -73,7 +74,10 @@ export class LoadBalancers implements AsyncDisposable {
     );
     this.#stops = [
       services.onChange(({ key, old, current }) => this.#serviceChanged(key, old, current)),
-      pools.onChange(() => this.#all()),
+      pools.onChange(({ old, current }) => {
+        // The count in the status is our own, and changes nothing for services.
+        if (!sameJson(old?.spec, current?.spec) || isGoing(old) !== isGoing(current)) this.#all();
+      }),
     ];
     void this.#begin();
   }
@@ -199,6 +203,10 @@ function record(events: EventRecorder, service: Service, plan: LoadBalancerPlan)
       reason: 'AddressAssigned',
       message: `Assigned ${plan.addresses.join(' and ')}`,
     });
+}
+
+function isGoing(pool: ServiceAddressPool | undefined): boolean {
+  return pool?.metadata.deletionTimestamp !== undefined;
 }
 
 function addressText(service: Service | undefined): string {
