@@ -25,7 +25,8 @@ import type { Store } from '../port.ts';
 import { CompactedError, MAX_TRANSACTION_OPERATIONS } from '../port.ts';
 import { FORMAT_VERSION, IDS_PER_REVISION } from './database.ts';
 import { openEmbeddedStore, STORE_FILE } from './embedded-store.ts';
-import { deletedSlotOf, HISTORY_REVISIONS, SLOTS, slotOf } from './testing-writer.ts';
+import { assertPrefix } from './testing-prefix.ts';
+import { HISTORY_REVISIONS } from './testing-writer.ts';
 
 /** The whole storm has a thousand: `TULLE_KILLS=1000`. */
 const KILLS = Number(process.env.TULLE_KILLS ?? 20);
@@ -219,27 +220,6 @@ describe('embedded store: disk', () => {
     }
   });
 });
-
-/** The store holds exactly what transactions 1 to `last` leave behind, and all history since it was compacted. */
-async function assertPrefix(store: Store, last: number): Promise<void> {
-  const expected = new Map<string, string>();
-  for (let n = Math.max(1, last - 20 * SLOTS); n <= last; n++) {
-    expected.set('/last', String(n));
-    expected.set(slotOf(n), String(n));
-    const deleted = deletedSlotOf(n);
-    if (deleted !== undefined) expected.delete(deleted);
-  }
-  const { entries } = await store.list('/');
-  const found = new Map(entries.map((entry) => [entry.key, text(entry.value)]));
-  assert.deepEqual(new Map([...found].toSorted()), new Map([...expected].toSorted()));
-  const from = Math.max(0, last - HISTORY_REVISIONS);
-  const end = new AbortController();
-  const batches = await take(store.watch('/last', from, { signal: end.signal }), last - from);
-  assert.deepEqual(
-    batches.map((batch) => batch.revision),
-    Array.from({ length: last - from }, (_, i) => from + 1 + i),
-  );
-}
 
 interface WriterProcess {
   readonly child: ChildProcess;

@@ -19,9 +19,22 @@ export function deletedSlotOf(n: number): string | undefined {
   return n % 10 === 0 ? `/slot/${(n + 5) % SLOTS}` : undefined;
 }
 
+/** The reader may be slow, and the pipe is not one that waits: then it is full for a moment. */
+function tell(line: string): void {
+  for (;;) {
+    try {
+      writeSync(1, line);
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+}
+
 async function write(directory: string): Promise<never> {
   const store = await openEmbeddedStore({ directory, historyRevisions: HISTORY_REVISIONS });
-  writeSync(1, 'open\n');
+  tell('open\n');
   let next = (await store.revision()) + 1;
   const one = async () => {
     const n = next++;
@@ -35,7 +48,7 @@ async function write(directory: string): Promise<never> {
         ...(deleted === undefined ? [] : [{ type: 'delete' as const, key: deleted }]),
       ],
     );
-    writeSync(1, `${n}\n`);
+    tell(`${n}\n`);
   };
   for (;;) await Promise.all(Array.from({ length: IN_FLIGHT }, one));
 }
