@@ -11,6 +11,8 @@ export const LINK_PREFIX = 'tulle';
 export const POD_LINK_PREFIX = 'tl';
 /** The ifb through which the output of a pod with a limit goes: `tli` and 10 hex digits of its host link's name. */
 export const POD_SHAPER_PREFIX = 'tli';
+/** Group (`IFLA_GROUP`) that links are put into right before they are deleted together: "tl" and a number. */
+export const DELETED_LINK_GROUP = 0x746c01;
 /** The VXLAN device. */
 export const VXLAN_LINK = 'tulle-vxlan';
 /** IANA's VXLAN port (RFC 7348). */

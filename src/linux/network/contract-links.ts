@@ -242,6 +242,22 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
     assert.deepEqual(names(pod()), ['lo']);
   });
 
+  test('several links are deleted together, and those that are gone are no error', () => {
+    const made = ['d0', 'd1', 'd2'].map(
+      (name) => host().links.create({ kind: 'bridge', name }).index,
+    );
+    const stays = host().links.create({ kind: 'bridge', name: 'stays' });
+    host().links.deleteAll([...made, NO_LINK]);
+    assert.deepEqual(
+      names(host()).filter((name) => /^(d\d|stays)$/.test(name)),
+      ['stays'],
+    );
+    host().links.deleteAll(made);
+    host().links.deleteAll([]);
+    host().links.deleteAll([stays.index]);
+    assert.equal(host().links.get('stays'), undefined);
+  });
+
   test('macvlan and vxlan need their parent to be there', () => {
     const macvlan = { kind: 'macvlan', name: 'mv0', parent: NO_LINK, mode: 'private' } as const;
     assert.throws(() => host().links.create(macvlan), errnoIs(ENODEV));

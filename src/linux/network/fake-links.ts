@@ -21,6 +21,13 @@ const MAX_MTU_BYTES = 65535;
 
 export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
   const { world } = namespace;
+  const remove = (index: IfIndex) => {
+    const op = `delete link ${index}`;
+    world.check(op);
+    const link = namespace.links.get(index);
+    if (link !== undefined && link.kind === undefined) throw new KernelError(op, EOPNOTSUPP);
+    if (link !== undefined) deleteLink(link);
+  };
   return {
     list: () => [...namespace.links.values()].map(viewOf),
     get(which) {
@@ -45,12 +52,9 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
       link.bridgePort = { ...link.bridgePort, ...change };
       tell(link);
     },
-    delete(index) {
-      const op = `delete link ${index}`;
-      world.check(op);
-      const link = namespace.links.get(index);
-      if (link !== undefined && link.kind === undefined) throw new KernelError(op, EOPNOTSUPP);
-      if (link !== undefined) deleteLink(link);
+    delete: remove,
+    deleteAll(indexes) {
+      for (const index of indexes) remove(index);
     },
   };
 }

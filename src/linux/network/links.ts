@@ -1,10 +1,12 @@
 /** Links over rtnetlink. */
 import { ENODEV, isErrno, KernelError } from '#lib/errors.ts';
+import { DELETED_LINK_GROUP } from '#lib/kernel-objects.ts';
 import { NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL } from '#wire/netlink/constants.ts';
 import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK } from '#wire/rtnetlink/constants.ts';
 import {
   decodeLink,
   encodeBridgePort,
+  encodeDeleteGroup,
   encodeDeleteLink,
   encodeGetLink,
   encodeNewLink,
@@ -17,6 +19,7 @@ import {
 } from '#wire/rtnetlink/link.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import { Netns, type NetnsPath } from '../netns.ts';
+import { applyBatch } from './batch.ts';
 import { linkFrom } from './convert.ts';
 import { describeNewLink } from './describe.ts';
 import type { IfIndex, Link, LinkSpec, NetworkStack } from './port.ts';
@@ -52,6 +55,26 @@ export function kernelLinks(socket: NetlinkSocket): NetworkStack['links'] {
     },
     delete(index) {
       deleteLink(socket, index);
+    },
+    deleteAll(indexes) {
+      const [first] = indexes;
+      if (first === undefined) return;
+      if (indexes.length === 1) return deleteLink(socket, first);
+      applyBatch(socket, indexes, {
+        type: RTM_SETLINK,
+        flags: () => 0,
+        encode: (writer, index) => encodeSetLink(writer, index, { group: DELETED_LINK_GROUP }),
+        op: (index) => `mark link ${index} for deletion`,
+        ignore: [ENODEV],
+      });
+      try {
+        socket.request(`delete ${indexes.length} links`, { type: RTM_DELLINK }, (writer) =>
+          encodeDeleteGroup(writer, DELETED_LINK_GROUP),
+        );
+      } catch (error) {
+        // Nothing is in the group: all were gone.
+        if (!isErrno(error, ENODEV)) throw error;
+      }
     },
   };
 }

@@ -189,6 +189,11 @@ export interface NetworkStack extends Disposable {
     setBridgePort(index: IfIndex, change: BridgePortChange): void;
     /** Deleting what is gone succeeds. */
     delete(index: IfIndex): void;
+    /**
+     * Deletes links together, which takes as long as one: the kernel waits tens of milliseconds for each deletion.
+     * Those that are gone are no error; all or none of the others.
+     */
+    deleteAll(indexes: readonly IfIndex[]): void;
   };
   readonly addresses: {
     list(filter?: { link?: IfIndex; family?: Family }): Address[];

@@ -27,7 +27,16 @@ import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { completeBridge } from './bridge.ts';
 import { addIpam, deleteIpam } from './ipam-plugin.ts';
 import { netnsIdentity } from './link.ts';
-import { faultsOf, make, observeChained, repair, resultOf, unmake } from './modes.ts';
+import { LinkRemover } from './link-remover.ts';
+import {
+  faultsOf,
+  make,
+  observeChained,
+  repair,
+  resultOf,
+  unmake,
+  unmakeTogether,
+} from './modes.ts';
 import { comparePrevResult, type DnsSettings, handleOf } from './plan.ts';
 import type { AttachmentRecords, RecordPhase } from './records.ts';
 import { type AddRequest, wantedOf } from './target.ts';
@@ -79,6 +88,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #records: AttachmentRecords;
   readonly #clock: Clock;
   readonly #lock = new KeyedLock();
+  readonly #remover: LinkRemover;
   readonly #listeners = new Set<() => void>();
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
@@ -89,6 +99,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   constructor(options: AttacherOptions) {
     this.#options = options;
     this.#records = options.records;
+    this.#remover = new LinkRemover(options.host);
     this.#clock = options.clock ?? systemClock;
     this.#identity = options.netnsIdentity ?? netnsIdentity;
     this.#undoLoop = new SyncLoop(() => this.#undoPending(), {
@@ -323,7 +334,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#record('deleting', attachment);
     this.#notify();
     await this.#reached('del:recorded');
-    unmake(this.#options, attachment);
+    await unmakeTogether(this.#options, this.#remover, attachment);
     this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
     await this.#release(attachment);

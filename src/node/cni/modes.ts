@@ -18,6 +18,7 @@ import {
   repairBridgeLink,
 } from './bridge.ts';
 import { checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
+import type { LinkRemover } from './link-remover.ts';
 import { type DnsSettings, planAttach, planResult } from './plan.ts';
 
 export interface ModeParts {
@@ -47,6 +48,16 @@ export function make(parts: ModeParts, attachment: Attachment): void {
 export function unmake(parts: ModeParts, attachment: Attachment): void {
   unlimitBandwidth(parts.host, parts.tc, attachment);
   if (attachment.chained === undefined) removeLink(parts.host, attachment);
+}
+
+/** Like {@link unmake}, together with others that are being removed. */
+export async function unmakeTogether(
+  parts: ModeParts,
+  remover: LinkRemover,
+  attachment: Attachment,
+): Promise<void> {
+  unlimitBandwidth(parts.host, parts.tc, attachment);
+  if (attachment.chained === undefined) await remover.remove(attachment.hostLink);
 }
 
 /** Sets the host's side right again. @returns false if the link is gone */

@@ -11,6 +11,7 @@ import {
   LINK_PREFIX,
   NFT_TABLE,
   POD_LINK_PREFIX,
+  POD_SHAPER_PREFIX,
   ROUTE_PROTOCOL,
   RULE_PRIORITY,
 } from '#lib/kernel-objects.ts';
@@ -68,7 +69,9 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
 function isOurs(link: Link): boolean {
   return (
     link.name.startsWith(LINK_PREFIX) ||
-    new RegExp(`^${POD_LINK_PREFIX}[0-9a-f]{11}$`).test(link.name)
+    new RegExp(`^(${POD_LINK_PREFIX}[0-9a-f]{11}|${POD_SHAPER_PREFIX}[0-9a-f]{10})$`).test(
+      link.name,
+    )
   );
 }
 

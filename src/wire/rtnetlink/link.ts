@@ -32,6 +32,7 @@ const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
+const IFLA_GROUP = 27;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
 const IFLA_LINK_NETNSID = 37;
@@ -115,6 +116,8 @@ export interface LinkAttributes {
   readonly netnsFd?: number | undefined;
   readonly up?: boolean | undefined;
   readonly promiscuous?: boolean | undefined;
+  /** Links of one group can be deleted together. */
+  readonly group?: number | undefined;
 }
 
 /** The kind of a new link with its data. */
@@ -167,6 +170,12 @@ export function encodeBridgePort(
 /** Payload of `RTM_DELLINK`. */
 export function encodeDeleteLink(writer: NetlinkWriter, index: number): void {
   encodeHeader(writer, { index, flags: 0, change: 0 });
+}
+
+/** Payload of `RTM_DELLINK` for all links of a group: the kernel waits once for all who may still use one of them. */
+export function encodeDeleteGroup(writer: NetlinkWriter, group: number): void {
+  encodeHeader(writer, { index: 0, flags: 0, change: 0 });
+  writer.attributeU32(IFLA_GROUP, group);
 }
 
 /** Payload of `RTM_GETLINK`: one link by index or name, or all of them (a dump) if nothing is named. */
@@ -235,6 +244,7 @@ function encodeAttributes(writer: NetlinkWriter, index: number, link: LinkAttrib
   if (link.mtuBytes !== undefined) writer.attributeU32(IFLA_MTU, link.mtuBytes);
   if (link.lower !== undefined) writer.attributeU32(IFLA_LINK, link.lower);
   if (link.master !== undefined) writer.attributeU32(IFLA_MASTER, link.master);
+  if (link.group !== undefined) writer.attributeU32(IFLA_GROUP, link.group);
   if (link.netnsFd !== undefined) writer.attributeU32(IFLA_NET_NS_FD, link.netnsFd);
 }
 
