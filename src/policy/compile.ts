@@ -152,7 +152,8 @@ function networkPolicyPort(port: NetworkPolicyPort): PortMatch[] {
   if (typeof port.port === 'string') return [{ kind: 'named', name: port.port, protocol }];
   const low = port.port ?? 0;
   const high = port.port === undefined ? MAX_PORT : (port.endPort ?? port.port);
-  return rangeOf(protocol, low, high) ?? [];
+  const range = rangeOf(protocol, low, high);
+  return range === undefined ? [] : [range];
 }
 
 /** A range that the kernel would refuse must not reach it: with it all other policies would be refused. */
