@@ -28,10 +28,6 @@ const STREAM_SECONDS = 2;
 const CLIENT = '10.0.0.250';
 const SERVER = '10.0.0.251';
 
-const sizes = process.argv.slice(2).map(Number);
-for (const policies of sizes.length > 0 ? sizes : [1_000, 10_000]) benchProgramming(policies);
-await benchPackets();
-
 /** One node's planner over a real kernel. */
 class Bed implements AsyncDisposable {
   readonly planner = new PolicyPlanner();
@@ -398,4 +394,7 @@ function elapsedMs(action: () => void): number {
   action();
   return performance.now() - begin;
 }
+const sizes = process.argv.slice(2).map(Number);
+for (const policies of sizes.length > 0 ? sizes : [1_000, 10_000]) benchProgramming(policies);
+await benchPackets();
 process.exit();

@@ -1,6 +1,6 @@
 /**
- * Policies as the API has them → {@link CompiledPolicy}. Never throws: an object from another server may hold what we
- * do not know, and what is not understood closes, never opens.
+ * Policies as the API has them → {@link CompiledPolicy}. An object from another server may hold what we do not know;
+ * what is not understood closes, never opens.
  */
 import { type Requirement, type Selector, selectorOf } from '#api/machinery/label-selector.ts';
 import type { KubeObject, LabelSelector } from '#api/meta.ts';
@@ -152,7 +152,17 @@ function networkPolicyPort(port: NetworkPolicyPort): PortMatch[] {
   if (typeof port.port === 'string') return [{ kind: 'named', name: port.port, protocol }];
   const low = port.port ?? 0;
   const high = port.port === undefined ? MAX_PORT : (port.endPort ?? port.port);
-  return [{ kind: 'range', protocol, low, high }];
+  const range = rangeOf(protocol, low, high);
+  return range === undefined ? [] : [range];
+}
+
+/** A range that the kernel would refuse must not reach it: with it all other policies would be refused. */
+function rangeOf(protocol: number, low: unknown, high: unknown): PortMatch | undefined {
+  const isPort = (value: unknown): value is number =>
+    Number.isInteger(value) && Number(value) >= 0 && Number(value) <= MAX_PORT;
+  return isPort(low) && isPort(high) && low <= high
+    ? { kind: 'range', protocol, low, high }
+    : undefined;
 }
 
 function clusterPolicyPeer(peer: ClusterPolicyPeer): Peer[] {
@@ -192,8 +202,8 @@ function clusterPolicyPort(port: PolicyProtocol): PortMatch | undefined {
     if (match === undefined) continue;
     const protocol = PROTOCOL_NUMBERS[key.toUpperCase() as 'TCP' | 'UDP' | 'SCTP'];
     const { number, range } = match.destinationPort ?? {};
-    if (number !== undefined) return { kind: 'range', protocol, low: number, high: number };
-    if (range !== undefined) return { kind: 'range', protocol, low: range.start, high: range.end };
+    if (number !== undefined) return rangeOf(protocol, number, number);
+    if (range !== undefined) return rangeOf(protocol, range.start, range.end);
     // A port of a form we do not know is not "all ports".
     if (match.destinationPort !== undefined) return undefined;
     return { kind: 'range', protocol, low: 0, high: MAX_PORT };

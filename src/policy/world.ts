@@ -6,10 +6,12 @@ import type { Service } from '#api/core/v1/service.ts';
 import { type KubeObject, objectKey } from '#api/meta.ts';
 import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import type { ClusterNetworkPolicy } from '#api/policy/v1alpha2/cluster-network-policy.ts';
+import { explainError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { compileClusterPolicy, compileNetworkPolicy } from './compile.ts';
 import {
   type CompiledPolicy,
+  type CompiledRule,
   type NamedPort,
   type PolicyNamespace,
   type PolicyNode,
@@ -84,10 +86,35 @@ export function dnsPod(service: Service, extraIps: readonly Ip[] = []): PolicyPo
   };
 }
 
+/** Never throws: a policy that cannot be read at all closes all pods that it might be about. */
 export function compilePolicy(object: KubeObject): CompiledPolicy {
-  return object.kind === 'ClusterNetworkPolicy'
-    ? compileClusterPolicy(object as ClusterNetworkPolicy)
-    : compileNetworkPolicy(object as NetworkPolicy);
+  const isCluster = object.kind === 'ClusterNetworkPolicy';
+  try {
+    return isCluster
+      ? compileClusterPolicy(object as ClusterNetworkPolicy)
+      : compileNetworkPolicy(object as NetworkPolicy);
+  } catch (error) {
+    const { namespace = 'default', name } = object.metadata;
+    const denyAll: CompiledRule[] = isCluster
+      ? [{ index: 0, name: undefined, action: 'Deny', peers: undefined, ports: undefined }]
+      : [];
+    return {
+      id: isCluster ? `ClusterNetworkPolicy ${name}` : `NetworkPolicy ${namespace}/${name}`,
+      kind: isCluster ? 'ClusterNetworkPolicy' : 'NetworkPolicy',
+      namespace: isCluster ? undefined : namespace,
+      name,
+      tier: isCluster ? 'Admin' : 'NetworkPolicy',
+      priority: 0,
+      subject: { namespace: isCluster ? undefined : namespace, namespaces: [], pods: [] },
+      ingress: denyAll,
+      egress: denyAll,
+      staged: false,
+      logsAccepts: false,
+      problems: [
+        `cannot be read, so it closes every pod it might be about: ${explainError(error)}`,
+      ],
+    };
+  }
 }
 
 export interface WorldObjects {

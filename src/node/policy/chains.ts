@@ -41,6 +41,7 @@ import { PRIORITY } from '#wire/nftables/objects.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
 import {
   CLOSED_CHAIN,
+  CLOSED_INGRESS_CHAIN,
   commentOf,
   EGRESS_PODS,
   INGRESS_PODS,
@@ -110,7 +111,7 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     {
       expressions: [
         ...equals(meta.oifname, new TextEncoder().encode(POD_LINK_PREFIX)),
-        goto(CLOSED_CHAIN),
+        goto(CLOSED_INGRESS_CHAIN),
       ],
       comment: 'a pod whose policy is not known yet',
     },
@@ -121,6 +122,10 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     {
       name: CLOSED_CHAIN,
       rules: refuse({ verdict: 'closed', direction: 'egress', source: '', rule: -1 }, 'closed'),
+    },
+    {
+      name: CLOSED_INGRESS_CHAIN,
+      rules: refuse({ verdict: 'closed', direction: 'ingress', source: '', rule: -1 }, 'closed'),
     },
     {
       name: 'policy-from-pods',

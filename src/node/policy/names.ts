@@ -6,6 +6,7 @@ export const EGRESS_PODS = 'policy-egress';
 export const INGRESS_PODS = 'policy-ingress';
 export const SELF = 'policy-self';
 export const CLOSED_CHAIN = 'policy-closed';
+export const CLOSED_INGRESS_CHAIN = 'policy-closed-ingress';
 
 /** Twelve hex digits: among a million names two are alike with a chance of one in 500. They are checked. */
 const HASH_DIGITS = 12;

@@ -25,7 +25,7 @@ console.log('ready');
 
 const say = (id, result) => console.log(JSON.stringify({ id, result }));
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const { id, op, host, port, name, waitMs = 400 } = JSON.parse(line);
+  const { id, op, host, port, name, from, waitMs = 400 } = JSON.parse(line);
   const once = (() => {
     let done = false;
     return (result) => {
@@ -46,7 +46,8 @@ createInterface({ input: process.stdin }).on('line', (line) => {
     };
     socket.on('message', () => end('ok'));
     socket.on('error', (error) => end(error.code));
-    socket.send('x', port, host);
+    if (from === undefined) socket.send('x', port, host);
+    else socket.bind(0, from, () => socket.send('x', port, host));
     setTimeout(() => end('timeout'), waitMs);
     return;
   }

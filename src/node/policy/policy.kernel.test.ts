@@ -76,6 +76,8 @@ const V4: Record<string, string> = { a: '10.0.0.1', b: '10.0.0.2', c: '10.0.0.3'
 const V6: Record<string, string> = { a: 'fd00::1', b: 'fd00::2', c: 'fd00::3' };
 const OUTSIDE_V4 = '192.0.2.9';
 const NODE_V4 = '192.0.2.1';
+/** A thousand with TULLE_POLICY_STARTS=1000. */
+const STARTS = Number(process.env.TULLE_POLICY_STARTS ?? 50);
 
 const node = new ScratchNetns();
 const namespaces = new Map<PodName, ScratchNetns>();
@@ -298,6 +300,43 @@ describe('change', () => {
     api.put(POD, podObject(keyOf('b'), podSpec('b')));
     await programmed();
     assert.equal(await tcp('c', 'b', 80), 'ok');
+  });
+
+  test('starts: nothing forbidden gets through, and what is allowed is not refused', async () => {
+    await apply(
+      networkPolicy('one/early', {
+        podSelector: {},
+        policyTypes: ['Ingress', 'Egress'],
+        egress: [{ to: [{ namespaceSelector: { matchLabels: { team: 'y' } } }] }],
+      }),
+    );
+    const b = programs.get('b');
+    assert.ok(b);
+    const asked: Promise<[string, string]>[] = [];
+    for (let i = 0; i < STARTS; i++) {
+      const address = `10.9.${i >> 8}.${i & 255}`;
+      const [allowed, forbidden] = [V4.c ?? '', OUTSIDE_V4];
+      const key = `one/start-${i}`;
+      // As a kubelet's pod: the object is there first, the watch may be late.
+      api.put(POD, podObject(key, { labels: {}, ips: [], node: 'm1' }));
+      const attachment = TestAttachments.of(key, [address]);
+      namespaces.get('b')?.run('ip', 'address', 'add', `${address}/32`, 'dev', 'eth0');
+      await under.policy.prepare(attachment);
+      node.run('ip', 'route', 'add', `${address}/32`, 'dev', 'tlb');
+      attachments.add(key, [address]);
+      asked.push(
+        Promise.all([
+          b.ask('udp', { host: allowed, port: 80, from: address, waitMs: 1000 }),
+          b.ask('udp', { host: forbidden, port: 80, from: address }),
+        ]),
+      );
+    }
+    const answers = await Promise.all(asked);
+    for (let i = 0; i < STARTS; i++) attachments.remove(`one/start-${i}`);
+    assert.deepEqual(
+      answers.map(([allowed, forbidden]) => `${allowed} ${forbidden}`),
+      answers.map(() => 'ok timeout'),
+    );
   });
 
   test('a connection that is allowed no more is cut, and continues if it is allowed again', async () => {
