@@ -15,8 +15,8 @@ import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { sleep } from '#lib/clock.ts';
 import { type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
-import { decodeMessage, type Message } from '#wire/dns/message.ts';
-import { type Dns, startDns } from './dns.ts';
+import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
+import { type Dns, startDns, type Upstream } from './dns.ts';
 import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
 import { Forwarder } from './forward.ts';
 import { DnsServer } from './server/server.ts';
@@ -247,14 +247,19 @@ describe('startDns() on the wire', () => {
 
 /** A server with the example zone. */
 function exampleServer(
-  options: { workerUrl?: URL; port?: number; listen?: readonly Ip[] } = {},
+  options: {
+    workerUrl?: URL;
+    port?: number;
+    listen?: readonly Ip[];
+    upstreams?: readonly Upstream[];
+  } = {},
 ): DnsServer {
   const zone = exampleZone();
   return new DnsServer({
     listen: [LOOPBACK],
     port: 0,
     zone: DOMAIN,
-    forwarder: new Forwarder({ upstreams: () => [] }),
+    forwarder: new Forwarder({ upstreams: () => options.upstreams ?? [] }),
     log: silentLogger,
     snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
     ...options,
@@ -341,6 +346,41 @@ test('every answer under churn was right at some moment of its query', async () 
     await churn;
   }
   assert.ok(generation > 100);
+});
+
+test('many clients that wait at once get each the answer to its own question, and so does the cache', async () => {
+  // The address tells the name; the last question is answered first.
+  const held: (() => void)[] = [];
+  const upstream = createSocket('udp4');
+  upstream.bind(0, LOOPBACK);
+  await once(upstream, 'listening');
+  upstream.on('message', (bytes, peer) => {
+    const query = decodeMessage(bytes);
+    const owner = query.questions[0]?.name ?? '';
+    const number = /^n(\d+)\./.exec(owner)?.[1];
+    if (number === undefined) return;
+    const answer = encodeMessage(answerWith(query, [`198.51.100.${number}`]));
+    held.push(() => upstream.send(answer, peer.port, peer.address));
+    if (held.length === 200) for (const send of held.reverse()) send();
+  });
+  await using server = exampleServer({
+    upstreams: [{ address: LOOPBACK, port: upstream.address().port }],
+  });
+  await until(() => server.listening.length === 2, 'UDP and TCP are open');
+  const udp = portOf(server.listening, 'udp');
+  const askAll = () =>
+    Promise.all(
+      Array.from({ length: 200 }, async (_, i) => {
+        const answer = await askUdp(udp, queryBytes(`n${i}.example`, 'A'));
+        return describeMessage(answer)[1];
+      }),
+    );
+  const expected = Array.from({ length: 200 }, (_, i) => `n${i}.example. 300 A 198.51.100.${i}`);
+  assert.deepEqual(await askAll(), expected);
+  const again = (await askAll()).map((line) => line?.replace(/ \d+ A/, ' 300 A'));
+  assert.deepEqual(again, expected, 'from the cache');
+  assert.equal(held.length, 200);
+  upstream.close();
 });
 
 test('a storm of changes without end leaves time for answers', async () => {
