@@ -69,7 +69,8 @@ export class UdpBatchSocket implements Disposable {
   /** Length of a sender's IP address: 4 or 16. */
   readonly peerAddressBytes: 4 | 16;
   readonly #peerBytes: number;
-  readonly #peers = Buffer.alloc(MAX_BATCH * PEER_SLOT_BYTES);
+  // No Buffers where callers copy: a Buffer's slice() is a view, and the next batch would change it.
+  readonly #peers = new Uint8Array(MAX_BATCH * PEER_SLOT_BYTES);
   readonly #requests: Slots;
   readonly #replies: Slots;
   #received = 0;
@@ -208,9 +209,9 @@ class Slots {
   readonly #views: Uint8Array[] = [];
   readonly #nameBytes: number;
 
-  constructor(slotBytes: number, peers: Buffer, nameBytes: number) {
+  constructor(slotBytes: number, peers: Uint8Array, nameBytes: number) {
     this.#nameBytes = nameBytes;
-    const memory = Buffer.alloc(MAX_BATCH * slotBytes);
+    const memory = new Uint8Array(MAX_BATCH * slotBytes);
     const memoryAt = libc.addressOf(memory);
     const peersAt = libc.addressOf(peers);
     const vectorsAt = libc.addressOf(this.#vectors);

@@ -2,7 +2,6 @@
 import { connect } from 'node:net';
 import { UserError } from '#lib/errors.ts';
 import { DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
-import { RCODE_NAMES, TYPE_NAMES } from '#wire/dns/constants.ts';
 import type { CommandContext } from '../program.ts';
 
 /** A line that the agent sends; see `src/node/dns/log-server.ts`. */
@@ -10,8 +9,8 @@ interface LoggedQuery {
   readonly atMs: number;
   readonly transport: string;
   readonly name: string;
-  readonly type: number;
-  readonly rcode: number;
+  readonly type: string;
+  readonly rcode: string;
   readonly bytes: number;
   readonly durationMs: number;
   readonly from: string;
@@ -56,8 +55,8 @@ export function formatQuery(query: LoggedQuery): string {
   return [
     new Date(query.atMs).toISOString(),
     query.name,
-    TYPE_NAMES[query.type] ?? `TYPE${query.type}`,
-    RCODE_NAMES[query.rcode] ?? String(query.rcode),
+    query.type,
+    query.rcode,
     `${query.bytes} bytes`,
     query.transport,
     query.from === 'cluster' ? 'answered here' : `forwarded or cached, ${query.durationMs} ms`,

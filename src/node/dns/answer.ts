@@ -59,7 +59,6 @@ import { IN_TABLE, newSearchTarget, OUTSIDE, type SearchTarget, walkSearchList }
 import {
   type NameTable,
   type PreparedAnswer,
-  preparedAnswer,
   QUESTION_AT,
   recordsOfSet,
   type TableEntry,
@@ -124,7 +123,7 @@ export function answerQuery(answerer: Answerer, bytes: Uint8Array, options: Answ
     return writeError(reply, bytes, query, RCODE_REFUSED);
   const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
   if (entry === undefined) return answerUnknown(answerer, bytes, options);
-  const answer = preparedAnswer(entry, effectiveType(entry, query.type));
+  const answer = entry.prepared(effectiveType(entry, query.type));
   if (answer === undefined) return answerWithoutRecords(answerer, bytes, options, entry);
   return writePrepared(answerer, bytes, { reply, answer, transport: options.transport });
 }
@@ -245,8 +244,8 @@ function answerSearched(
   const { entry } = search;
   if (found !== IN_TABLE || entry === undefined) return NO_ANSWER;
   // An alias behind the alias: rare enough for the client to walk on by itself, to the name as it stands.
-  if (entry.sets.some((set) => set.type === TYPE_CNAME)) return NO_ANSWER;
-  const answer = preparedAnswer(entry, effectiveType(entry, query.type));
+  if (entry.isAlias) return NO_ANSWER;
+  const answer = entry.prepared(effectiveType(entry, query.type));
   return writeSearched(answerer, bytes, { ...options, answer });
 }
 
@@ -292,8 +291,7 @@ function answerWithoutRecords(
   entry: TableEntry,
 ): number {
   const { table, query } = answerer;
-  if (entry.sets.some((set) => set.type === TYPE_CNAME))
-    return answerAlias(answerer, bytes, options, entry);
+  if (entry.isAlias) return answerAlias(answerer, bytes, options, entry);
   const zoneOffset = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
   // A reverse name of ours is a zone of its own: we know nothing of the names beside it.
   const zoneAt = zoneOffset < 0 ? QUESTION_AT : zoneOffset;
@@ -317,7 +315,7 @@ function answerAlias(
     answerer.forwards = 'alias';
     return FORWARD;
   }
-  const isCircle = found?.sets.some((set) => set.type === TYPE_CNAME) === true;
+  const isCircle = found?.isAlias === true;
   if (isCircle || (found === undefined && !outside && !table.synced))
     return writeError(options.reply, bytes, query, RCODE_SERVFAIL);
   const set = found?.sets.find((candidate) => candidate.type === query.type);

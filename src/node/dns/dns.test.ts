@@ -4,18 +4,19 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { Registry } from 'prom-client';
+import type { ConfigMap } from '#api/core/v1/config-map.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { sleep } from '#lib/clock.ts';
-import { ip } from '#lib/ip.ts';
+import { type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
-import { decodeMessage, type Message } from '#wire/dns/message.ts';
-import { type Dns, startDns } from './dns.ts';
+import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
+import { type Dns, startDns, type Upstream } from './dns.ts';
 import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
 import { Forwarder } from './forward.ts';
 import { DnsServer } from './server/server.ts';
@@ -52,10 +53,10 @@ async function until(condition: () => boolean, what: string): Promise<void> {
   assert.fail(`never: ${what}`);
 }
 
-async function askUdp(port: number, query: Uint8Array): Promise<Message> {
-  const socket = createSocket('udp4');
+async function askUdp(port: number, query: Uint8Array, address = LOOPBACK): Promise<Message> {
+  const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
   try {
-    socket.connect(port, LOOPBACK);
+    socket.connect(port, address);
     await once(socket, 'connect');
     socket.send(query);
     const [answer] = (await once(socket, 'message', { signal: AbortSignal.timeout(20_000) })) as [
@@ -68,8 +69,12 @@ async function askUdp(port: number, query: Uint8Array): Promise<Message> {
 }
 
 /** Sends all queries in one write and collects as many answers. */
-async function askTcp(port: number, queries: readonly Uint8Array[]): Promise<Message[]> {
-  const socket = connect(port, LOOPBACK);
+async function askTcp(
+  port: number,
+  queries: readonly Uint8Array[],
+  address = LOOPBACK,
+): Promise<Message[]> {
+  const socket = connect(port, address);
   const reader = new FrameReader();
   const answers: Message[] = [];
   socket.end(Buffer.concat(queries.map(frame)));
@@ -241,36 +246,212 @@ describe('startDns() on the wire', () => {
 });
 
 /** A server with the example zone. */
-function exampleServer(options: { workerUrl?: URL; port?: number } = {}): DnsServer {
+function exampleServer(
+  options: {
+    workerUrl?: URL;
+    port?: number;
+    listen?: readonly Ip[];
+    upstreams?: readonly Upstream[];
+  } = {},
+): DnsServer {
   const zone = exampleZone();
   return new DnsServer({
     listen: [LOOPBACK],
     port: 0,
     zone: DOMAIN,
-    forwarder: new Forwarder({ upstreams: () => [] }),
+    forwarder: new Forwarder({ upstreams: () => options.upstreams ?? [] }),
     log: silentLogger,
     snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
     ...options,
   });
 }
 
-test('DnsServer answers the vectors over UDP and TCP', async () => {
+const LOOPBACK_V6 = ip('::1');
+const hasIpv6 = Object.values(networkInterfaces()).some((addresses) =>
+  addresses?.some(({ address }) => address === LOOPBACK_V6),
+);
+
+for (const address of [LOOPBACK, LOOPBACK_V6])
+  test(`DnsServer answers the vectors over UDP and TCP on ${address}`, async (t) => {
+    if (address === LOOPBACK_V6 && !hasIpv6)
+      return t.skip('this machine has no IPv6 loopback address');
+    await using server = exampleServer({ listen: [address] });
+    await until(() => server.listening.length === 2, 'UDP and TCP are open');
+    const udp = portOf(server.listening, 'udp');
+    for (const { question, type, expected } of VECTORS) {
+      // Sets of several addresses come in any order, and no upstream is known.
+      const wanted = expected[0] === 'forward' ? ['SERVFAIL'] : [...expected].sort();
+      const bytes = queryBytes(question, type, {});
+      const got = describeMessage(await askUdp(udp, bytes, address));
+      assert.deepEqual(got.sort(), wanted, `${question} ${type}`);
+    }
+    const queries = VECTORS.map(({ question, type }) => queryBytes(question, type));
+    const answers = await askTcp(portOf(server.listening, 'tcp'), queries, address);
+    assert.equal(answers.length, VECTORS.length);
+    const rcodes = (some: readonly string[]) => [...some].sort();
+    assert.deepEqual(
+      rcodes(answers.map((answer) => describeMessage(answer)[0] ?? '')),
+      rcodes(
+        VECTORS.map(({ expected: [first = ''] }) => (first === 'forward' ? 'SERVFAIL' : first)),
+      ),
+    );
+  });
+
+test('every answer under churn was right at some moment of its query', async () => {
+  const services = new HandCache<Service>();
+  const slices = new HandCache<EndpointSlice>();
+  await using dns = startDns({
+    services,
+    slices,
+    registry: new Registry(),
+    listen: [LOOPBACK],
+    port: 0,
+    upstreams: [],
+    log: silentLogger,
+  });
+  let generation = 0;
+  const change = () => {
+    generation++;
+    const clusterIP = `10.${96 + (generation >> 16)}.${(generation >> 8) & 255}.${generation & 255}`;
+    services.put(service('default/web', { clusterIP, ports: [{ port: 80 }] }));
+  };
+  change();
+  services.sync();
+  slices.sync();
+  await until(() => dns.status().synced && dns.status().listening.length === 2, 'ready');
+  const port = portOf(dns.status().listening, 'udp');
+  let over = false;
+  const churn = (async () => {
+    while (!over) {
+      for (let i = 0; i < 5; i++) change();
+      await sleep(1);
+    }
+  })();
+  const client = async () => {
+    for (let i = 0; i < 200; i++) {
+      // The one before may be given by a batch that began before the change did.
+      const first = generation - 1;
+      const answer = await askUdp(port, queryBytes(WEB, 'A'));
+      const [record] = answer.answers;
+      const [, a = 0, b = 0, c = 0] =
+        record?.data.kind === 'A' ? record.data.address.split('.').map(Number) : [];
+      const given = (a - 96) * 65_536 + b * 256 + c;
+      assert.ok(given >= first && given <= generation, `${first} ≤ ${given} ≤ ${generation}`);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: 4 }, client));
+  } finally {
+    over = true;
+    await churn;
+  }
+  assert.ok(generation > 100);
+});
+
+test('many clients that wait at once get each the answer to its own question, and so does the cache', async () => {
+  // The address tells the name; the last question is answered first.
+  const held: (() => void)[] = [];
+  const upstream = createSocket('udp4');
+  upstream.bind(0, LOOPBACK);
+  await once(upstream, 'listening');
+  upstream.on('message', (bytes, peer) => {
+    const query = decodeMessage(bytes);
+    const owner = query.questions[0]?.name ?? '';
+    const number = /^n(\d+)\./.exec(owner)?.[1];
+    if (number === undefined) return;
+    const answer = encodeMessage(answerWith(query, [`198.51.100.${number}`]));
+    held.push(() => upstream.send(answer, peer.port, peer.address));
+    if (held.length === 200) for (const send of held.reverse()) send();
+  });
+  await using server = exampleServer({
+    upstreams: [{ address: LOOPBACK, port: upstream.address().port }],
+  });
+  await until(() => server.listening.length === 2, 'UDP and TCP are open');
+  const udp = portOf(server.listening, 'udp');
+  const askAll = () =>
+    Promise.all(
+      Array.from({ length: 200 }, async (_, i) => {
+        const answer = await askUdp(udp, queryBytes(`n${i}.example`, 'A'));
+        return describeMessage(answer)[1];
+      }),
+    );
+  const expected = Array.from({ length: 200 }, (_, i) => `n${i}.example. 300 A 198.51.100.${i}`);
+  assert.deepEqual(await askAll(), expected);
+  const again = (await askAll()).map((line) => line?.replace(/ \d+ A/, ' 300 A'));
+  assert.deepEqual(again, expected, 'from the cache');
+  assert.equal(held.length, 200);
+  upstream.close();
+});
+
+test('a storm of changes without end leaves time for answers', async () => {
+  const zone = exampleZone();
   await using server = exampleServer();
   await until(() => server.listening.length === 2, 'UDP and TCP are open');
   const udp = portOf(server.listening, 'udp');
-  for (const { question, type, expected } of VECTORS) {
-    // Sets of several addresses come in any order, and no upstream is known.
-    const wanted = expected[0] === 'forward' ? ['SERVFAIL'] : [...expected].sort();
-    const bytes = queryBytes(question, type, {});
-    assert.deepEqual(
-      describeMessage(await askUdp(udp, bytes)).sort(),
-      wanted,
-      `${question} ${type}`,
-    );
+  const changes = [...zone.all()];
+  let over = false;
+  const storm = (async () => {
+    while (!over) {
+      for (let i = 0; i < 20; i++) server.apply(changes, { serial: 7, synced: true });
+      await new Promise(setImmediate);
+    }
+  })();
+  try {
+    for (let i = 0; i < 20; i++)
+      assert.equal(describeMessage(await askUdp(udp, queryBytes(WEB, 'A')))[0], 'NOERROR aa');
+  } finally {
+    over = true;
+    await storm;
   }
-  const queries = VECTORS.map(({ question, type }) => queryBytes(question, type));
-  const answers = await askTcp(portOf(server.listening, 'tcp'), queries);
-  assert.equal(answers.length, VECTORS.length);
+});
+
+test('a configuration that changes loses no query, and takes effect', async () => {
+  const configMaps = new HandCache<ConfigMap>();
+  const services = new HandCache<Service>();
+  const slices = new HandCache<EndpointSlice>();
+  await using corp = await startFakeUpstream((query) => [answerWith(query, ['192.0.2.99'])]);
+  await using upstream = await startFakeUpstream((query) => [answerWith(query, ['192.0.2.80'])]);
+  services.put(webService);
+  await using dns = startDns({
+    services,
+    slices,
+    configMaps,
+    registry: new Registry(),
+    listen: [LOOPBACK],
+    port: 0,
+    upstreams: [upstream.upstream],
+    log: silentLogger,
+  });
+  services.sync();
+  slices.sync();
+  await until(() => dns.status().synced && dns.status().listening.length === 2, 'ready');
+  const port = portOf(dns.status().listening, 'udp');
+  const configure = (config: string, hosts = '') =>
+    configMaps.put({
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: 'tulle-dns', namespace: 'kube-system' },
+      data: { 'config.yaml': config, hosts },
+    });
+  const ask = async (owner: string) =>
+    describeMessage(await askUdp(port, queryBytes(owner, 'A')))[1]
+      ?.split(' ')
+      .at(-1);
+  assert.equal(await ask('www.corp.example'), '192.0.2.80');
+  for (let i = 0; i < 20; i++) {
+    const asking = Array.from({ length: 10 }, () => ask(WEB));
+    configure(`searchPath: ${i % 2 === 0}`, `203.0.113.${i} static.example`);
+    assert.deepEqual(new Set(await Promise.all(asking)), new Set(['10.96.0.1']));
+    assert.equal(await ask('static.example'), `203.0.113.${i}`);
+  }
+  const { address, port: corpPort } = corp.upstream;
+  configure(`zones: [{ zone: corp.example, upstreams: ["${address}:${corpPort}"] }]`);
+  assert.equal(await ask('www.corp.example'), '192.0.2.99', 'what others said counts no more');
+  assert.deepEqual(dns.status().problems, []);
+  configure('pods: maybe');
+  assert.match(dns.status().problems.join(), /kube-system\/tulle-dns.*pods "maybe" is wrong/);
+  configMaps.remove('kube-system/tulle-dns');
+  assert.equal(await ask('static.example'), '192.0.2.80');
 });
 
 test('DnsServer starts a crashed worker again with all names', async () => {

@@ -10,6 +10,7 @@ import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Name } from '#wire/dns/name.ts';
 import type { DnsConfig, PodMode } from './config.ts';
+import { NO_SETS } from './records.ts';
 import type { NameChange, Zone } from './zone.ts';
 
 /**
@@ -72,7 +73,7 @@ export class ZoneFeed implements Disposable {
     for (const change of this.#options.zone.all()) {
       own.add(change.name);
       // Until the first sync the zone has only names of its own, which may be empty where more is remembered.
-      if (change.sets?.length === 0 && this.#remembered.has(change.name)) own.delete(change.name);
+      if (change.sets === NO_SETS && this.#remembered.has(change.name)) own.delete(change.name);
       else yield change;
     }
     for (const [name, change] of this.#remembered) if (!own.has(name)) yield change;

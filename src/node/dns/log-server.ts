@@ -4,13 +4,14 @@
  *
  * ```text
  *   client  {"pod":"shop/cart-1"}\n
- *   server  {"atMs":…,"name":"db.shop.svc.cluster.local.","type":1,"rcode":0,…}\n     until the client ends
+ *   server  {"atMs":…,"name":"db.shop.svc.cluster.local.","type":"A","rcode":"NOERROR",…}\n     until the client ends
  * ```
  */
 import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Logger } from '#lib/log.ts';
+import { RCODE_NAMES, TYPE_NAMES } from '#wire/dns/constants.ts';
 import type { LoggedQuery } from './server/responder.ts';
 
 const MAX_REQUEST_BYTES = 1024;
@@ -76,10 +77,20 @@ function serve(socket: Socket, { follow }: QueryLogServerOptions): void {
     const pod = podOf(text);
     if (pod === undefined) return refuse('expected {"pod":"namespace/name"}');
     stop = follow(pod, (query) => {
-      if (socket.writableLength <= MAX_UNSENT_BYTES) socket.write(`${JSON.stringify(query)}\n`);
+      if (socket.writableLength <= MAX_UNSENT_BYTES)
+        socket.write(`${JSON.stringify(shown(query))}\n`);
     });
     if (stop === undefined) refuse('the DNS server is not running yet');
   });
+}
+
+/** With the mnemonics of type and rcode. */
+function shown(query: LoggedQuery): object {
+  return {
+    ...query,
+    type: TYPE_NAMES[query.type] ?? `TYPE${query.type}`,
+    rcode: RCODE_NAMES[query.rcode] ?? String(query.rcode),
+  };
 }
 
 function podOf(text: string): string | undefined {

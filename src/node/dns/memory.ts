@@ -3,7 +3,7 @@
  *
  * ```text
  *   {"version":1,"domain":"cluster.local","serviceIps":["10.96.0.10"],"trusted":["10.244.0.0/16"]}
- *   {"name":…,"sets":[…]}                    one line per name
+ *   {"name":…,"sets":"[…]"}                  one line per name
  *   {"names":12345}                          the end: a file without it was not written to its end
  * ```
  * The whole table is written some seconds after a change, in pieces between which the agent goes on with its work.
@@ -17,7 +17,7 @@ import { type Cidr, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import { parseName } from '#wire/dns/name.ts';
-import type { RecordSet } from './records.ts';
+import { decodeSets } from './records.ts';
 import type { NameChange } from './zone.ts';
 
 const VERSION = 1;
@@ -60,7 +60,7 @@ async function parseMemory(lines: AsyncIterable<string>): Promise<RememberedDns>
   let isComplete = false;
   const names: NameChange[] = [];
   for await (const line of lines) {
-    const value = JSON.parse(line, reviveBytes) as Record<string, unknown>;
+    const value = JSON.parse(line) as Record<string, unknown>;
     if (isComplete || names.length > MAX_NAMES) throw new Error('it goes on after its end');
     if (head === undefined) head = parseHead(value);
     else if (value.names !== undefined) {
@@ -68,8 +68,10 @@ async function parseMemory(lines: AsyncIterable<string>): Promise<RememberedDns>
       isComplete = true;
     } else {
       const name = parseName(String(value.name));
-      if (name === undefined || !Array.isArray(value.sets)) throw new Error('a line is no name');
-      names.push({ name, sets: value.sets as RecordSet[] });
+      if (name === undefined || typeof value.sets !== 'string')
+        throw new Error('a line is no name');
+      decodeSets(value.sets); // throws for what is none
+      names.push({ name, sets: value.sets });
     }
   }
   if (head === undefined || !isComplete) throw new Error('it was not written to its end');
@@ -142,7 +144,7 @@ export class DnsMemory implements AsyncDisposable {
       let count = 0;
       for (const { name, sets } of [...this.#all()]) {
         if (sets === undefined) continue;
-        lines.push(`${JSON.stringify({ name, sets }, replaceBytes)}\n`);
+        lines.push(`${JSON.stringify({ name, sets })}\n`);
         count++;
         if (lines.length < NAMES_PER_PIECE) continue;
         await file.write(lines.join(''));
@@ -158,15 +160,4 @@ export class DnsMemory implements AsyncDisposable {
     }
     await rename(temporary, path);
   }
-}
-
-/** Octets (of TXT records) as text that JSON can hold. */
-function replaceBytes(this: Record<string, unknown>, key: string, value: unknown): unknown {
-  const own = this[key];
-  return own instanceof Uint8Array ? { base64: Buffer.from(own).toString('base64') } : value;
-}
-
-function reviveBytes(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || !('base64' in value)) return value;
-  return new Uint8Array(Buffer.from(String(value.base64), 'base64'));
 }

@@ -4,11 +4,11 @@
  */
 import { CLASS_IN, HEADER_BYTES, TYPE_A, TYPE_AAAA, TYPE_SOA } from '#wire/dns/constants.ts';
 import { encodeMessage, makeQuery, type ResourceRecord, scanRecords } from '#wire/dns/message.ts';
-import { canonicalName, type Name, nameToWire } from '#wire/dns/name.ts';
+import { canonicalName, type Name, nameFromWire, nameToWire } from '#wire/dns/name.ts';
 import { MessageTooLongError } from '#wire/dns/writer.ts';
 import type { PodMode } from './config.ts';
 import { hashName, lowerOctet } from './query.ts';
-import { type RecordSet, soaOf } from './records.ts';
+import { decodeSets, encodeSets, type RecordSet, soaOf } from './records.ts';
 import type { NameChange } from './zone.ts';
 
 /** Everything of a response after the question; the same for every client that asks for this name and type. */
@@ -22,14 +22,59 @@ export interface PreparedAnswer {
   readonly strideBytes: number;
 }
 
-export interface TableEntry {
-  readonly name: Name;
-  /** Uncompressed, in lower case. */
-  readonly wire: Uint8Array;
-  sets: readonly RecordSet[];
-  readonly prepared: Map<number, PreparedAnswer>;
+/** A name and what it has. There may be hundreds of thousands: it holds strings, and objects of what was asked for. */
+export class TableEntry {
+  /** The name uncompressed, in lower case, an octet a character. */
+  readonly wire: string;
+  /** Of `encodeSets`. */
+  #text: string;
+  /** Known once something was asked for. */
+  #types: readonly number[] | undefined;
+  #prepared: Map<number, PreparedAnswer> | undefined;
+  /** Whether it is an ExternalName. */
+  isAlias: boolean;
   /** The next entry with the same hash. */
   next: TableEntry | undefined;
+
+  constructor(wire: string, text: string, next: TableEntry | undefined) {
+    this.wire = wire;
+    this.#text = text;
+    this.isAlias = isAliasText(text);
+    this.next = next;
+  }
+
+  get name(): Name {
+    return nameFromWire(Buffer.from(this.wire, 'latin1'));
+  }
+
+  get sets(): RecordSet[] {
+    return decodeSets(this.#text);
+  }
+
+  setText(text: string): void {
+    this.#text = text;
+    this.isAlias = isAliasText(text);
+    this.#types = undefined;
+    this.#prepared = undefined;
+  }
+
+  /** @returns the answer for a type, made at its first use; `undefined` if it has no such records */
+  prepared(type: number): PreparedAnswer | undefined {
+    const known = this.#prepared?.get(type);
+    if (known !== undefined) return known;
+    this.#types ??= this.sets.map((set) => set.type);
+    if (!this.#types.includes(type)) return undefined;
+    const set = this.sets.find((candidate) => candidate.type === type);
+    if (set === undefined) return undefined;
+    const made = prepare(this.name, set);
+    this.#prepared ??= new Map();
+    this.#prepared.set(type, made);
+    return made;
+  }
+}
+
+function isAliasText(text: string): boolean {
+  return text.includes('"kind":"CNAME"');
 }
 
 export class NameTable {
@@ -71,8 +116,8 @@ export class NameTable {
     const apex = this.findName(this.zone);
     if (apex === undefined) return;
     const soa = { kind: 'SOA', ...soaOf(this.zone, serial) } as const;
-    apex.sets = apex.sets.map((set) => (set.type === TYPE_SOA ? { ...set, data: [soa] } : set));
-    apex.prepared.delete(TYPE_SOA);
+    const sets = apex.sets.map((set) => (set.type === TYPE_SOA ? { ...set, data: [soa] } : set));
+    apex.setText(encodeSets(sets));
   }
 
   apply(changes: Iterable<NameChange>): void {
@@ -83,20 +128,17 @@ export class NameTable {
       if (sets === undefined) {
         if (entry !== undefined) this.#remove(hash, entry);
       } else if (entry === undefined) {
-        const next = this.#byHash.get(hash);
-        this.#byHash.set(hash, { name, wire, sets, prepared: new Map(), next });
+        const text = Buffer.from(wire).toString('latin1');
+        this.#byHash.set(hash, new TableEntry(text, sets, this.#byHash.get(hash)));
         this.#size++;
-      } else {
-        entry.sets = sets;
-        entry.prepared.clear();
-      }
+      } else entry.setText(sets);
     }
   }
 
   /** The entry of the name that stands in `bytes` from `start` to `end`, in any case of letters. */
   find(bytes: Uint8Array, start: number, end: number, hash: number): TableEntry | undefined {
     for (let entry = this.#byHash.get(hash); entry !== undefined; entry = entry.next)
-      if (sameName(entry.wire, bytes, start, end)) return entry;
+      if (sameText(entry.wire, bytes, start, end)) return entry;
     return undefined;
   }
 
@@ -125,19 +167,6 @@ export class NameTable {
     }
     this.#size--;
   }
-}
-
-/**
- * @returns the answer of an entry for a type, made at its first use; `undefined` if it has no such records
- */
-export function preparedAnswer(entry: TableEntry, type: number): PreparedAnswer | undefined {
-  const known = entry.prepared.get(type);
-  if (known !== undefined) return known;
-  const set = entry.sets.find((candidate) => candidate.type === type);
-  if (set === undefined) return undefined;
-  const made = prepare(entry.name, set);
-  entry.prepared.set(type, made);
-  return made;
 }
 
 /** The records of a set, with their owner. */
@@ -198,6 +227,13 @@ export function sameName(wire: Uint8Array, bytes: Uint8Array, start: number, end
   if (end - start !== wire.length) return false;
   for (let i = 0; i < wire.length; i++)
     if (wire[i] !== lowerOctet(bytes[start + i] ?? 0)) return false;
+  return true;
+}
+
+function sameText(wire: string, bytes: Uint8Array, start: number, end: number): boolean {
+  if (end - start !== wire.length) return false;
+  for (let i = 0; i < wire.length; i++)
+    if (wire.charCodeAt(i) !== lowerOctet(bytes[start + i] ?? 0)) return false;
   return true;
 }
 

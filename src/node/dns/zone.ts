@@ -10,6 +10,9 @@ import type { Ip } from '#lib/ip.ts';
 import { isWithin, type Name, parentOf } from '#wire/dns/name.ts';
 import type { HostEntry } from './config.ts';
 import {
+  decodeSets,
+  encodeSets,
+  NO_SETS,
   type RecordSet,
   type Records,
   recordsOfHosts,
@@ -22,8 +25,8 @@ import {
 /** What a name has become. */
 export interface NameChange {
   readonly name: Name;
-  /** `undefined`: the name does not exist. Empty: it exists and has no records. */
-  readonly sets: readonly RecordSet[] | undefined;
+  /** Of `encodeSets`. `undefined`: the name does not exist. Empty sets: it exists and has no records. */
+  readonly sets: string | undefined;
 }
 
 /** Owners beside services, whose keys are `namespace/name`. */
@@ -35,9 +38,9 @@ const POD_OWNER = 'pod:';
 export class Zone {
   readonly domain: Name;
   /** What each owner gives, by the owner's key. */
-  readonly #given = new Map<string, Records>();
-  /** The owners that give something to a name. */
-  readonly #owners = new Map<Name, Set<string>>();
+  readonly #given = new Map<string, Given>();
+  /** The owners that give something to a name; nearly always one. */
+  readonly #owners = new Map<Name, string | Set<string>>();
   /** How many names with an owner are below a name. */
   readonly #below = new Map<Name, number>();
   #podNames = false;
@@ -122,20 +125,24 @@ export class Zone {
   }
 
   #give(owner: string, records: Records): NameChange[] {
-    const old = this.#given.get(owner);
-    if (records.size > 0) this.#given.set(owner, records);
+    const old = this.#given.get(owner) ?? NOTHING_GIVEN;
+    const given: Given = {
+      names: [...records.keys()],
+      texts: [...records.values()].map(encodeSets),
+    };
+    if (given.names.length > 0) this.#given.set(owner, given);
     else this.#given.delete(owner);
     const touched = new Set<Name>();
-    for (const [name, sets] of records) {
-      const before = old?.get(name);
-      if (!this.#exists(name) || !sameSets(before ?? [], sets)) touched.add(name);
+    given.names.forEach((name, i) => {
+      const before = textOf(old, name);
+      if (!this.#exists(name) || (before ?? NO_SETS) !== given.texts[i]) touched.add(name);
       if (before === undefined) this.#own(name, owner, touched);
-    }
-    for (const [name, before] of old ?? []) {
-      if (records.has(name)) continue;
+    });
+    old.names.forEach((name, i) => {
+      if (records.has(name)) return;
       this.#disown(name, owner, touched);
-      if (!this.#exists(name) || before.length > 0) touched.add(name);
-    }
+      if (!this.#exists(name) || old.texts[i] !== NO_SETS) touched.add(name);
+    });
     return [...touched].map((name) => this.#view(name));
   }
 
@@ -147,10 +154,11 @@ export class Zone {
   #own(name: Name, owner: string, touched: Set<Name>): void {
     const owners = this.#owners.get(name);
     if (owners !== undefined) {
-      owners.add(owner);
+      if (typeof owners === 'string') this.#owners.set(name, new Set([owners, owner]));
+      else owners.add(owner);
       return;
     }
-    this.#owners.set(name, new Set([owner]));
+    this.#owners.set(name, owner);
     for (const ancestor of this.#ancestors(name)) {
       const count = this.#below.get(ancestor) ?? 0;
       this.#below.set(ancestor, count + 1);
@@ -161,8 +169,11 @@ export class Zone {
   /** @param touched gets the ancestors that may have ceased to be */
   #disown(name: Name, owner: string, touched: Set<Name>): void {
     const owners = this.#owners.get(name);
-    owners?.delete(owner);
-    if (owners === undefined || owners.size > 0) return;
+    if (owners === undefined) return;
+    if (typeof owners !== 'string') {
+      owners.delete(owner);
+      if (owners.size > 0) return;
+    }
     this.#owners.delete(name);
     for (const ancestor of this.#ancestors(name)) {
       const count = (this.#below.get(ancestor) ?? 1) - 1;
@@ -185,17 +196,35 @@ export class Zone {
 
   #view(name: Name): NameChange {
     const owners = this.#owners.get(name);
-    if (owners === undefined) return { name, sets: this.#below.has(name) ? [] : undefined };
+    if (owners === undefined) return { name, sets: this.#below.has(name) ? NO_SETS : undefined };
+    if (typeof owners === 'string') return { name, sets: this.#textOf(owners, name) };
     if (owners.size === 1) {
       const [only = ''] = owners;
-      return { name, sets: this.#given.get(only)?.get(name) ?? [] };
+      return { name, sets: this.#textOf(only, name) };
     }
     const byType = new Map<number, RecordSet>();
     for (const owner of [...owners].sort())
-      for (const set of this.#given.get(owner)?.get(name) ?? [])
+      for (const set of decodeSets(this.#textOf(owner, name)))
         byType.set(set.type, mergeSets(byType.get(set.type), set));
-    return { name, sets: [...byType.values()] };
+    return { name, sets: encodeSets([...byType.values()]) };
   }
+
+  #textOf(owner: string, name: Name): string {
+    return textOf(this.#given.get(owner) ?? NOTHING_GIVEN, name) ?? NO_SETS;
+  }
+}
+
+/** What one owner gives: names, and their sets as text in the same places. A service has a handful. */
+interface Given {
+  readonly names: readonly Name[];
+  readonly texts: readonly string[];
+}
+
+const NOTHING_GIVEN: Given = { names: [], texts: [] };
+
+function textOf(given: Given, name: Name): string | undefined {
+  const at = given.names.indexOf(name);
+  return at < 0 ? undefined : given.texts[at];
 }
 
 function mergeSets(first: RecordSet | undefined, second: RecordSet): RecordSet {
@@ -208,9 +237,4 @@ function mergeSets(first: RecordSet | undefined, second: RecordSet): RecordSet {
     data: [...data.values()],
     ...(additionals.length === 0 ? {} : { additionals }),
   };
-}
-
-/** Both were made by the same code from sorted input, so their text is equal when they are. */
-function sameSets(a: readonly RecordSet[], b: readonly RecordSet[]): boolean {
-  return a.length === b.length && JSON.stringify(a) === JSON.stringify(b);
 }

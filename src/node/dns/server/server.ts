@@ -34,6 +34,8 @@ import { TcpListener } from './tcp.ts';
 const MAX_CHANGES_PER_MESSAGE = 2000;
 /** Queries over TCP that wait for the worker; bounded by connections too, this is for all listeners. */
 const MAX_TCP_PENDING = 4096;
+/** The worker allocates little; a large nursery would only hold what came with the first names. */
+const MAX_YOUNG_GENERATION_MB = 8;
 /** A worker that does not stop by itself is ended. */
 const STOP_TIMEOUT_MS = 3000;
 const HASH_SEEDS = 2 ** 31;
@@ -187,6 +189,7 @@ export class DnsServer implements AsyncDisposable {
       workerData: { port: channel.port2, config },
       transferList: [channel.port2],
       name: 'tulle-dns',
+      resourceLimits: { maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB },
     });
     worker.on('error', (error) => {
       log.error({ err: error }, `the DNS worker crashed: ${explainError(error)}`);
@@ -205,7 +208,7 @@ export class DnsServer implements AsyncDisposable {
     this.#send({ kind: 'clients', clients: this.#clients });
     for (const pod of this.#logged) this.#send({ kind: 'log', pod, on: true });
     const { changes, serial, synced } = this.#options.snapshot();
-    this.#sendNames([...changes], { serial, synced });
+    this.#sendNames(changes, { serial, synced });
   }
 
   #onExit(): void {
@@ -273,15 +276,19 @@ export class DnsServer implements AsyncDisposable {
   }
 
   #sendNames(
-    changes: readonly NameChange[],
+    changes: Iterable<NameChange>,
     { serial, synced }: { serial: number; synced: boolean },
   ): void {
-    for (let at = 0; at === 0 || at < changes.length; at += MAX_CHANGES_PER_MESSAGE) {
-      const part = changes.slice(at, at + MAX_CHANGES_PER_MESSAGE);
-      // "Synced" is true only with the last part.
-      const isLast = at + MAX_CHANGES_PER_MESSAGE >= changes.length;
-      this.#send({ kind: 'names', changes: part, serial, synced: synced && isLast });
+    let part: NameChange[] = [];
+    for (const change of changes) {
+      if (part.length === MAX_CHANGES_PER_MESSAGE) {
+        // "Synced" is true only with the last part.
+        this.#send({ kind: 'names', changes: part, serial, synced: false });
+        part = [];
+      }
+      part.push(change);
     }
+    this.#send({ kind: 'names', changes: part, serial, synced });
   }
 
   #send(message: ToWorker): void {

@@ -20,6 +20,8 @@ import { type LoggedQuery, type Request, Responder } from './responder.ts';
 const REQUEST_BYTES = 1280;
 /** Batches of one socket in a row, so that a flood on one leaves time for the others and for messages. */
 const MAX_BATCHES_PER_TURN = 8;
+/** Messages in a row, so that a storm of changes leaves time for queries. A few milliseconds' work. */
+const MAX_MESSAGES_PER_TURN = 64;
 /** Batches a stopping worker still answers: what was in the queue when the other one took over. */
 const MAX_LAST_BATCHES = 64;
 /** The sleep is ended by datagrams and by the main thread; this is only for the counters and for missing sockets. */
@@ -88,8 +90,11 @@ function openSockets(): void {
   post({ kind: 'sockets', open, failing });
 }
 
-function takeMessages(): void {
-  for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
+/** @returns whether there may be more */
+function takeMessages(): boolean {
+  for (let i = 0; i < MAX_MESSAGES_PER_TURN; i++) {
+    const got = receiveMessageOnPort(port);
+    if (got === undefined) return false;
     const message = got.message as ToWorker;
     switch (message.kind) {
       case 'names':
@@ -118,6 +123,7 @@ function takeMessages(): void {
         break;
     }
   }
+  return true;
 }
 
 function applySettings(settings: WorkerSettings): void {
@@ -228,19 +234,21 @@ function run(): void {
   openSockets();
   let nextReportMs = performance.now() + REPORT_INTERVAL_MS;
   let nextLogMs = 0;
+  let hasMessages = false;
   while (!stopping) {
     const sleepMs = responder.isWaiting
       ? MAX_WAIT_SLEEP_MS
       : logged.length > 0
         ? LOG_INTERVAL_MS
         : MAX_SLEEP_MS;
-    poll.wait(sleepMs);
+    poll.wait(hasMessages ? 0 : sleepMs);
     if (poll.isReady(0)) drainWakeEvent(config.wakeFd);
-    takeMessages();
+    hasMessages = takeMessages();
     for (const [index, served] of sockets.entries()) {
       if (!poll.isReady(index + 1)) continue;
       // Messages between two batches: a pod that came a moment ago is known before its first query is answered.
-      for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(served); i++) takeMessages();
+      for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(served); i++)
+        hasMessages = takeMessages();
     }
     if (responder.isWaiting) responder.tick(Date.now());
     const now = performance.now();
