@@ -202,6 +202,11 @@ export class UdpBatchSocket implements Disposable {
   }
 }
 
+/** Closes the socket of a thread that died: file descriptors are the process's, and outlive the thread. */
+export function closeOrphan(fd: number): void {
+  libc.close(fd);
+}
+
 /** One side of a batch: the message headers and the memory they point to. */
 class Slots {
   readonly headers = Buffer.alloc(MAX_BATCH * MMSGHDR_BYTES);

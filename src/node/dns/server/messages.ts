@@ -63,7 +63,12 @@ export type FromWorker =
   /** The UDP sockets: open, and not with the reason. Sent when it changes. */
   | {
       readonly kind: 'sockets';
-      readonly open: readonly { readonly address: Ip; readonly port: number }[];
+      readonly open: readonly {
+        readonly address: Ip;
+        readonly port: number;
+        /** To be closed by the main thread if the worker dies: the kernel would go on giving it queries. */
+        readonly fd: number;
+      }[];
       readonly failing: readonly {
         readonly address: Ip;
         readonly port: number;

@@ -9,11 +9,17 @@
  * ```
  */
 import { randomInt } from 'node:crypto';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import {
+  MessageChannel,
+  type MessagePort,
+  receiveMessageOnPort,
+  Worker,
+} from 'node:worker_threads';
 import { Backoff } from '#lib/backoff.ts';
 import { explainError } from '#lib/errors.ts';
 import { cidr, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
+import { closeOrphan } from '#linux/udp-batch.ts';
 import { WakeEvent } from '#linux/wake-event.ts';
 import type { Name } from '#wire/dns/name.ts';
 import { DEFAULT_CONFIG, type DnsConfig } from '../config.ts';
@@ -90,6 +96,8 @@ export class DnsServer implements AsyncDisposable {
   readonly #logged = new Set<string>();
   #nextToken = 1;
   #stopping = false;
+  /** The worker has closed its sockets. */
+  #hasStopped = false;
   /** How often the worker was started again. */
   restarts = 0;
 
@@ -196,6 +204,11 @@ export class DnsServer implements AsyncDisposable {
     });
     const exited = new Promise<void>((resolve) => {
       worker.on('exit', () => {
+        // What it said last: whether it closed its sockets must be known before they are closed for it.
+        for (let last = receiveMessageOnPort(channel.port1); last !== undefined; ) {
+          this.#receive(last.message as FromWorker);
+          last = receiveMessageOnPort(channel.port1);
+        }
         channel.port1.close();
         wake[Symbol.dispose]();
         this.#onExit();
@@ -213,6 +226,8 @@ export class DnsServer implements AsyncDisposable {
 
   #onExit(): void {
     this.#current = undefined;
+    if (!this.#hasStopped) for (const { fd } of this.#sockets.open) closeOrphan(fd);
+    this.#hasStopped = false;
     this.#sockets = { kind: 'sockets', open: [], failing: [] };
     for (const resolve of this.#tcpPending.values()) resolve(undefined);
     this.#tcpPending.clear();
@@ -242,6 +257,7 @@ export class DnsServer implements AsyncDisposable {
         this.#options.onLogged?.(message.queries, message.lost);
         break;
       case 'stopped':
+        this.#hasStopped = true;
         break;
     }
   }

@@ -83,7 +83,7 @@ function openSockets(): void {
       failing.push({ ...wanted, reason: error.message });
     }
   }
-  const open = sockets.map(({ socket }) => ({ address: socket.address, port: socket.port }));
+  const open = sockets.map(({ socket: { address, port, fd } }) => ({ address, port, fd }));
   const text = JSON.stringify([open, failing]);
   if (text === reported) return;
   reported = text;
