@@ -51,7 +51,16 @@ const server = spawn(
     ...['--data-dir', directory, '--listen', `${HOST}:${port}`, '--log-level', 'warn'],
     ...['--service-cidr', '10.96.0.0/12'],
   ],
-  { stdio: ['ignore', 'ignore', 'inherit'] },
+  {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    // As ./tulle starts it.
+    env: {
+      ...process.env,
+      NODE_COMPILE_CACHE:
+        process.env.NODE_COMPILE_CACHE ??
+        join(import.meta.dirname, '../node_modules/.cache/compile'),
+    },
+  },
 );
 try {
   await ready(server);

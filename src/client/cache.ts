@@ -57,6 +57,16 @@ export function startCache<T extends KubeObject>(
   return cache;
 }
 
+/**
+ * Who manages which fields is much of an object and nothing that a reader of a cache acts on. An update that leaves it
+ * out changes nothing of it.
+ */
+function withoutManagers<T extends KubeObject>(object: T): T {
+  if (object.metadata.managedFields === undefined) return object;
+  const { managedFields: _, ...metadata } = object.metadata;
+  return { ...object, metadata };
+}
+
 class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>, AsyncDisposable {
   readonly #kind: KindRef<T>;
   readonly #log: Logger;
@@ -122,7 +132,8 @@ class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>
     this.#isConnected = isConnected;
   }
 
-  #set(object: T): void {
+  #set(received: T): void {
+    const object = withoutManagers(received);
     const key = objectKey(object);
     const old = this.#objects.get(key);
     if (old !== undefined && isSameVersion(old, object)) return;

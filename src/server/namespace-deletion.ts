@@ -8,6 +8,7 @@ import { explainError, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Store } from '#store/port.ts';
+import { deletionConditions, type Remains, withConditions } from './namespace-conditions.ts';
 import { SERVER_PRINCIPAL } from './principal.ts';
 import { decodeEntry } from './registry/codec.ts';
 import { collectionPrefix } from './registry/keys.ts';
@@ -57,41 +58,85 @@ export function startNamespaceDeletion(options: NamespaceDeletionOptions): Async
 
 /** One pass over all namespaces that are being deleted. */
 export async function syncNamespaces(
-  options: Pick<NamespaceDeletionOptions, 'store' | 'registries'>,
+  options: Pick<NamespaceDeletionOptions, 'store' | 'registries' | 'clock'>,
 ): Promise<void> {
   const namespaces = options.registries.all.find(
     ({ kind }) => kind.group === NAMESPACE.group && kind.resource === NAMESPACE.resource,
   );
   if (namespaces === undefined) return;
   const { entries } = await options.store.list(collectionPrefix(NAMESPACE));
+  const failures: unknown[] = [];
   for (const entry of entries) {
     const namespace = decodeEntry(entry) as Namespace;
     if (namespace.metadata.deletionTimestamp === undefined) continue;
-    const { name } = namespace.metadata;
-    let left = 0;
-    for (const registry of options.registries.all)
-      if (registry.kind.namespaced) left += await empty(options.store, registry, name);
-    if (left > 0) continue;
+    try {
+      failures.push(...(await deleteContent(options, namespaces, namespace)));
+    } catch (error) {
+      // The other namespaces do not wait for this one.
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** @returns what failed; then, and while finalizers hold objects, the namespace stays and says why */
+async function deleteContent(
+  { store, registries, clock }: Pick<NamespaceDeletionOptions, 'store' | 'registries' | 'clock'>,
+  namespaces: ResourceRegistry,
+  namespace: Namespace,
+): Promise<readonly unknown[]> {
+  const { name } = namespace.metadata;
+  const remains: Remains = { resources: new Map(), finalizers: new Map(), failures: [] };
+  const seen = new Set<string>();
+  for (const registry of registries.all) {
+    // The versions of a kind are the same objects.
+    const prefix = collectionPrefix(registry.kind, name);
+    if (!registry.kind.namespaced || seen.has(prefix)) continue;
+    seen.add(prefix);
+    try {
+      await empty(store, registry, { name, remains });
+    } catch (error) {
+      remains.failures.push(error);
+    }
+  }
+  const target = { namespace: '', name };
+  if (remains.resources.size === 0 && remains.failures.length === 0)
     await unlessGone(() =>
       namespaces.update(
-        { namespace: '', name, subresource: 'finalize' },
+        { ...target, subresource: 'finalize' },
         (stored) => withoutFinalizer(stored as Namespace),
         WRITE_OPTIONS,
       ),
     );
+  else {
+    const now = `${new Date(clock.now()).toISOString().slice(0, 19)}Z`;
+    await unlessGone(() =>
+      namespaces.update(
+        { ...target, subresource: 'status' },
+        (stored) => withConditions(stored as Namespace, deletionConditions(remains), now),
+        WRITE_OPTIONS,
+      ),
+    );
   }
+  return remains.failures;
 }
 
-/** @returns how many objects are still there, held by finalizers */
-async function empty(store: Store, registry: ResourceRegistry, namespace: string): Promise<number> {
-  const { entries } = await store.list(collectionPrefix(registry.kind, namespace));
-  let held = 0;
+async function empty(
+  store: Store,
+  registry: ResourceRegistry,
+  { name: namespace, remains }: { name: string; remains: Remains },
+): Promise<void> {
+  const { kind } = registry;
+  const { entries } = await store.list(collectionPrefix(kind, namespace));
   for (const entry of entries) {
     const target = { namespace, name: decodeEntry(entry).metadata.name };
     const deleted = await unlessGone(() => registry.delete(target, WRITE_OPTIONS));
-    if (deleted?.removed === false) held++;
+    if (deleted?.removed !== false) continue;
+    const resource = kind.group === '' ? `${kind.resource}.` : `${kind.resource}.${kind.group}`;
+    remains.resources.set(resource, (remains.resources.get(resource) ?? 0) + 1);
+    for (const finalizer of deleted.object.metadata.finalizers ?? [])
+      remains.finalizers.set(finalizer, (remains.finalizers.get(finalizer) ?? 0) + 1);
   }
-  return held;
 }
 
 function withoutFinalizer(namespace: Namespace): Namespace {

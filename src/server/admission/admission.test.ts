@@ -196,7 +196,8 @@ test('a deleted namespace takes nothing new, is emptied, and goes', async () => 
     status: 403,
     message: /unable to create new content in namespace blue because it is being terminated/,
   });
-  const sync = () => syncNamespaces({ store: fixture.store, registries: fixture.registries });
+  const sync = () =>
+    syncNamespaces({ store: fixture.store, registries: fixture.registries, clock: fixture.clock });
   await sync();
   await namespaces.get({ namespace: '', name });
   await fixture

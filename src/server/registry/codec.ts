@@ -1,29 +1,34 @@
 /**
  * Objects in the store: JSON without `resourceVersion`, which is the entry's own revision.
  *
- * One change is read by every watcher of its kind, so decoding and encoding are remembered per entry. Both memories are
- * weak: what the store forgets, they forget.
+ * One change is read by every watcher of its kind, so what was decoded lately is remembered, and its encoding with it.
  */
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
+import { RecentMap } from '#lib/recent-map.ts';
 import type { StoreEntry } from '#store/port.ts';
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
-const decodedEntries = new WeakMap<StoreEntry, KubeObject>();
+/**
+ * Of stored bytes, for each of the two halves: an object takes some five times as much. Enough for what all watchers
+ * read at the same time; all objects of a large cluster would be most of the server's memory.
+ */
+const MAX_REMEMBERED_BYTES = 4 * 1024 * 1024;
+const decodedEntries = new RecentMap<StoreEntry, KubeObject>(MAX_REMEMBERED_BYTES);
 const encodedObjects = new WeakMap<object, string>();
 
 /** The object of an entry. It is shared: never change it, {@link structuredClone} it first. */
 export function decodeEntry(entry: StoreEntry): KubeObject {
-  const known = decodedEntries.get(entry);
+  const known = decodedEntries.get(entry, entry.value.length);
   if (known !== undefined) return known;
   const object = JSON.parse(decoder.decode(entry.value)) as KubeObject;
   object.metadata.resourceVersion = String(entry.modRevision);
-  decodedEntries.set(entry, object);
+  decodedEntries.set(entry, object, entry.value.length);
   return object;
 }
 
-const customObjects = new WeakMap<StoreEntry, Map<KindDefinition, KubeObject>>();
+const customObjects = new WeakMap<KubeObject, Map<KindDefinition, KubeObject>>();
 
 /**
  * The object of an entry as an object of this kind. Kinds that were added are stored in one version and shown in all,
@@ -32,8 +37,8 @@ const customObjects = new WeakMap<StoreEntry, Map<KindDefinition, KubeObject>>()
 export function decodeAs(kind: KindDefinition, entry: StoreEntry): KubeObject {
   const object = decodeEntry(entry);
   if (kind.custom === undefined) return object;
-  const forms = customObjects.get(entry) ?? new Map<KindDefinition, KubeObject>();
-  customObjects.set(entry, forms);
+  const forms = customObjects.get(object) ?? new Map<KindDefinition, KubeObject>();
+  customObjects.set(object, forms);
   const known = forms.get(kind);
   if (known !== undefined) return known;
   const shown = kind.setDefaults({ ...object, apiVersion: apiVersionOf(kind) });
@@ -67,7 +72,7 @@ export function atRevision<T extends KubeObject>(object: T, revision: number): T
   return { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } };
 }
 
-const deletedObjects = new WeakMap<StoreEntry, Map<KindDefinition, KubeObject>>();
+const deletedObjects = new WeakMap<KubeObject, KubeObject>();
 
 /** What a watch shows of an object that is gone: its last state, at the revision that took it away. Shared. */
 export function decodeDeleted(
@@ -75,11 +80,10 @@ export function decodeDeleted(
   last: StoreEntry,
   deleteRevision: number,
 ): KubeObject {
-  const forms = deletedObjects.get(last) ?? new Map<KindDefinition, KubeObject>();
-  deletedObjects.set(last, forms);
-  const known = forms.get(kind);
+  const object = decodeAs(kind, last);
+  const known = deletedObjects.get(object);
   if (known?.metadata.resourceVersion === String(deleteRevision)) return known;
-  const object = atRevision(decodeAs(kind, last), deleteRevision);
-  forms.set(kind, object);
-  return object;
+  const gone = atRevision(object, deleteRevision);
+  deletedObjects.set(object, gone);
+  return gone;
 }
