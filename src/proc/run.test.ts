@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { identify, isAlive } from './identity.ts';
+import { identify, isAlive, killHard } from './identity.ts';
 import { RunError, run, runOk } from './run.ts';
 
 test('run() returns output and exit status, and passes the input on', async () => {
@@ -17,17 +20,28 @@ test('run() ends a program that takes too long', async () => {
 });
 
 test('run() ends what the program has started too, and does not wait for who keeps the pipes', async () => {
-  const started = run(['/bin/sh', '-c', 'sleep 61 & echo $!; setsid sleep 62 & wait'], {
-    timeoutMs: 300,
-  });
-  const error = await started.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof RunError);
-  const child = identify(Number(error.result?.stdout.trim()));
-  assert.ok(child === undefined || !isAlive(child));
-  await runOk(['pkill', '-f', '^sleep 62$']);
+  const directory = mkdtempSync(join(tmpdir(), 'tulle-run-'));
+  try {
+    // One child stays in the group, the other one leaves it; both hold the pipes.
+    const script = 'sleep 61 & echo $! >a; setsid sh -c "echo \\$\\$ >b; exec sleep 62" & wait';
+    const controller = new AbortController();
+    const running = run(['/bin/sh', '-c', script], { cwd: directory, signal: controller.signal });
+    const written = (name: string) => {
+      const path = join(directory, name);
+      return existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
+    };
+    while (written('a') === 0 || written('b') === 0)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    const [inside, outside] = [identify(written('a')), identify(written('b'))];
+    controller.abort(new Error('enough'));
+    await assert.rejects(running, /enough/);
+    assert.ok(inside !== undefined && outside !== undefined);
+    while (isAlive(inside)) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.ok(isAlive(outside));
+    killHard(outside);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
 
 test('run() cuts the output of a program that writes too much', async () => {
