@@ -32,10 +32,10 @@ export function createLink(
       `Cannot find "${attachment.ifName}" in "${attachment.netns}" right after it was made`,
     );
   // The host's end is complete before the pod can send its first packet.
-  setSysctls(host, plan.host);
+  writeSysctls(host, plan.host);
   host.links.set(hostEnd.index, { up: true });
   fillEnd(host, hostEnd.index, plan.host);
-  setSysctls(pod, plan.pod);
+  writeSysctls(pod, plan.pod);
   pod.links.set(podEnd.index, { up: true });
   fillEnd(pod, podEnd.index, plan.pod);
 }
@@ -104,6 +104,11 @@ function checkPodEnd(pod: NetworkStack, attachment: Attachment, plan: AttachPlan
   if (link.mac !== attachment.mac)
     faults.push(`interface ${where} has MAC ${link.mac ?? 'none'}, not ${attachment.mac}`);
   return [...faults, ...missingOf(pod, link.index, plan.pod, where)];
+}
+
+/** For a new link: reading first would wait for the kernel's lock of all links once more for each. */
+function writeSysctls(stack: NetworkStack, end: EndPlan): void {
+  for (const [name, value] of end.sysctls) stack.sysctl.set(name, value);
 }
 
 function setSysctls(stack: NetworkStack, end: EndPlan): void {
