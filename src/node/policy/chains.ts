@@ -88,11 +88,12 @@ export function baseSets(family: NftFamilyName): SetContent[] {
 
 export function baseChains(family: NftFamilyName): ChainContent[] {
   const { saddr, daddr } = family === 'ip' ? ip : ip6;
+  // Every forwarded packet passes the chain for egress first, so only that one looks for the mark.
+  const cut: NftRule = {
+    expressions: [...anyBit(ct('mark'), CT_MARK_CUT), counter(), drop],
+    comment: 'a connection that policy allows no more',
+  };
   const established: NftRule[] = [
-    {
-      expressions: [...anyBit(ct('mark'), CT_MARK_CUT), counter(), drop],
-      comment: 'a connection that policy allows no more',
-    },
     { expressions: [...anyBit(ct('state'), CT_STATE.established | CT_STATE.related), accept] },
     { expressions: [...inSet([saddr, daddr], SELF), accept], comment: 'a pod reaches itself' },
   ];
@@ -130,7 +131,7 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     {
       name: 'policy-from-pods',
       base: base('forward', EGRESS_PRIORITY),
-      rules: [...established, ...from],
+      rules: [cut, ...established, ...from],
     },
     {
       name: 'policy-to-pods',
@@ -140,7 +141,7 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     {
       name: 'policy-to-node',
       base: base('input', EGRESS_PRIORITY),
-      rules: [...established, ...(family === 'ip6' ? neighbourDiscovery() : []), ...from],
+      rules: [cut, ...established, ...(family === 'ip6' ? neighbourDiscovery() : []), ...from],
     },
   ];
 }

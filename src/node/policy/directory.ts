@@ -197,6 +197,7 @@ export class Directory {
     }
   }
 
+  /** The fewest pods of which those that are meant are surely some. */
   #candidatesOf(choice: PodChoice): Iterable<PolicyPod> {
     const labelled = choice.pods.flatMap((requirement) => {
       const label = labelOf(requirement);
@@ -204,12 +205,14 @@ export class Directory {
     });
     if (choice.namespace !== undefined) labelled.push(this.podsIn(choice.namespace));
     const [smallest] = labelled.sort((a, b) => a.size - b.size);
-    if (smallest !== undefined) return smallest;
-    if (choice.namespaces.length === 0) return this.pods.values();
-    const chosen = [...this.namespaces.values()].filter((namespace) =>
-      matchLabels(choice.namespaces, namespace.labels),
-    );
-    return chosen.flatMap(({ name }) => [...this.podsIn(name)]);
+    if (choice.namespaces.length === 0) return smallest ?? this.pods.values();
+    const chosen = [...this.namespaces.values()]
+      .filter((namespace) => matchLabels(choice.namespaces, namespace.labels))
+      .map(({ name }) => this.podsIn(name));
+    const total = chosen.reduce((sum, pods) => sum + pods.size, 0);
+    return smallest !== undefined && smallest.size <= total
+      ? smallest
+      : chosen.flatMap((pods) => [...pods]);
   }
 
   #index(pod: PolicyPod): void {

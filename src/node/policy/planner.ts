@@ -27,7 +27,6 @@ import {
   baseSets,
   networkPoliciesOf,
   policyChain,
-  policyChainName,
   type RuleSet,
   ruleSetChain,
   ruleSetChainName,
@@ -204,7 +203,8 @@ export class PolicyPlanner {
       const local = this.#locals.get(handle);
       const old = this.#selections.get(handle);
       const selection = local === undefined ? undefined : this.#select(local.pod);
-      if (!sameSelection(old, selection)) this.#chainsDirty = true;
+      if (!sameSelection(old, selection) || !sameFamilies(this.#dispatched.get(handle), local?.pod))
+        this.#chainsDirty = true;
       if (selection === undefined) this.#selections.delete(handle);
       else this.#selections.set(handle, selection);
       remove.push(...(this.#dispatched.get(handle) ?? []));
@@ -231,15 +231,17 @@ export class PolicyPlanner {
 
   /** Which chains and sets there must be, and what is in the sets that never change. */
   #rebuild(): Partial<Record<NftFamilyName, Rebuilt>> {
-    const ruleSets = new Map<string, RuleSet>();
-    for (const { egress, ingress } of this.#selections.values())
-      for (const ruleSet of [egress, ingress])
-        if (ruleSet !== undefined && ruleSet.policies.length > 0)
-          ruleSets.set(ruleSetId(ruleSet), ruleSet);
-    this.#ruleSetSources = new Map([...ruleSets].map(([id, ruleSet]) => [shortHash(id), ruleSet]));
+    const ruleSets = this.#ruleSets();
+    this.#ruleSetSources = new Map(
+      [...ruleSets].map(([id, { ruleSet }]) => [shortHash(id), ruleSet]),
+    );
     const followed = new Map<string, Exclude<NeededSet, { kind: 'fixed' }>>();
     const built = FAMILIES.map((family) => {
-      const { chains, sets } = this.#chains[family].build([...ruleSets.values()], family);
+      const needed = [...ruleSets.values()].filter(({ families }) => families.has(family));
+      const { chains, sets } = this.#chains[family].build(
+        needed.map(({ ruleSet }) => ruleSet),
+        family,
+      );
       const contents = new Map<string, SetContent>();
       const fixed: SetChange[] = [];
       const known = this.#fixedSets[family];
@@ -272,6 +274,21 @@ export class PolicyPlanner {
     );
   }
 
+  /** The rule sets that pods have, with the families of the addresses that lead there: no other needs its chains. */
+  #ruleSets(): Map<string, { ruleSet: RuleSet; families: Set<NftFamilyName> }> {
+    const found = new Map<string, { ruleSet: RuleSet; families: Set<NftFamilyName> }>();
+    for (const [handle, { egress, ingress }] of this.#selections)
+      for (const ruleSet of [egress, ingress]) {
+        if (ruleSet === undefined || ruleSet.policies.length === 0) continue;
+        const id = ruleSetId(ruleSet);
+        const entry = found.get(id) ?? { ruleSet, families: new Set() };
+        found.set(id, entry);
+        for (const address of this.#locals.get(handle)?.pod.ips ?? [])
+          entry.families.add(familyOf(address) === 4 ? 'ip' : 'ip6');
+      }
+    return found;
+  }
+
   /** The same objects each time, so that the ruleset sees at a glance that nothing has changed. */
   #baseChains(family: NftFamilyName): readonly ChainContent[] {
     return this.#chains[family].base(family);
@@ -288,10 +305,19 @@ type SameSource = (a: readonly CompiledPolicy[], b: readonly CompiledPolicy[]) =
 class ChainMemo {
   #built = new Map<string, BuiltFrom>();
   #base: readonly ChainContent[] | undefined;
+  readonly #policyChains = new WeakMap<CompiledPolicy, Partial<Record<Direction, BuiltChain>>>();
 
   base(family: NftFamilyName): readonly ChainContent[] {
     this.#base ??= baseChains(family);
     return this.#base;
+  }
+
+  /** Kept as long as the policy: the next pod that it selects finds it made. */
+  #ofPolicy(policy: CompiledPolicy, direction: Direction, family: NftFamilyName): BuiltChain {
+    const known = this.#policyChains.get(policy) ?? {};
+    this.#policyChains.set(policy, known);
+    known[direction] ??= policyChain(policy, direction, family);
+    return known[direction];
   }
 
   build(
@@ -319,8 +345,8 @@ class ChainMemo {
       for (const tier of tiersOf(ruleSet))
         want(tierChainName(tier, direction), tier, () => [tierChain(tier, direction, family)]);
       for (const policy of networkPoliciesOf(ruleSet))
-        want(policyChainName(policy, direction), [policy], () => [
-          policyChain(policy, direction, family),
+        want(`np ${direction} ${policy.id}`, [policy], () => [
+          this.#ofPolicy(policy, direction, family),
         ]);
     }
     this.#built = next;
@@ -399,6 +425,16 @@ function sameSelection(a: Selection | undefined, b: Selection | undefined): bool
       return x === undefined || y === undefined ? x === y : sameList(x.policies, y.policies);
     })
   );
+}
+
+/** Whether the pod has addresses of the families that it had. */
+function sameFamilies(
+  dispatched: readonly DispatchElement[] | undefined,
+  pod: PolicyPod | undefined,
+): boolean {
+  const before = new Set(dispatched?.map(({ family }) => family));
+  const after = new Set(pod?.ips.map((address) => (familyOf(address) === 4 ? 'ip' : 'ip6')));
+  return before.size === after.size && [...before].every((family) => after.has(family));
 }
 
 function sameList<T>(a: readonly T[], b: readonly T[]): boolean {
