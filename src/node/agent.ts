@@ -33,11 +33,11 @@ import type { DnsStatus, Upstream } from './dns/dns.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
-import { HealthCheckPorts } from './health-check-ports/health-check-ports.ts';
+import { count, Health, type PartHealth } from './health.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
-import { MASQUERADE_PART, Masquerade } from './masquerade/masquerade.ts';
+import { MASQUERADE_PART } from './masquerade/masquerade.ts';
 import { NameService } from './name-service.ts';
 import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
@@ -46,12 +46,10 @@ import { POLICY_PART } from './policy/policy.ts';
 import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
 import { Probes } from './probes/probes.ts';
 import { readNodeFacts } from './registration/facts.ts';
-import type { ComponentHealth } from './registration/plan.ts';
 import { Registration } from './registration/registration.ts';
 import { Ruleset } from './ruleset.ts';
-import { Connections } from './services/connections.ts';
-import { chooseNodePortAddresses } from './services/node-addresses.ts';
-import { SERVICES_PART, Services } from './services/services.ts';
+import { startServiceProxy } from './service-proxy.ts';
+import { SERVICES_PART } from './services/services.ts';
 import { startStatusServer } from './status-server.ts';
 
 export interface AgentComponents {
@@ -193,43 +191,12 @@ export async function startAgent(
   await names.serve(dnsServiceIps);
   defineDnsRules(rulesets, names.addresses);
 
-  const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
-  const connections = started.use(
-    new Connections({ conntrack: components.conntrack, services: () => balancer, log }),
+  await startServiceProxy(
+    started,
+    { ...components, rulesets, pools, services, slices },
+    { ...init, dnsServiceIps },
+    health,
   );
-  const nodePortAddresses = () =>
-    chooseNodePortAddresses(stack.addresses.list(), [init.nodeIp], init.nodePortNetworks);
-  const balancer: Services = started.use(
-    new Services(
-      { rulesets, services, slices, log, onEndpointsLost: () => connections.trigger() },
-      {
-        node: { nodeName: init.nodeName, zone: init.zone },
-        skipAddresses: dnsServiceIps,
-        nodePortAddresses,
-      },
-    ),
-  );
-  started.defer(
-    stack.watch((event) => {
-      if (event.type === 'address' || event.type === 'overrun') balancer.nodeChanged();
-    }),
-  );
-  await Promise.all([masquerade.start(), balancer.start()]);
-  const healthPorts = started.use(
-    new HealthCheckPorts(
-      { services, slices, isProxyHealthy: () => balancer.status().ready, log },
-      { nodeName: init.nodeName, addresses: [init.nodeIp] },
-    ),
-  );
-  healthPorts.start();
-  health.add('ServicesReady', () => {
-    const { ready, frontends, endpoints, problems } = balancer.status();
-    const failures = [masquerade.problem, connections.problem, healthPorts.problem];
-    const wrong = [...problems, ...failures.filter((it) => it !== undefined)];
-    const message =
-      wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
-    return { ready: ready && masquerade.problem === undefined, message };
-  });
 
   const policy = started.use(
     await createPolicyFeature(
@@ -285,22 +252,7 @@ export async function startAgent(
   return started.move();
 }
 
-/** How each part is, by asking it. A part that is not there yet is not ready. */
-class Health {
-  readonly #parts = new Map<string, () => { ready: boolean; message: string }>(
-    ['FabricReady', 'ServicesReady', 'DNSReady', 'PolicyReady', 'CNIReady'].map((type) => [
-      type,
-      () => ({ ready: false, message: 'is starting' }),
-    ]),
-  );
-  add(type: string, ask: () => { ready: boolean; message: string }): void {
-    this.#parts.set(type, ask);
-  }
-  readonly now = (): ComponentHealth[] =>
-    [...this.#parts].map(([type, ask]) => ({ type, ...ask() }));
-}
-
-function dnsHealth(status: DnsStatus | undefined): { ready: boolean; message: string } {
+function dnsHealth(status: DnsStatus | undefined): PartHealth {
   if (status === undefined) return { ready: false, message: 'is starting' };
   const { listening, failing, synced, names, problems } = status;
   if (failing.length > 0)
@@ -313,20 +265,12 @@ function dnsHealth(status: DnsStatus | undefined): { ready: boolean; message: st
   return { ready, message: [known, ...problems].join('; ') };
 }
 
-function cniHealth(
-  cni: Cni,
-  allocator: Allocator,
-  pods: Pods,
-): { ready: boolean; message: string } {
+function cniHealth(cni: Cni, allocator: Allocator, pods: Pods): PartHealth {
   const problem = allocator.notReady() ?? pods.problem;
   return {
     ready: problem === undefined,
     message: problem ?? `${count(cni.list().length, 'pod')} attached`,
   };
-}
-
-function count(number: number, noun: string, plural = `${noun}s`): string {
-  return `${number} ${number === 1 ? noun : plural}`;
 }
 
 async function dnsAddresses(client: ApiClient): Promise<Ip[]> {

@@ -1,0 +1,83 @@
+/** Services on this node, put together: the balancer, masquerade, the connections of lost endpoints, health-check ports. */
+import type { Service } from '#api/core/v1/service.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import type { Cache } from '#client/port.ts';
+import type { Cidr, Ip } from '#lib/ip.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Conntrack } from '#linux/conntrack/port.ts';
+import type { NetworkStack } from '#linux/network/port.ts';
+import { count, type Health } from './health.ts';
+import { HealthCheckPorts } from './health-check-ports/health-check-ports.ts';
+import { Masquerade } from './masquerade/masquerade.ts';
+import type { Ruleset } from './ruleset.ts';
+import { Connections } from './services/connections.ts';
+import { chooseNodePortAddresses } from './services/node-addresses.ts';
+import { Services } from './services/services.ts';
+
+export interface ServiceProxyComponents {
+  readonly stack: NetworkStack;
+  readonly conntrack: Conntrack;
+  readonly rulesets: readonly Ruleset[];
+  readonly pools: Cache<IPPool>;
+  readonly services: Cache<Service>;
+  readonly slices: Cache<EndpointSlice>;
+  readonly log: Logger;
+}
+
+export interface ServiceProxyInit {
+  readonly nodeName: string;
+  readonly nodeIp: Ip;
+  /** Prefixes of the addresses on which node ports are open; none: the node's own address of each family. */
+  readonly nodePortNetworks: readonly Cidr[];
+  readonly zone: string | undefined;
+  /** Cluster IPs that the node's DNS server answers on itself. */
+  readonly dnsServiceIps: readonly Ip[];
+}
+
+/** Resolves when every service that the API has is in the ruleset. @param started ends it with the agent */
+export async function startServiceProxy(
+  started: AsyncDisposableStack,
+  components: ServiceProxyComponents,
+  init: ServiceProxyInit,
+  health: Health,
+): Promise<void> {
+  const { stack, conntrack, rulesets, pools, services, slices, log } = components;
+  const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
+  const connections = started.use(
+    new Connections({ conntrack: conntrack, services: () => balancer, log }),
+  );
+  const nodePortAddresses = () =>
+    chooseNodePortAddresses(stack.addresses.list(), [init.nodeIp], init.nodePortNetworks);
+  const balancer: Services = started.use(
+    new Services(
+      { rulesets, services, slices, log, onEndpointsLost: () => connections.trigger() },
+      {
+        node: { nodeName: init.nodeName, zone: init.zone },
+        skipAddresses: init.dnsServiceIps,
+        nodePortAddresses,
+      },
+    ),
+  );
+  started.defer(
+    stack.watch((event) => {
+      if (event.type === 'address' || event.type === 'overrun') balancer.nodeChanged();
+    }),
+  );
+  await Promise.all([masquerade.start(), balancer.start()]);
+  const healthPorts = started.use(
+    new HealthCheckPorts(
+      { services, slices, isProxyHealthy: () => balancer.status().ready, log },
+      { nodeName: init.nodeName, addresses: [init.nodeIp] },
+    ),
+  );
+  healthPorts.start();
+  health.add('ServicesReady', () => {
+    const { ready, frontends, endpoints, problems } = balancer.status();
+    const failures = [masquerade.problem, connections.problem, healthPorts.problem];
+    const wrong = [...problems, ...failures.filter((it) => it !== undefined)];
+    const message =
+      wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
+    return { ready: ready && masquerade.problem === undefined, message };
+  });
+}
