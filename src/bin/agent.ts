@@ -26,6 +26,7 @@ import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { startAgent } from '#node/agent.ts';
 import { parseUpstream } from '#node/dns/config.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
+import { createPodmanStorage } from '#node/pods/runtimes/podman-storage.ts';
 import { probeKernel } from '#node/probe.ts';
 import { recordSysctls } from '#node/sysctl-record.ts';
 import { VERSION } from './version.ts';
@@ -67,7 +68,7 @@ export async function runAgent(
         conntrack: stack.use(openConntrack()),
         openNflog: createNflog({ poller }),
         tc: stack.use(openTrafficControl()),
-        runtimes: [createPodmanRuntime()],
+        runtimes: [createPodmanRuntime(['podman'], { storage: createPodmanStorage() })],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),
         log,

@@ -6,6 +6,7 @@
  */
 import { DecodeError } from '#lib/errors.ts';
 import { RunError, run } from '#proc/run.ts';
+import type { PodmanStorage } from './podman-storage.ts';
 import type { ContainerInfo, ContainerRuntime } from './runtime.ts';
 
 const INSPECT_TIMEOUT_MS = 10_000;
@@ -16,11 +17,18 @@ const NO_SUCH_CONTAINER = /no such (container|object)/i;
 /** The time that Go prints for "never". */
 const ZERO_TIME = '0001-01-01T00:00:00Z';
 
-/** @param command program and first arguments, for podmen with special settings */
-export function createPodmanRuntime(command: readonly string[] = ['podman']): ContainerRuntime {
+/**
+ * @param command program and first arguments, for podmen with special settings
+ * @param options `storage`: spares asking for containers of other runtimes
+ */
+export function createPodmanRuntime(
+  command: readonly string[] = ['podman'],
+  options: { readonly storage?: PodmanStorage } = {},
+): ContainerRuntime {
   return {
     name: 'podman',
     async inspect(containerId, signal) {
+      if ((await options.storage?.has(containerId)) === false) return undefined;
       // After "--", so that an id cannot be taken for an option.
       const argv = [...command, 'container', 'inspect', '--', containerId];
       const result = await run(argv, {
