@@ -325,18 +325,23 @@ function formatCounts(counts: ReadonlyMap<string, number>): string {
 }
 
 /**
- * TCP segments that a sender in a process's network namespace sent again and that the receiver had not got before.
- * A busy computer makes TCP send some again too early; the receiver reports those as duplicates (RFC 2883).
+ * TCP segments that a sender in a process's network namespace had to send again because they were lost.
+ *
+ * Sending again is not yet a loss: a busy computer makes TCP do so too early. The receiver reports such segments as
+ * duplicates (RFC 2883), except for the last ones of a connection, which are sent again as probes (RFC 8985 section 7).
  */
 async function lostSegments(machine: Machine, pid: number): Promise<number> {
-  const counter = async (file: string, group: string, name: string) => {
-    const text = await machine.runOk(['cat', `/proc/${pid}/net/${file}`]);
-    const [names, values] = text
-      .split('\n')
-      .filter((line) => line.startsWith(`${group}:`))
-      .map((line) => line.split(' '));
-    return Number(values?.[names?.indexOf(name) ?? -1]);
-  };
-  const sentAgain = await counter('snmp', 'Tcp', 'RetransSegs');
-  return sentAgain - (await counter('netstat', 'TcpExt', 'TCPDSACKRecvSegs'));
+  const counters = new Map<string, number>();
+  for (const file of ['snmp', 'netstat']) {
+    const lines = (await machine.runOk(['cat', `/proc/${pid}/net/${file}`])).split('\n');
+    // A line of names and a line of values, each beginning with its group.
+    for (let i = 0; i + 1 < lines.length; i += 2) {
+      const values = lines[i + 1]?.split(' ') ?? [];
+      lines[i]?.split(' ').forEach((name, at) => counters.set(name, Number(values[at])));
+    }
+  }
+  const count = (name: string) => counters.get(name) ?? 0;
+  const unneeded =
+    count('TCPDSACKRecvSegs') + count('TCPLossProbes') - count('TCPLossProbeRecovery');
+  return Math.max(0, count('RetransSegs') - unneeded);
 }
