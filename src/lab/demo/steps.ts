@@ -337,7 +337,8 @@ async function lostSegments(machine: Machine, pid: number): Promise<number> {
     // A line of names and a line of values, each beginning with its group.
     for (let i = 0; i + 1 < lines.length; i += 2) {
       const values = lines[i + 1]?.split(' ') ?? [];
-      lines[i]?.split(' ').forEach((name, at) => counters.set(name, Number(values[at])));
+      for (const [at, name] of (lines[i] ?? '').split(' ').entries())
+        counters.set(name, Number(values[at]));
     }
   }
   const count = (name: string) => counters.get(name) ?? 0;
