@@ -62,7 +62,7 @@ const MIN_CAPACITY = 1024;
  * The first load is cut into transactions of so many elements: a transaction holds the kernel's nftables lock, and
  * its memory, until it ends.
  */
-const MAX_ELEMENTS_PER_TRANSACTION = 50_000;
+const MAX_ELEMENTS_PER_TRANSACTION = 10_000;
 /** A program that fights for our table gets at most so many answers a second. */
 const MIN_REPAIR_INTERVAL_MS = 10;
 
