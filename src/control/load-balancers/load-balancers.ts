@@ -75,8 +75,10 @@ export class LoadBalancers implements AsyncDisposable {
     this.#stops = [
       services.onChange(({ key, old, current }) => this.#serviceChanged(key, old, current)),
       pools.onChange(({ old, current }) => {
-        // The count in the status is our own, and changes nothing for services.
         if (!sameJson(old?.spec, current?.spec) || isGoing(old) !== isGoing(current)) this.#all();
+        // The count in the status is our own and changes nothing for services; but it was made on what the cache
+        // showed then, and may be overtaken by now.
+        else this.#poolStatus.trigger();
       }),
     ];
     void this.#begin();
