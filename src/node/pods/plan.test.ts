@@ -130,6 +130,7 @@ describe('assignNames()', () => {
 
 test('toObjectName() makes a valid name of anything', () => {
   assert.equal(toObjectName('My_App.v1'), 'my-app.v1');
+  assert.equal(toObjectName('0. .0'), '0.0');
   fc.assert(
     fc.property(fc.string({ maxLength: 300 }), (text) => {
       assert.equal(checkDns1123Subdomain(toObjectName(text)), undefined);

@@ -93,8 +93,7 @@ export function toObjectName(text: string): string {
   const name = text
     .toLowerCase()
     .replace(/[^a-z0-9.-]+/g, '-')
-    .replace(/\.+/g, '.')
-    .replace(/-*\.-*/g, '.')
+    .replace(/[.-]*\.[.-]*/g, '.')
     .slice(0, MAX_NAME_LENGTH)
     .replace(/^[.-]+|[.-]+$/g, '');
   return name === '' ? 'container' : name;
