@@ -4,10 +4,10 @@
  */
 import { NAMESPACE, NAMESPACE_FINALIZER, type Namespace } from '#api/core/v1/namespace.ts';
 import type { Clock } from '#lib/clock.ts';
-import { explainError, isNotFound } from '#lib/errors.ts';
+import { isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Store } from '#store/port.ts';
+import { startKindLoop } from './kind-loop.ts';
 import { deletionConditions, type Remains, withConditions } from './namespace-conditions.ts';
 import { SERVER_PRINCIPAL } from './principal.ts';
 import { decodeEntry } from './registry/codec.ts';
@@ -28,32 +28,11 @@ const WRITE_OPTIONS = { principal: SERVER_PRINCIPAL, dryRun: false } as const;
 
 /** Starts to empty namespaces; disposing ends it. */
 export function startNamespaceDeletion(options: NamespaceDeletionOptions): AsyncDisposable {
-  const { store, log, clock } = options;
-  const stop = new AbortController();
-  const loop = new SyncLoop(() => syncNamespaces(options), {
+  return startKindLoop(NAMESPACE, () => syncNamespaces(options), {
+    ...options,
     name: 'namespace deletion',
-    log,
-    clock,
     resyncMs: RESYNC_MS,
   });
-  loop.trigger();
-  const watching = (async () => {
-    const revision = await store.revision();
-    for await (const batch of store.watch(collectionPrefix(NAMESPACE), revision, {
-      signal: stop.signal,
-    }))
-      if (batch.events.length > 0) loop.trigger();
-  })().catch((error) =>
-    // The resync goes on without it, slower.
-    log.warn({ error: explainError(error) }, 'namespace deletion: the watch ended'),
-  );
-  return {
-    async [Symbol.asyncDispose]() {
-      stop.abort();
-      await loop[Symbol.asyncDispose]();
-      await watching;
-    },
-  };
 }
 
 /** One pass over all namespaces that are being deleted. */

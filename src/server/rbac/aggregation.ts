@@ -5,10 +5,10 @@ import { matchLabelSelector } from '#api/machinery/label-selector.ts';
 import { CLUSTER_ROLE, type ClusterRole } from '#api/rbac/v1/role.ts';
 import type { PolicyRule } from '#api/rbac/v1/rules.ts';
 import type { Clock } from '#lib/clock.ts';
-import { explainError, isNotFound } from '#lib/errors.ts';
+import { isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Store } from '#store/port.ts';
+import { startKindLoop } from '../kind-loop.ts';
 import { SERVER_PRINCIPAL } from '../principal.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import { collectionPrefix } from '../registry/keys.ts';
@@ -71,30 +71,9 @@ export async function syncAggregation({
 
 /** Starts to aggregate; disposing ends it. */
 export function startAggregation(options: AggregationOptions): AsyncDisposable {
-  const { store, log, clock } = options;
-  const stop = new AbortController();
-  const loop = new SyncLoop(() => syncAggregation(options), {
+  return startKindLoop(CLUSTER_ROLE, () => syncAggregation(options), {
+    ...options,
     name: 'role aggregation',
-    log,
-    clock,
     resyncMs: RESYNC_MS,
   });
-  loop.trigger();
-  const watching = (async () => {
-    const revision = await store.revision();
-    for await (const batch of store.watch(collectionPrefix(CLUSTER_ROLE), revision, {
-      signal: stop.signal,
-    }))
-      if (batch.events.length > 0) loop.trigger();
-  })().catch((error) =>
-    // The resync goes on without it, slower.
-    log.warn({ error: explainError(error) }, 'role aggregation: the watch ended'),
-  );
-  return {
-    async [Symbol.asyncDispose]() {
-      stop.abort();
-      await loop[Symbol.asyncDispose]();
-      await watching;
-    },
-  };
 }
