@@ -7,20 +7,16 @@
 import type { Node } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
 import type { Service } from '#api/core/v1/service.ts';
-import {
-  ENDPOINT_SLICE,
-  type EndpointSlice,
-  SERVICE_NAME_LABEL,
-} from '#api/discovery/v1/endpoint-slice.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { type KubeObject, objectKey } from '#api/meta.ts';
 import { type Index, indexCache } from '#client/cache.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
-import { isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { WorkQueue } from '#lib/work-queue.ts';
 import { selectsPod } from './endpoints.ts';
-import { planSlices, type SlicePlan } from './plan.ts';
+import { planSlices } from './plan.ts';
+import { serviceKeyOf, writeSlices } from './write-slices.ts';
 import { WrittenSlices } from './written.ts';
 
 export const ZONE_LABEL = 'topology.kubernetes.io/zone';
@@ -163,7 +159,7 @@ export class EndpointSlices implements AsyncDisposable {
   }
 
   async #sync(serviceKey: string): Promise<void> {
-    const { services, nodes } = this.#options;
+    const { client, services, nodes } = this.#options;
     const triggerMs = this.#triggersMs.get(serviceKey);
     this.#triggersMs.delete(serviceKey);
     const service = services.get(serviceKey);
@@ -175,55 +171,12 @@ export class EndpointSlices implements AsyncDisposable {
       triggerTime: triggerMs === undefined ? undefined : new Date(triggerMs).toISOString(),
     });
     try {
-      await this.#apply(serviceKey, plan);
+      await writeSlices({ client, written: this.#written }, serviceKey, plan);
     } catch (error) {
       if (triggerMs !== undefined) this.#remember(serviceKey, triggerMs);
       throw error;
     }
   }
-
-  async #apply(serviceKey: string, plan: SlicePlan): Promise<void> {
-    const { client } = this.#options;
-    for (const slice of plan.create)
-      this.#written.wrote(serviceKey, undefined, await client.create(ENDPOINT_SLICE, slice));
-    for (const slice of plan.update)
-      await this.#forgettingOnFailure(slice, async () => {
-        this.#written.wrote(serviceKey, slice, await client.update(ENDPOINT_SLICE, slice));
-      });
-    for (const slice of plan.remove)
-      await this.#forgettingOnFailure(slice, async () => {
-        await this.#remove(slice);
-        this.#written.wrote(serviceKey, slice, undefined);
-      });
-  }
-
-  async #remove(slice: EndpointSlice): Promise<void> {
-    const { name, namespace, uid } = slice.metadata;
-    try {
-      await this.#options.client.delete(
-        ENDPOINT_SLICE,
-        { name, ...(namespace === undefined ? {} : { namespace }) },
-        uid === undefined ? {} : { preconditions: { uid } },
-      );
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-  }
-
-  async #forgettingOnFailure(slice: EndpointSlice, write: () => Promise<void>): Promise<void> {
-    try {
-      await write();
-    } catch (error) {
-      this.#written.forget(objectKey(slice));
-      throw error;
-    }
-  }
-}
-
-function serviceKeyOf(slice: EndpointSlice): string {
-  const { namespace, labels } = slice.metadata;
-  const name = labels?.[SERVICE_NAME_LABEL] ?? '';
-  return objectKey({ metadata: namespace === undefined ? { name } : { name, namespace } });
 }
 
 function zoneOf(node: Node | undefined): string | undefined {

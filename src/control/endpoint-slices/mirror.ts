@@ -4,19 +4,17 @@
  */
 import { ENDPOINTS, type Endpoints } from '#api/core/v1/endpoints.ts';
 import type { Service } from '#api/core/v1/service.ts';
-import {
-  ENDPOINT_SLICE,
-  type EndpointSlice,
-  SERVICE_NAME_LABEL,
-} from '#api/discovery/v1/endpoint-slice.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { objectKey } from '#api/meta.ts';
 import { type Index, indexCache } from '#client/cache.ts';
+import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { WorkQueue } from '#lib/work-queue.ts';
 import { planEndpoints, planMirror } from './mirror-plan.ts';
+import { serviceKeyOf, writeSlices } from './write-slices.ts';
 import { WrittenSlices } from './written.ts';
 
 /** Fewer than for the slices themselves: nothing in Tulle waits for what is written here. */
@@ -129,7 +127,7 @@ export class EndpointsController implements AsyncDisposable {
     try {
       if (plan.kind === 'create') await client.create(ENDPOINTS, plan.endpoints);
       else if (plan.kind === 'update') await client.update(ENDPOINTS, plan.endpoints);
-      else if (plan.kind === 'remove') await this.#remove(ENDPOINTS, plan.endpoints);
+      else if (plan.kind === 'remove') await deleteExactly(client, ENDPOINTS, plan.endpoints);
     } catch (error) {
       // The cache is behind, and brings this service here again when it is not.
       if (!isAlreadyExists(error) && !isConflict(error) && !isNotFound(error)) throw error;
@@ -144,47 +142,6 @@ export class EndpointsController implements AsyncDisposable {
     const { client } = this.#options;
     const known = this.#written.view(key, this.#mirroredByService.get(key));
     const plan = planMirror(service, observed, known);
-    for (const slice of plan.create)
-      this.#written.wrote(key, undefined, await client.create(ENDPOINT_SLICE, slice));
-    for (const slice of plan.update)
-      await this.#forgettingOnFailure(slice, async () => {
-        this.#written.wrote(key, slice, await client.update(ENDPOINT_SLICE, slice));
-      });
-    for (const slice of plan.remove)
-      await this.#forgettingOnFailure(slice, async () => {
-        await this.#remove(ENDPOINT_SLICE, slice);
-        this.#written.wrote(key, slice, undefined);
-      });
+    await writeSlices({ client, written: this.#written }, key, plan);
   }
-
-  async #remove(
-    kind: typeof ENDPOINTS | typeof ENDPOINT_SLICE,
-    { metadata }: Endpoints | EndpointSlice,
-  ): Promise<void> {
-    const { name, namespace, uid } = metadata;
-    try {
-      await this.#options.client.delete(
-        kind as typeof ENDPOINTS,
-        { name, ...(namespace === undefined ? {} : { namespace }) },
-        uid === undefined ? {} : { preconditions: { uid } },
-      );
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-  }
-
-  async #forgettingOnFailure(slice: EndpointSlice, write: () => Promise<void>): Promise<void> {
-    try {
-      await write();
-    } catch (error) {
-      this.#written.forget(objectKey(slice));
-      throw error;
-    }
-  }
-}
-
-function serviceKeyOf({ metadata }: EndpointSlice): string {
-  const name = metadata.labels?.[SERVICE_NAME_LABEL] ?? '';
-  const { namespace } = metadata;
-  return objectKey({ metadata: namespace === undefined ? { name } : { name, namespace } });
 }

@@ -1,6 +1,7 @@
 /** Deletes the Pod objects of nodes that are no more. Their addresses are given back by the garbage collection of addresses. */
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
+import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isConflict, isNotFound } from '#lib/errors.ts';
@@ -95,13 +96,9 @@ export class PodGc implements AsyncDisposable {
 
   async #remove(pod: Pod): Promise<void> {
     const { client, log } = this.#options;
-    const { name, namespace, uid } = pod.metadata;
-    const target = { name, ...(namespace === undefined ? {} : { namespace }) };
+    const { name, namespace } = pod.metadata;
     try {
-      await client.delete(POD, target, {
-        gracePeriodSeconds: 0,
-        ...(uid === undefined ? {} : { preconditions: { uid } }),
-      });
+      await deleteExactly(client, POD, pod, { gracePeriodSeconds: 0 });
       log.info({ pod: `${namespace}/${name}`, node: pod.spec.nodeName }, 'deleted an orphaned pod');
     } catch (error) {
       // Deleted by somebody else, or another pod of the same name by now.

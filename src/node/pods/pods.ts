@@ -4,6 +4,7 @@
  */
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { objectKey } from '#api/meta.ts';
+import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
@@ -179,16 +180,11 @@ export class Pods implements AsyncDisposable {
   }
 
   async #delete(pod: Pod): Promise<void> {
-    const { name, namespace, uid } = pod.metadata;
-    const target = { name, ...(namespace === undefined ? {} : { namespace }) };
-    await this.#components.client
-      .delete(POD, target, {
-        gracePeriodSeconds: 0,
-        ...(uid === undefined ? {} : { preconditions: { uid } }),
-      })
-      .catch((error: unknown) => {
-        if (!isNotFound(error) && !isConflict(error)) throw error;
-      });
+    try {
+      await deleteExactly(this.#components.client, POD, pod, { gracePeriodSeconds: 0 });
+    } catch (error) {
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
   }
 
   /** The name is somebody else's: the next run takes another. */
