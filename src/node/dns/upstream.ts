@@ -54,41 +54,24 @@ export function formatUpstream(upstream: Upstream): string {
  * @returns the answer, which may be truncated
  * @throws UpstreamError
  */
-export function askUdp(
+export async function askUdp(
   upstream: Upstream,
   query: Uint8Array,
   options: AskOptions,
 ): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    const socket = createSocket(isIPv6(upstream.address) ? 'udp6' : 'udp4');
+  const socket = createSocket(isIPv6(upstream.address) ? 'udp6' : 'udp4');
+  const ending = { ...options, protocol: 'UDP', close: () => socket.close() } as const;
+  return exchange(upstream, ending, ({ answered, fail, isOver }) => {
     let bogus = 0;
-    let isOver = false;
-    const end = (finish: () => void) => {
-      // What comes late, such as an ICMP error while the socket closes, is of no interest.
-      if (isOver) return;
-      isOver = true;
-      clearTimeout(timer);
-      options.signal?.removeEventListener('abort', onAbort);
-      socket.close();
-      finish();
-    };
-    const fail = (reason: UpstreamError['reason'], text: string, cause?: unknown) =>
-      end(() => reject(new UpstreamError(upstream, reason, { text, cause })));
-    const onAbort = () => fail('closed', 'the forwarder is being stopped');
-    const timer = setTimeout(
-      () => fail('timeout', `no answer over UDP within ${options.timeoutMs} ms`),
-      options.timeoutMs,
-    );
-    options.signal?.addEventListener('abort', onAbort, { once: true });
     socket.on('error', (cause) => fail('unreachable', cause.message, cause));
     socket.on('message', (answer) => {
-      if (isAnswerTo(query, answer, options)) end(() => resolve(answer));
+      if (isAnswerTo(query, answer, options)) answered(answer);
       else if (++bogus >= MAX_BOGUS_ANSWERS)
         fail('bogus', `${bogus} answers with another id or question: somebody may be forging them`);
     });
     // Connected, the socket takes datagrams only from the server, and the kernel picks a random port.
     socket.connect(upstream.port, upstream.address, () => {
-      if (!isOver) socket.send(query);
+      if (!isOver()) socket.send(query);
     });
   });
 }
@@ -97,40 +80,66 @@ export function askUdp(
  * Asks over TCP, on a connection of its own.
  * @throws UpstreamError
  */
-export function askTcp(
+export async function askTcp(
   upstream: Upstream,
   query: Uint8Array,
   options: AskOptions,
 ): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host: upstream.address, port: upstream.port, noDelay: true });
+  const socket = connect({ host: upstream.address, port: upstream.port, noDelay: true });
+  const ending = { ...options, protocol: 'TCP', close: () => socket.destroy() } as const;
+  return exchange(upstream, ending, ({ answered, fail }) => {
     const reader = new FrameReader();
-    let isOver = false;
-    const end = (finish: () => void) => {
-      if (isOver) return;
-      isOver = true;
-      clearTimeout(timer);
-      options.signal?.removeEventListener('abort', onAbort);
-      socket.destroy();
-      finish();
-    };
-    const fail = (reason: UpstreamError['reason'], text: string, cause?: unknown) =>
-      end(() => reject(new UpstreamError(upstream, reason, { text, cause })));
-    const onAbort = () => fail('closed', 'the forwarder is being stopped');
-    const timer = setTimeout(
-      () => fail('timeout', `no answer over TCP within ${options.timeoutMs} ms`),
-      options.timeoutMs,
-    );
-    options.signal?.addEventListener('abort', onAbort, { once: true });
     socket.on('error', (cause) => fail('unreachable', cause.message, cause));
     socket.on('end', () => fail('closed', 'it closed the connection without an answer'));
     socket.on('data', (chunk: Buffer) => {
       const [answer] = reader.push(chunk);
       if (answer === undefined) return;
-      if (isAnswerTo(query, answer, options)) end(() => resolve(answer));
+      if (isAnswerTo(query, answer, options)) answered(answer);
       else fail('bogus', 'its answer has another id or question');
     });
     socket.on('connect', () => socket.write(frame(query)));
+  });
+}
+
+interface Exchange {
+  readonly answered: (answer: Uint8Array) => void;
+  readonly fail: (reason: UpstreamError['reason'], text: string, cause?: unknown) => void;
+  readonly isOver: () => boolean;
+}
+
+interface Ending extends AskOptions {
+  readonly protocol: 'UDP' | 'TCP';
+  /** Closes the socket; called once. */
+  readonly close: () => void;
+}
+
+/** The answer to what `ask` sends, unless a failure, the timeout or the end of the forwarder comes first. */
+function exchange(
+  upstream: Upstream,
+  { protocol, timeoutMs, signal, close }: Ending,
+  ask: (exchange: Exchange) => void,
+): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    let isOver = false;
+    const end = (finish: () => void) => {
+      // What comes late, such as an ICMP error while the socket closes, is of no interest.
+      if (isOver) return;
+      isOver = true;
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      close();
+      finish();
+    };
+    const fail: Exchange['fail'] = (reason, text, cause) =>
+      end(() => reject(new UpstreamError(upstream, reason, { text, cause })));
+    const onAbort = () => fail('closed', 'the forwarder is being stopped');
+    const timer = setTimeout(
+      () => fail('timeout', `no answer over ${protocol} within ${timeoutMs} ms`),
+      timeoutMs,
+    );
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const answered = (answer: Uint8Array) => end(() => resolve(answer));
+    ask({ answered, fail, isOver: () => isOver });
   });
 }
 
