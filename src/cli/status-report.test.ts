@@ -73,6 +73,8 @@ const healthy: StatusInput = {
     node('m1', [
       ['Ready', 'True', ''],
       ['FabricReady', 'True', '2 peers, mtu 1450'],
+      ['PolicyReady', 'True', '3 policies'],
+      ['MemoryPressure', 'False', 'there is enough'],
     ]),
   ],
   pods: [],
@@ -84,7 +86,10 @@ const healthy: StatusInput = {
 
 test('formatStatus() shows machines, services and addresses, and that nothing is wrong', () => {
   const text = formatStatus(healthy);
-  assert.match(text, /m1 +Ready +192\.0\.2\.11 +0 +10\.244\.0\.0\/30 +2 peers, mtu 1450/);
+  assert.match(
+    text,
+    /m1 +Ready +192\.0\.2\.11 +0 +10\.244\.0\.0\/30 +2 peers, mtu 1450 .*3 policies/,
+  );
   assert.match(text, /default\/web +10\.96\.0\.7 +80\/TCP +2\/2/);
   assert.match(text, /default-ipv4 +10\.244\.0\.0\/30 +1 of 4 +1 +Always/);
   assert.match(text, /nothing is wrong$/);

@@ -23,6 +23,7 @@ const PARTS = [
   ['FabricReady', 'FABRIC'],
   ['ServicesReady', 'SERVICES'],
   ['DNSReady', 'DNS'],
+  ['PolicyReady', 'POLICY'],
   ['CNIReady', 'CNI'],
 ] as const;
 
@@ -47,11 +48,9 @@ export function findProblems(input: StatusInput): string[] {
     problems.push("no node has joined: run 'tulle agent' on each machine with the join token");
   for (const node of input.nodes) {
     for (const condition of node.status?.conditions ?? []) {
-      const wrong =
-        condition.type === 'NetworkUnavailable'
-          ? false // says the same as Ready
-          : condition.status !== 'True';
-      if (wrong)
+      // Of kinds that others set (MemoryPressure …), False may well be good.
+      const good = condition.type === 'Ready' || PARTS.some(([type]) => type === condition.type);
+      if (good && condition.status !== 'True')
         problems.push(`node ${node.metadata.name}: ${condition.type}: ${condition.message}`);
     }
   }
