@@ -47,7 +47,7 @@ export async function startServiceProxy(
   const { client, stack, conntrack, rulesets, pools, services, slices, log } = components;
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
   const connections = started.use(
-    new Connections({ conntrack: conntrack, services: () => balancer, log }),
+    new Connections({ conntrack, services: () => balancer, rulesets, log }),
   );
   const nodePortAddresses = () =>
     chooseNodePortAddresses(stack.addresses.list(), [init.nodeIp], init.nodePortNetworks);

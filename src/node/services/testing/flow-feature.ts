@@ -49,7 +49,7 @@ export async function startFlowFeature(
   const connections =
     conntrack === undefined
       ? undefined
-      : stack.use(new Connections({ conntrack, services: () => feature, log }));
+      : stack.use(new Connections({ conntrack, services: () => feature, rulesets, log }));
   const feature: Services = stack.use(
     new Services(
       { rulesets, ...caches, log, onEndpointsLost: () => connections?.trigger() },
