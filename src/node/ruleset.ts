@@ -88,6 +88,9 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   /** The kernel's table cannot be told by the mirror: make it anew. */
   #unknown = true;
   #repairCount = 0;
+  /** Another program changed the table since the last commit. */
+  #isDamaged = false;
+  readonly #onRepaired = new Set<() => void>();
 
   /**
    * @param init `parts`: the features that will define something. Nothing is committed before all of them have,
@@ -172,6 +175,18 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     if (operations !== undefined) this.#nftables.commit(operations);
     else this.#makeAnew();
     this.#unknown = false;
+    if (!this.#isDamaged) return;
+    this.#isDamaged = false;
+    for (const listener of this.#onRepaired) listener();
+  }
+
+  /**
+   * Tells when what another program changed is put right: packets in between may have gone astray.
+   * @returns a function that ends it
+   */
+  onRepaired(listener: () => void): () => void {
+    this.#onRepaired.add(listener);
+    return () => this.#onRepaired.delete(listener);
   }
 
   status(): { inSync: boolean; repairs: number; elements: number } {
@@ -200,6 +215,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     // Before the first commit there is nothing of ours to protect.
     if (this.#parts.size === 0) return;
     this.#unknown = true;
+    this.#isDamaged = true;
     this.#repairs.trigger();
   }
 

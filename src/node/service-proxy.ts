@@ -2,7 +2,7 @@
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
-import type { Cache } from '#client/port.ts';
+import type { ApiClient, Cache } from '#client/port.ts';
 import type { Cidr, Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
@@ -13,9 +13,11 @@ import { Masquerade } from './masquerade/masquerade.ts';
 import type { Ruleset } from './ruleset.ts';
 import { Connections } from './services/connections.ts';
 import { chooseNodePortAddresses } from './services/node-addresses.ts';
+import { ServiceNetworks } from './services/service-networks.ts';
 import { Services } from './services/services.ts';
 
 export interface ServiceProxyComponents {
+  readonly client: ApiClient;
   readonly stack: NetworkStack;
   readonly conntrack: Conntrack;
   readonly rulesets: readonly Ruleset[];
@@ -42,13 +44,16 @@ export async function startServiceProxy(
   init: ServiceProxyInit,
   health: Health,
 ): Promise<void> {
-  const { stack, conntrack, rulesets, pools, services, slices, log } = components;
+  const { client, stack, conntrack, rulesets, pools, services, slices, log } = components;
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
   const connections = started.use(
-    new Connections({ conntrack: conntrack, services: () => balancer, log }),
+    new Connections({ conntrack, services: () => balancer, rulesets, log }),
   );
   const nodePortAddresses = () =>
     chooseNodePortAddresses(stack.addresses.list(), [init.nodeIp], init.nodePortNetworks);
+  const networks = started.use(
+    new ServiceNetworks({ client, log }, { onChange: () => balancer.nodeChanged() }),
+  );
   const balancer: Services = started.use(
     new Services(
       { rulesets, services, slices, log, onEndpointsLost: () => connections.trigger() },
@@ -56,6 +61,7 @@ export async function startServiceProxy(
         node: { nodeName: init.nodeName, zone: init.zone },
         skipAddresses: init.dnsServiceIps,
         nodePortAddresses,
+        serviceNetworks: () => networks.list(),
       },
     ),
   );
@@ -64,6 +70,7 @@ export async function startServiceProxy(
       if (event.type === 'address' || event.type === 'overrun') balancer.nodeChanged();
     }),
   );
+  await networks.start();
   await Promise.all([masquerade.start(), balancer.start()]);
   const healthPorts = started.use(
     new HealthCheckPorts(
@@ -76,8 +83,8 @@ export async function startServiceProxy(
     const { ready, frontends, endpoints, problems } = balancer.status();
     const failures = [masquerade.problem, connections.problem, healthPorts.problem];
     const wrong = [...problems, ...failures.filter((it) => it !== undefined)];
-    const message =
-      wrong.join('; ') || `${count(frontends, 'frontend')}, ${count(endpoints, 'endpoint')}`;
+    const counts = [count(frontends, 'frontend'), count(endpoints, 'endpoint')].join(', ');
+    const message = [...(wrong.length > 0 ? wrong : [counts]), ...networks.notes()].join('; ');
     return { ready: ready && masquerade.problem === undefined, message };
   });
 }

@@ -43,6 +43,7 @@ const NODE_RULES: readonly {
       'networkpolicies.networking.k8s.io',
       'nodes',
       'pods',
+      'servicecidrs.networking.k8s.io',
       'services',
     ],
   },

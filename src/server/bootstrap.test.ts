@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import { SERVICE_CIDR, type ServiceCIDR } from '#api/networking/v1/service-cidr.ts';
 import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { cidr, type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
@@ -94,6 +95,53 @@ test('bootstrap() keeps the endpoint of the API service at the address of the se
     assert.equal(slice.ports?.[0]?.port, 6443);
   }
 });
+
+const RANGES = { namespace: '', name: 'kubernetes' };
+const ranges = (...cidrs: string[]): ServiceCIDR => ({
+  apiVersion: 'networking.k8s.io/v1',
+  kind: 'ServiceCIDR',
+  metadata: { name: 'kubernetes' },
+  spec: { cidrs },
+});
+
+test('bootstrap() tells the service ranges in a ServiceCIDR that nobody may delete', async () => {
+  await using fixture = await openFixture({ serviceCidrs: [V4, V6] });
+  await start(fixture);
+  const registry = fixture.of(SERVICE_CIDR);
+  assert.deepEqual(((await registry.get(RANGES)) as ServiceCIDR).spec.cidrs, [V4, V6]);
+  await assert.rejects(registry.delete(RANGES, AS_ADMIN), {
+    status: 403,
+    message: /--service-cidr/,
+  });
+  const other = { ...ranges(V4), metadata: { name: 'mine' } };
+  await assert.rejects(fixture.create(SERVICE_CIDR, other), {
+    status: 422,
+    message: /overlaps the service range/,
+  });
+});
+
+for (const inUse of [false, true])
+  test(`bootstrap() corrects a ServiceCIDR that tells other ranges${inUse ? ', but not while one is in use' : ''}`, async () => {
+    await using fixture = await openFixture({ serviceCidrs: [V4] });
+    await fixture.create(SERVICE_CIDR, ranges(V6));
+    if (inUse)
+      await fixture.create(SERVICE, {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name: 'six' },
+        spec: { clusterIP: 'fd00:96::9', ipFamilies: ['IPv6'], ports: [{ port: 80 }] },
+      });
+    const warnings: string[] = [];
+    await bootstrap({
+      store: fixture.store,
+      registryOf: fixture.of,
+      configuration: { ...CONFIGURATION, serviceCidrs: [V4], dnsServiceIps: [ip('10.96.0.10')] },
+      log: { ...silentLogger, warn: (_fields, message) => warnings.push(message) },
+    });
+    const stored = (await fixture.of(SERVICE_CIDR).get(RANGES)) as ServiceCIDR;
+    assert.deepEqual(stored.spec.cidrs, [inUse ? V6 : V4]);
+    assert.equal(warnings.length, inUse ? 1 : 0);
+  });
 
 test('bootstrap() makes a deleted service again, at its address, but no deleted pool', async () => {
   await using fixture = await openFixture({ serviceCidrs: [V4, V6] });

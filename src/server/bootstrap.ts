@@ -4,13 +4,15 @@ import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { apiVersionOf, type KindRef } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
+import { SERVICE_CIDR, type ServiceCIDR } from '#api/networking/v1/service-cidr.ts';
 import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
-import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
+import { ApiError, isAlreadyExists, isNotFound } from '#lib/errors.ts';
 import { cidrAddress, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Store } from '#store/port.ts';
 import { usableOrdinals } from './admission/cluster-ips.ts';
 import { SYSTEM_NAMESPACES } from './admission/namespace-exists.ts';
+import { CONFIGURED_SERVICE_CIDR } from './admission/service-cidrs.ts';
 import { familyName } from './admission/service-families.ts';
 import type { ClusterConfiguration } from './configuration.ts';
 import { SERVER_PRINCIPAL } from './principal.ts';
@@ -38,6 +40,7 @@ export interface BootstrapOptions {
 export async function bootstrap(options: BootstrapOptions): Promise<void> {
   for (const name of SYSTEM_NAMESPACES)
     await ensure(options, NAMESPACE, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  await ensureServiceCidr(options);
   await ensure(options, SERVICE, apiService(options));
   await ensureDnsService(options);
   if (options.advertised !== undefined && options.hasOtherServers !== true)
@@ -99,6 +102,32 @@ function apiService({ configuration, advertised }: BootstrapOptions): Service {
       ],
     },
   };
+}
+
+/** Tells agents where cluster IPs come from, as kube-apiserver does: they refuse what no service has. */
+async function ensureServiceCidr(options: BootstrapOptions): Promise<void> {
+  const { serviceCidrs } = options.configuration;
+  const wanted: ServiceCIDR = {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'ServiceCIDR',
+    metadata: { name: CONFIGURED_SERVICE_CIDR },
+    spec: { cidrs: [...serviceCidrs] },
+  };
+  const stored = (await ensure(options, SERVICE_CIDR, wanted)) as ServiceCIDR;
+  const has = stored.spec.cidrs?.join(',') ?? '';
+  if (has === serviceCidrs.join(',')) return;
+  // Ranges cannot be changed, so the object is made anew; services that have addresses of the old ranges hold it.
+  try {
+    const registry = options.registryOf(SERVICE_CIDR);
+    await registry.delete({ namespace: '', name: CONFIGURED_SERVICE_CIDR }, WRITE_OPTIONS);
+    await registry.create('', wanted, WRITE_OPTIONS);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    options.log.warn(
+      { configured: serviceCidrs, stored: has, reason: error.message },
+      `the ServiceCIDR "${CONFIGURED_SERVICE_CIDR}" tells other service ranges than are configured now; it is corrected at the next start after the services in them are gone`,
+    );
+  }
 }
 
 /** Agents answer on the address of this service themselves; it has neither selector nor endpoints. */

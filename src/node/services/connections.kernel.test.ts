@@ -1,26 +1,22 @@
 /** What clients and connections keep, and what ends with an endpoint: affinity and conntrack, with real packets. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
-import { startCache } from '#client/cache.ts';
-import { FakeApi } from '#client/fake.ts';
+import type { FakeApi } from '#client/fake.ts';
 import { ip, ipToBytes } from '#lib/ip.ts';
-import { silentLogger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
-import { Ruleset } from '../ruleset.ts';
-import { Connections } from './connections.ts';
-import { Services } from './services.ts';
-import { ADDRESS, type FlowService, serviceObject, sliceObject } from './testing/flows.ts';
+import type { Ruleset } from '../ruleset.ts';
+import { startFlowFeature } from './testing/flow-feature.ts';
+import { ADDRESS, type FlowService, sliceObject } from './testing/flows.ts';
 import { World } from './testing/world.ts';
 
 const stack = new AsyncDisposableStack();
-const api = new FakeApi();
+let api: FakeApi;
 let world: World;
-let ruleset: Ruleset;
+let ruleset: Ruleset | undefined;
 let conntrack: Conntrack;
 let nftables: Nftables;
 const common = { policy: 'Cluster', layout: 'mixed', family: 4 } as const;
@@ -32,26 +28,11 @@ const addressOf = (service: FlowService) => `10.96.0.${service.number}`;
 before(async () => {
   world = stack.use(new World());
   await world.serve(['podA', 'podB', 'remote']);
-  for (const service of [sticky, udp, tcp]) {
-    api.put(SERVICE, serviceObject(service));
-    api.put(ENDPOINT_SLICE, sliceObject(service));
-  }
-  const log = silentLogger;
   nftables = stack.use(openNftables({ netns: world.node.path }));
   conntrack = stack.use(openConntrack({ netns: world.node.path }));
-  ruleset = stack.use(new Ruleset({ nftables, log }, { family: 'ip', table: 'tulle', parts: [] }));
-  const caches = {
-    services: stack.use(startCache(api, SERVICE, { log })),
-    slices: stack.use(startCache(api, ENDPOINT_SLICE, { log })),
-  };
-  const connections = stack.use(new Connections({ conntrack, services: () => feature, log }));
-  const feature: Services = stack.use(
-    new Services(
-      { rulesets: [ruleset], ...caches, log, onEndpointsLost: () => connections.trigger() },
-      { node: { nodeName: 'm1', zone: undefined }, skipAddresses: [] },
-    ),
-  );
-  await feature.start();
+  const started = await startFlowFeature(stack, nftables, [sticky, udp, tcp], { conntrack });
+  api = started.api;
+  ruleset = started.rulesets[0];
 });
 after(() => stack.disposeAsync());
 
@@ -59,7 +40,7 @@ test('a client stays with its endpoint, also when the table is made anew, until 
   const first = await serversOf(sticky);
   assert.equal(first.size, 1, [...first].join());
   world.node.run('nft', 'add', 'chain', 'ip', 'tulle', 'foreign');
-  await until(() => ruleset.status().repairs > 0);
+  await until(() => (ruleset?.status().repairs ?? 0) > 0);
   assert.ok(nftables.dumpTable('ip', 'tulle')?.chains.every(({ chain }) => chain !== 'foreign'));
   assert.deepEqual(await serversOf(sticky), first);
   const isPodA = first.has(ADDRESS[4].podA);

@@ -2,6 +2,7 @@
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
+import type { Ruleset } from '../ruleset.ts';
 import type { Services } from './services.ts';
 import { staleEntries } from './stale.ts';
 
@@ -13,25 +14,39 @@ export class Connections implements AsyncDisposable {
   /** Count of entries deleted since the start. */
   deleted = 0;
 
-  /** @param components `services`: asked when it runs */
+  readonly #stops: readonly (() => void)[];
+  #wasRepaired = false;
+
+  /** @param components `services`: asked when it runs; `rulesets`: after each repair of them it runs */
   constructor(components: {
     conntrack: Conntrack;
     services: () => Pick<Services, 'targetsOf' | 'forgetGone'>;
+    rulesets: readonly Pick<Ruleset, 'onRepaired'>[];
     log: Logger;
   }) {
-    const { conntrack, services, log } = components;
+    const { conntrack, services, rulesets, log } = components;
     const sync = () => {
-      const stale = staleEntries(conntrack.list(), (frontend) => services().targetsOf(frontend));
+      const unanswered = this.#wasRepaired;
+      const stale = staleEntries(conntrack.list(), (frontend) => services().targetsOf(frontend), {
+        unanswered,
+      });
       const deleted = conntrack.delete(stale);
+      if (unanswered) this.#wasRepaired = false;
       services().forgetGone();
       this.deleted += deleted;
-      if (deleted > 0) log.info({ deleted }, 'services: ended connections to lost endpoints');
+      if (deleted > 0) log.info({ deleted }, 'services: forgot connections that led astray');
     };
     this.#loop = new SyncLoop(sync, {
       name: 'conntrack cleanup',
       log,
       minIntervalMs: MIN_CLEANUP_INTERVAL_MS,
     });
+    this.#stops = rulesets.map((ruleset) =>
+      ruleset.onRepaired(() => {
+        this.#wasRepaired = true;
+        this.trigger();
+      }),
+    );
   }
 
   /** Asks for a cleanup; returns at once. */
@@ -44,6 +59,7 @@ export class Connections implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const stop of this.#stops) stop();
     await this.#loop[Symbol.asyncDispose]();
   }
 }

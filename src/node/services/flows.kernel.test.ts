@@ -1,59 +1,31 @@
 /** The table of flows with real packets: what the tracer says is what the kernel does. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { SERVICE } from '#api/core/v1/service.ts';
-import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
-import { startCache } from '#client/cache.ts';
-import { FakeApi } from '#client/fake.ts';
-import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
-import { Ruleset } from '../ruleset.ts';
-import { Services } from './services.ts';
+import { startFlowFeature } from './testing/flow-feature.ts';
 import {
   ADDRESS,
   type Flow,
+  type FlowService,
   flowServices,
   flowsOf,
   PLACES,
-  serviceObject,
-  sliceObject,
+  strayFlowsOf,
 } from './testing/flows.ts';
 import { World } from './testing/world.ts';
 
 /** Enough that a choice of two is seen to be one of two; that it is drawn fairly is no question here. */
 const TRIES = 2;
 const stack = new AsyncDisposableStack();
-const flows = flowServices({ protocols: ['TCP', 'UDP'] }).flatMap(flowsOf);
+const services = flowServices({ protocols: ['TCP', 'UDP'] });
+const flows = [...services.flatMap(flowsOf), ...services.filter(isPlain).flatMap(strayFlowsOf)];
 const heard = new Map<Flow, readonly string[]>();
 
 before(async () => {
   const world = stack.use(new World());
   await world.serve(['podA', 'podB', 'remote']);
-  const api = new FakeApi();
-  for (const service of flowServices({ protocols: ['TCP', 'UDP'] })) {
-    api.put(SERVICE, serviceObject(service));
-    api.put(ENDPOINT_SLICE, sliceObject(service));
-  }
-  const log = silentLogger;
   const nftables = stack.use(openNftables({ netns: world.node.path }));
-  const rulesets = (['ip', 'ip6'] as const).map((family) =>
-    stack.use(new Ruleset({ nftables, log }, { family, table: 'tulle', parts: [] })),
-  );
-  const caches = {
-    services: stack.use(startCache(api, SERVICE, { log })),
-    slices: stack.use(startCache(api, ENDPOINT_SLICE, { log })),
-  };
-  const feature = stack.use(
-    new Services(
-      { rulesets, ...caches, log },
-      {
-        node: { nodeName: 'm1', zone: undefined },
-        skipAddresses: [],
-        nodePortAddresses: () => [ADDRESS[4].node, ADDRESS[6].node],
-      },
-    ),
-  );
-  await feature.start();
+  await startFlowFeature(stack, nftables, services);
   for (const place of ['podA', 'podB', 'node', 'client', 'stranger'] as const) {
     const ours = flows.filter(({ source }) => source === place);
     const asks = ours.map(({ service, destination, port, expected }) => ({
@@ -68,6 +40,11 @@ before(async () => {
   }
 });
 after(() => stack.disposeAsync());
+
+/** One service of each family and protocol. */
+function isPlain({ policy, layout, affinity }: FlowService): boolean {
+  return policy === 'Cluster' && layout === 'mixed' && !affinity;
+}
 
 /** What a try hears if all is as expected. */
 function isExpected({ expected, service, source }: Flow, answer: string): boolean {

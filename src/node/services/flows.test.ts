@@ -1,16 +1,10 @@
 /** The whole table of flows through the tables that the feature makes, without a kernel. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { SERVICE } from '#api/core/v1/service.ts';
-import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
-import { startCache } from '#client/cache.ts';
-import { FakeApi } from '#client/fake.ts';
 import { familyOf, type Ip } from '#lib/ip.ts';
-import { silentLogger } from '#lib/log.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
-import { Ruleset } from '../ruleset.ts';
 import { PROTOCOL_NUMBERS } from './program.ts';
-import { Services } from './services.ts';
+import { startFlowFeature } from './testing/flow-feature.ts';
 import {
   ADDRESS,
   type Expected,
@@ -20,8 +14,7 @@ import {
   LINK,
   PLACES,
   type Place,
-  serviceObject,
-  sliceObject,
+  strayFlowsOf,
 } from './testing/flows.ts';
 import { Tracer } from './tracer.ts';
 
@@ -29,32 +22,7 @@ const stack = new AsyncDisposableStack();
 const nftables = new FakeNftables();
 const services = flowServices();
 
-before(async () => {
-  const api = new FakeApi();
-  for (const service of services) {
-    api.put(SERVICE, serviceObject(service));
-    api.put(ENDPOINT_SLICE, sliceObject(service));
-  }
-  const log = silentLogger;
-  const rulesets = (['ip', 'ip6'] as const).map((family) =>
-    stack.use(new Ruleset({ nftables, log }, { family, table: 'tulle', parts: [] })),
-  );
-  const caches = {
-    services: stack.use(startCache(api, SERVICE, { log })),
-    slices: stack.use(startCache(api, ENDPOINT_SLICE, { log })),
-  };
-  const feature = stack.use(
-    new Services(
-      { rulesets, ...caches, log },
-      {
-        node: { nodeName: 'm1', zone: undefined },
-        skipAddresses: [],
-        nodePortAddresses: () => [ADDRESS[4].node, ADDRESS[6].node],
-      },
-    ),
-  );
-  await feature.start();
-});
+before(() => startFlowFeature(stack, nftables, services));
 after(() => stack.disposeAsync());
 
 let draw: (modulus: number) => number = () => 0;
@@ -107,3 +75,10 @@ for (const service of services)
   test(`flows of a service: policy ${service.policy}, endpoints ${service.layout}, affinity ${service.affinity}, ${service.protocol}, IPv${service.family}`, () => {
     for (const flow of flowsOf(service)) assert.deepEqual(traced(flow), flow.expected, flow.title);
   });
+
+for (const service of services)
+  if (service.policy === 'Cluster' && service.layout === 'mixed' && !service.affinity)
+    test(`flows to what no service has, ${service.protocol}, IPv${service.family}`, () => {
+      for (const flow of strayFlowsOf(service))
+        assert.deepEqual(traced(flow), flow.expected, flow.title);
+    });

@@ -200,7 +200,7 @@ function sourcesOf({ spec }: Service, problems: string[]): Cidr[] | undefined {
 }
 
 /** Prefixes nest or are apart; those inside another say nothing more. */
-function withoutContained(ranges: readonly Cidr[]): Cidr[] {
+export function withoutContained(ranges: readonly Cidr[]): Cidr[] {
   const unique = [...new Set(ranges)];
   return unique.filter(
     (range) => !unique.some((other) => other !== range && contains(other, range)),

@@ -177,7 +177,13 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       comment: 'a cluster IP, but no such port',
     },
     {
-      expressions: [...isNew, ...inSet([daddr], SERVICE_NETWORKS), reject],
+      // What the machine itself has out of these networks (the DNS server's address) it answers itself.
+      expressions: [
+        ...isNew,
+        ...inSet([daddr], SERVICE_NETWORKS),
+        ...compare(meta.oifname, '!=', ifnameBytes('lo')),
+        reject,
+      ],
       comment: 'a cluster IP that no service has',
     },
   ];

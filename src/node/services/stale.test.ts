@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ip } from '#lib/ip.ts';
-import type { ConntrackEntry } from '#wire/conntrack/codec.ts';
+import { CONNTRACK_STATUS, type ConntrackEntry } from '#wire/conntrack/codec.ts';
 import { type KnownTargets, staleEntries } from './stale.ts';
 
 const [TCP, UDP] = [6, 17];
@@ -11,7 +11,12 @@ const targets: KnownTargets = {
 };
 
 /** A client's connection to the service that went to this endpoint. */
-function entry(protocol: number, endpoint: string, endpointPort = 8080): ConntrackEntry {
+function entry(
+  protocol: number,
+  endpoint: string,
+  endpointPort = 8080,
+  status: number = CONNTRACK_STATUS.seenReply,
+): ConntrackEntry {
   const [client, service] = [ip('192.0.2.9'), ip('10.96.0.7')];
   return {
     original: {
@@ -25,7 +30,7 @@ function entry(protocol: number, endpoint: string, endpointPort = 8080): Conntra
       ...{ source: ip(endpoint), destination: client, protocol },
       ...{ sourcePort: endpointPort, destinationPort: 4000 },
     },
-    ...{ family: 4, status: 0, timeoutSeconds: 30, mark: 0, id: 1, zone: 0 },
+    ...{ family: 4, status, timeoutSeconds: 30, mark: 0, id: 1, zone: 0 },
   };
 }
 
@@ -43,6 +48,8 @@ for (const [what, candidate, expected] of [
   ['TCP to an endpoint that is only not ready', entry(TCP, '10.0.0.2'), false],
   ['TCP to an endpoint that is gone', entry(TCP, '10.0.0.3'), true],
   ['TCP from before the rules', entry(TCP, '10.96.0.7', 80), false],
+  ['TCP from before the rules that nobody answered', entry(TCP, '10.96.0.7', 80, 0), true],
+  ['TCP to an endpoint that has not answered yet', entry(TCP, '10.0.0.1', 8080, 0), false],
   ['ICMP', entry(1, '10.0.0.3'), false],
 ] as const)
   test(`staleEntries(): ${what} is ${expected ? 'stale' : 'left alone'}`, () => {
@@ -54,4 +61,13 @@ test('staleEntries() leaves alone what is no service, and TCP of a service that 
   const gone: KnownTargets = { present: undefined, serving: new Set() };
   assert.equal(isStale(entry(TCP, '10.0.0.1'), gone), false);
   assert.equal(isStale(entry(UDP, '10.0.0.1'), gone), true);
+});
+
+test('staleEntries() after a repair takes what was never answered, and leaves what was', () => {
+  const [asked, answered] = [entry(TCP, '10.0.0.1', 8080, 0), entry(TCP, '10.0.0.1')];
+  const stale = staleEntries([asked, answered, entry(UDP, '10.0.0.1', 8080, 0)], () => targets, {
+    unanswered: true,
+  });
+  assert.equal(stale.length, 2);
+  assert.ok(!stale.includes(answered));
 });

@@ -4,13 +4,16 @@
  * - UDP: a client that keeps its port would send to a lost endpoint, or past a service that came after its first
  *   packet, for as long as it keeps sending. Its next packet must be decided anew.
  * - TCP and SCTP: a connection to a removed endpoint ends: what comes next belongs to no connection and is answered
- *   with a reset. One to an endpoint that is only not ready, or ending, lives on.
+ *   with a reset. One to an endpoint that is only not ready, or ending, lives on. One that was begun past the service
+ *   and never answered is begun anew with its next packet, which comes within a second.
+ * - While another program had our rules in pieces, packets may have been translated by half. What was begun then and not
+ *   answered is begun anew.
  *
  * Pure. Nothing is said of entries that lead where they should, so a restart in which nothing changed deletes nothing.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
 import type { Ip } from '#lib/ip.ts';
-import type { ConntrackEntry } from '#wire/conntrack/codec.ts';
+import { CONNTRACK_STATUS, type ConntrackEntry } from '#wire/conntrack/codec.ts';
 import { frontendKey } from './plan.ts';
 import { PROTOCOL_NUMBERS } from './program.ts';
 import { targetKey } from './slots.ts';
@@ -26,10 +29,14 @@ const PROTOCOL_NAMES = new Map(
   Object.entries(PROTOCOL_NUMBERS).map(([name, number]) => [number, name as Protocol]),
 );
 
-/** @param targetsOf by {@link frontendKey}; undefined for what is no frontend */
+/**
+ * @param options `unanswered`: what never had an answer is stale wherever it leads
+ * @param targetsOf by {@link frontendKey}; undefined for what is no frontend
+ */
 export function staleEntries(
   entries: Iterable<ConntrackEntry>,
   targetsOf: (frontend: string) => KnownTargets | undefined,
+  options: { readonly unanswered?: boolean } = {},
 ): ConntrackEntry[] {
   const known = new Map<string, KnownTargets | undefined>();
   const stale: ConntrackEntry[] = [];
@@ -40,7 +47,9 @@ export function staleEntries(
     const key = frontendKey({ address: destination, protocol, port: destinationPort });
     if (!known.has(key)) known.set(key, targetsOf(key));
     const targets = known.get(key);
-    if (targets !== undefined && isStale(entry, protocol, targets)) stale.push(entry);
+    if (targets === undefined) continue;
+    if ((options.unanswered === true && !isAnswered(entry)) || isStale(entry, protocol, targets))
+      stale.push(entry);
   }
   return stale;
 }
@@ -51,6 +60,11 @@ function isStale(entry: ConntrackEntry, protocol: Protocol, targets: KnownTarget
     reply.source !== original.destination || reply.sourcePort !== original.destinationPort;
   const target = targetKey({ address: reply.source as Ip, port: reply.sourcePort ?? 0 });
   if (protocol === 'UDP') return !targets.serving.has(target);
+  if (targets.present === undefined) return false;
   // What was connected before there was a service is not the service's.
-  return isTranslated && targets.present !== undefined && !targets.present.has(target);
+  return isTranslated ? !targets.present.has(target) : !isAnswered(entry);
+}
+
+function isAnswered({ status }: ConntrackEntry): boolean {
+  return (status & CONNTRACK_STATUS.seenReply) !== 0;
 }

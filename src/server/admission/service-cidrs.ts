@@ -21,6 +21,8 @@ import {
 import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
 
 const NOTHING = new Uint8Array();
+/** The object that tells agents and people the configured ranges; upstream has it by the same name. */
+export const CONFIGURED_SERVICE_CIDR = 'kubernetes';
 
 export interface ServiceRange {
   readonly cidr: Cidr;
@@ -39,7 +41,9 @@ export async function serviceRanges(
     if (metadata.deletionTimestamp !== undefined) continue;
     for (const text of spec.cidrs ?? []) {
       const cidr = parseCidr(text);
-      if (cidr !== undefined) ranges.push({ cidr, source: { name: metadata.name, entry } });
+      // The object that repeats the configuration adds nothing to it.
+      if (cidr !== undefined && !configured.includes(cidr))
+        ranges.push({ cidr, source: { name: metadata.name, entry } });
     }
   }
   return ranges;
@@ -108,6 +112,7 @@ async function reviewNew(
     });
   }
   const errors = cidrsOf(review.object).flatMap((cidr, i) => {
+    if (review.name === CONFIGURED_SERVICE_CIDR && configured.includes(cidr)) return [];
     const other = used.find(({ overlaps }) => overlaps(cidr));
     if (other === undefined) return [];
     const detail = `overlaps ${other.whose}; choose a range that is used nowhere else`;
@@ -125,6 +130,12 @@ async function reviewDelete(
   { store, kind, name, old }: AdmissionReview,
   configured: readonly Cidr[],
 ): Promise<AdmissionEffects> {
+  if (name === CONFIGURED_SERVICE_CIDR && cidrsOf(old).join() === configured.join())
+    throw forbidden(
+      kind,
+      name,
+      "it tells what the server's option --service-cidr says; change that instead",
+    );
   // Read before the records: an address that is taken later changes it, and the transaction fails.
   const key = serviceCidrGuard(name);
   const guard = await store.get(key);

@@ -95,7 +95,7 @@ const ADMINISTERED: PolicyRule[] = [
 const NODE_RULES: PolicyRule[] = [
   on(CORE, ['endpoints', 'namespaces', 'nodes', 'pods', 'services'], READ),
   on(DISCOVERY, ['endpointslices'], READ),
-  on(NETWORKING, ['networkpolicies'], READ),
+  on(NETWORKING, ['networkpolicies', 'servicecidrs'], READ),
   on(['tulle.dev'], ['ipblocks', 'ippools'], READ),
   on(CORE, ['events', 'nodes'], ['create', 'patch', 'update']),
   on(CORE, ['nodes/status', 'pods/status'], ['patch', 'update']),

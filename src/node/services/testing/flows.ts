@@ -61,10 +61,18 @@ export interface FlowService {
   readonly family: Family;
 }
 
+/** Cluster IPs, as it were, that lead nowhere. */
+const STRAYS = {
+  'wrong port': undefined,
+  'unused cluster IP': { 4: ip('10.96.200.7'), 6: ip('fd00:96::c807') },
+  'last of the range': { 4: ip('10.96.255.255'), 6: ip('fd00:96::ffff') },
+  'first of another range': { 4: ip('10.97.0.0'), 6: ip('fd00:97::') },
+} as const satisfies Record<string, Readonly<Record<Family, Ip>> | undefined>;
+
 export interface Flow {
   readonly title: string;
   readonly service: FlowService;
-  readonly frontend: FrontendKind;
+  readonly frontend: FrontendKind | keyof typeof STRAYS;
   readonly source: (typeof SOURCES)[number];
   readonly destination: Ip;
   readonly port: number;
@@ -105,6 +113,22 @@ export function flowsOf(service: FlowService): Flow[] {
         destination: addressOf(service, frontend),
         port: frontend === 'node port' ? nodePortOf(service) : 80,
         expected: expectedOf(service, frontend, source),
+      };
+    }),
+  );
+}
+
+/** Flows to what no service has: refused at once, from everywhere. */
+export function strayFlowsOf(service: FlowService): Flow[] {
+  const { protocol, family } = service;
+  return (Object.keys(STRAYS) as (keyof typeof STRAYS)[]).flatMap((frontend) =>
+    SOURCES.map((source): Flow => {
+      const destination = STRAYS[frontend]?.[family] ?? addressOf(service, 'cluster IP');
+      return {
+        title: `${source} to ${frontend}, ${protocol}, IPv${family}`,
+        ...{ service, frontend, source, destination },
+        port: frontend === 'wrong port' ? 81 : 80,
+        expected: { verdict: 'reject' },
       };
     }),
   );

@@ -8,8 +8,9 @@
  * ```
  * So an answer to a client finds its way only if it comes past the node: what must be masqueraded is seen.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
 import { cidr, type Ip, ip } from '#lib/ip.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
@@ -23,11 +24,13 @@ const ALL = { 4: cidr('0.0.0.0/0'), 6: cidr('::/0') } as const;
 const PODS = { 4: cidr('10.244.0.0/16'), 6: cidr('fd00:244::/32') } as const;
 const ROUTE_PROTOCOL_STATIC = 4;
 
+export type PipedProcess = ChildProcessByStdio<Writable, Readable, null>;
+
 export class World implements AsyncDisposable {
   readonly node = new ScratchNetns();
   readonly #places = new Map<Place, ScratchNetns>();
   readonly #owned: ScratchNetns[] = [];
-  readonly #processes: ChildProcess[] = [];
+  readonly #processes: PipedProcess[] = [];
 
   constructor() {
     using host = openNetworkStack({ netns: this.node.path });
@@ -63,24 +66,26 @@ export class World implements AsyncDisposable {
   async serve(places: readonly Place[]): Promise<void> {
     for (const place of places) {
       const hosts = FAMILIES.map((family) => ADDRESS[family][place]);
-      const argv = ['netns', 'exec', this.netns(place).name, process.execPath, '-e', SERVER];
-      const server = spawn('ip', [...argv, String(TARGET_PORT), ...hosts], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      this.#processes.push(server);
+      const server = this.start(place, SERVER, [String(TARGET_PORT), ...hosts]);
       await once(server.stdout, 'data');
     }
   }
 
   /** Asks from a place. @returns for each flow what each try heard */
   async ask(place: Place, flows: readonly Ask[]): Promise<string[][]> {
-    const argv = ['netns', 'exec', this.netns(place).name, process.execPath, '-e', CLIENT];
-    const client = spawn('ip', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
-    this.#processes.push(client);
+    const client = this.start(place, CLIENT);
     client.stdin.end(JSON.stringify(flows));
     let text = '';
     for await (const chunk of client.stdout) text += String(chunk);
     return JSON.parse(text) as string[][];
+  }
+
+  /** Starts a program, given as its text, in a place. It ends with this at the latest. */
+  start(place: Place, source: string, args: readonly string[] = []): PipedProcess {
+    const argv = ['netns', 'exec', this.netns(place).name, process.execPath, '-e', source];
+    const child = spawn('ip', [...argv, ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#processes.push(child);
+    return child;
   }
 
   netns(place: Place): ScratchNetns {
