@@ -20,6 +20,8 @@ import type { CompiledPolicy, PolicyPod } from '#policy/model.ts';
 import { compilePolicy, dnsPod, policyNamespace, policyNode, policyPod } from '#policy/world.ts';
 import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
 import type { Ruleset } from '../ruleset.ts';
+import { Directory } from './directory.ts';
+import { Domains } from './domain-watch.ts';
 import { PolicyPlanner } from './planner.ts';
 
 /** Name of this feature's part of the ruleset. */
@@ -45,6 +47,8 @@ export interface PolicyComponents {
   readonly log: Logger;
   /** Called when what is allowed may have become less, or more, after it is in the kernel. */
   readonly onProgrammed?: () => void;
+  /** Domain names are wanted that were not: DNS must not answer for them from its cache. */
+  readonly onNewDomains?: () => void;
 }
 
 export interface PolicyInit {
@@ -53,6 +57,8 @@ export interface PolicyInit {
   /** `namespace/name` of the service for which the nodes answer DNS, and where else they do. */
   readonly dnsService: string;
   readonly dnsAddresses: readonly Ip[];
+  /** Where it is kept which addresses pods were told for domain names. Undefined: nowhere. */
+  readonly domainsFile?: string;
 }
 
 export interface PolicyStatus {
@@ -69,11 +75,14 @@ interface Pending {
 
 export class Policy implements AsyncDisposable {
   readonly planner: PolicyPlanner;
+  /** To be told of DNS answers. */
+  readonly domains: Domains;
   readonly #c: PolicyComponents;
   readonly #init: PolicyInit;
   readonly #loop: SyncLoop;
   readonly #stops: (() => void)[] = [];
   readonly #started = Promise.withResolvers<void>();
+  #hasStarted = false;
   readonly #dirtyPods = new Set<string>();
   readonly #dirtyNamespaces = new Set<string>();
   readonly #dirtyNodes = new Set<string>();
@@ -91,10 +100,21 @@ export class Policy implements AsyncDisposable {
   readonly #localByIp = new Map<Ip, string>();
   readonly #podWaiters = new Set<() => void>();
 
-  constructor(components: PolicyComponents, init: PolicyInit, planner = new PolicyPlanner()) {
+  constructor(components: PolicyComponents, init: PolicyInit) {
     this.#c = components;
     this.#init = init;
-    this.planner = planner;
+    this.planner = new PolicyPlanner(
+      new Directory((pattern) => this.domains.memory.resolved(pattern)),
+    );
+    this.domains = new Domains({
+      file: init.domainsFile,
+      log: components.log,
+      onResolved: (...change) => this.planner.directory.setResolved(...change),
+      onChanged: () => {
+        if (this.#hasStarted) this.#syncNow('the addresses of a domain name');
+      },
+      onNewPatterns: () => components.onNewDomains?.(),
+    });
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'policy',
       log: components.log,
@@ -129,6 +149,7 @@ export class Policy implements AsyncDisposable {
     );
     const settled = this.#loop.settled();
     await settled;
+    this.#hasStarted = true;
     this.#started.resolve();
   }
 
@@ -149,15 +170,7 @@ export class Policy implements AsyncDisposable {
     this.#attachmentsDirty = true;
     if (attachment.pod.kubelet && this.#objectOf(attachment) === undefined)
       await this.#podAppears(attachment);
-    try {
-      this.#sync();
-    } catch (error) {
-      this.#c.log.error(
-        { handle: attachment.handle, reason: explainError(error) },
-        'policy: cannot program the rules of a new pod; it is closed until they are',
-      );
-      this.#loop.trigger();
-    }
+    this.#syncNow(`the rules of the new pod ${attachment.handle}`);
   }
 
   status(): PolicyStatus {
@@ -166,6 +179,11 @@ export class Policy implements AsyncDisposable {
     if (this.#loop.lastError !== undefined) problems.push(this.#loop.lastError);
     for (const policy of this.planner.policies)
       for (const problem of policy.problems) problems.push(`${policy.id}: ${problem}`);
+    const { forgotten } = this.domains.memory;
+    if (forgotten > 0)
+      problems.push(
+        `policies mean more domain names than are kept; ${forgotten} were closed until pods ask for them again`,
+      );
     if (closed.length > 0)
       problems.push(`closed until their labels are known: ${closed.slice(0, 5).join(', ')}`);
     return {
@@ -190,6 +208,7 @@ export class Policy implements AsyncDisposable {
   /** Stops watching; the rules stay, and so does what they forbid. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    await this.domains[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
 
@@ -216,6 +235,19 @@ export class Policy implements AsyncDisposable {
     if (after !== undefined) this.#podOfContainer.set(after, key);
     this.#dirtyPods.add(key);
     for (const wake of this.#podWaiters) wake();
+  }
+
+  /** Programs what is known without waiting for the loop. What fails is closed, and tried again. */
+  #syncNow(what: string): void {
+    try {
+      this.#sync();
+    } catch (error) {
+      this.#c.log.error(
+        { reason: explainError(error) },
+        `policy: cannot program ${what}; it is closed until that succeeds`,
+      );
+      this.#loop.trigger();
+    }
   }
 
   #sync(): void {
@@ -252,9 +284,13 @@ export class Policy implements AsyncDisposable {
     }
     this.#dirtyNodes.clear();
     if (this.#dnsDirty) this.#refreshDns();
-    for (const [id, object] of this.#dirtyPolicies)
-      planner.setPolicy(id, object === undefined ? undefined : this.#compile(id, object));
-    this.#dirtyPolicies.clear();
+    if (this.#dirtyPolicies.size > 0) {
+      for (const [id, object] of this.#dirtyPolicies)
+        planner.setPolicy(id, object === undefined ? undefined : this.#compile(id, object));
+      this.#dirtyPolicies.clear();
+      // Before a rule of theirs is programmed, so that its set begins with what is known already.
+      this.domains.setPolicies(planner.policies);
+    }
     if (this.#attachmentsDirty) this.#refreshLocals();
     for (const key of this.#dirtyPods) {
       this.#refreshPod(key);

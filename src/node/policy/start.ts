@@ -20,6 +20,7 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { CompiledPolicy } from '#policy/model.ts';
+import type { AnswerWatch } from '../answer-watch.ts';
 import type { Attachment, Attachments } from '../attachment.ts';
 import type { Ruleset } from '../ruleset.ts';
 import { Cutter } from './cutter.ts';
@@ -39,6 +40,8 @@ export interface PolicyFeatureComponents {
   /** All addresses of this machine. */
   readonly ownAddresses: () => ReadonlySet<Ip>;
   readonly registry: Registry;
+  /** DNS must not answer from its cache for the names that are wanted now. */
+  readonly onNewDomains: () => void;
   readonly log: Logger;
 }
 
@@ -48,7 +51,12 @@ export interface PolicyFeature extends AsyncDisposable {
   /** Resolves when the policies are in the kernel for what is attached. */
   start(attachments: Attachments): Promise<void>;
   status(): PolicyStatus;
-  /** `/policy/log`: records as JSON lines; with `?follow` it goes on. `/policy/rules`: how often each decided. */
+  /** To be told of DNS answers before pods have them. */
+  readonly answers: AnswerWatch;
+  /**
+   * `/policy/log`: records as JSON lines; with `?follow` it goes on. `/policy/rules`: how often each decided.
+   * `/policy/domains`: which addresses pods were told for the names that policies mean.
+   */
   readonly routes: Readonly<
     Record<string, (request: IncomingMessage, response: ServerResponse) => void>
   >;
@@ -87,7 +95,8 @@ export async function createPolicyFeature(
         directory: planner.directory,
         localAt: (address) => policy.localAt(address),
         policiesFor: (pod) => planner.policiesFor(pod.namespace),
-        resolved: () => [],
+        // A connection outlives the answer by which it began.
+        resolved: (pattern) => policy.domains.memory.everResolved(pattern),
       }),
     }),
   );
@@ -108,6 +117,7 @@ export async function createPolicyFeature(
       cutter = cuts;
       cuts.trigger();
     },
+    answers: policy.domains,
     status() {
       const status = policy.status();
       const problems = [...status.problems, ...(cuts.problem === undefined ? [] : [cuts.problem])];
@@ -115,10 +125,8 @@ export async function createPolicyFeature(
     },
     routes: {
       '/policy/log': (request, response) => streamLog(records, request, response),
-      '/policy/rules': (_, response) => {
-        response.writeHead(200, { 'content-type': 'application/json' });
-        response.end(`${JSON.stringify(counts())}\n`);
-      },
+      '/policy/rules': (_, response) => sendJson(response, counts()),
+      '/policy/domains': (_, response) => sendJson(response, [...policy.domains.memory.states()]),
     },
     [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose](),
   };
@@ -196,6 +204,11 @@ function listenForPackets(
       'policy: refused packets cannot be logged; does another program listen to the group?',
     );
   }
+}
+
+function sendJson(response: ServerResponse, value: unknown): void {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(value)}\n`);
 }
 
 function streamLog(records: PolicyLog, request: IncomingMessage, response: ServerResponse): void {
