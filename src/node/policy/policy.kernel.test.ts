@@ -116,7 +116,7 @@ before(async () => {
         localAt: (address) => policy.localAt(address),
         policiesFor: (pod) => policy.planner.policiesFor(pod.namespace),
         ownAddresses: new Set([ip(NODE_V4)]),
-        resolved: () => [],
+        resolved: (pattern) => policy.domains.memory.everResolved(pattern),
       }),
     }),
   );
@@ -268,6 +268,35 @@ describe('ClusterNetworkPolicy', () => {
     assert.equal(await tcp('a', 'outside', 80), 'ok');
     assert.equal(await probe('a', 'tcp', NODE_V4, 80), 'timeout');
     assert.equal(await tcp('a', 'b', 80), 'ok');
+  });
+
+  test('egress to a domain name: open when the answer leaves, closed when its time is over', async () => {
+    api.put(
+      CLUSTER_NETWORK_POLICY,
+      clusterPolicy('names', {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: { matchLabels: { team: 'x' } } } },
+        egress: [
+          { action: 'Accept', to: [{ domainNames: ['*.example.com'] }] },
+          { action: 'Deny', to: [{ networks: ['192.0.2.0/24'] }] },
+        ],
+      }),
+    );
+    await programmed();
+    assert.equal(await tcp('a', 'outside', 80), 'timeout');
+    const { domains } = under.policy;
+    assert.ok(domains.wants('www.example.com') && !domains.wants('example.com'));
+    domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS: 60 }]);
+    // Nothing is waited for: the DNS server sends the answer now.
+    assert.match(node.run('nft', 'list', 'table', 'ip', 'tulle'), /192\.0\.2\.9/);
+    const a = programs.get('a');
+    assert.ok(a);
+    assert.equal(await a.ask('open', { host: OUTSIDE_V4, port: 80, name: 'domain' }), 'ok');
+    domains.memory.expire(Date.now() + 120_000);
+    await programmed();
+    assert.equal(await tcp('a', 'outside', 80), 'timeout');
+    // Longer than the cutter takes to look at the connections, twice.
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    assert.equal(await a.ask('talk', { name: 'domain' }), 'ok');
   });
 });
 
