@@ -156,6 +156,7 @@ export class Policy implements AsyncDisposable {
   /**
    * Puts a new pod's policies in the kernel before its link is made. If that fails the pod is closed, not refused.
    * @param attachment with its addresses
+   * @throws for a pod on a bridge whose policies cannot be programmed: there it would be open to its neighbours
    */
   async prepare(attachment: Attachment): Promise<void> {
     await this.#started.promise;
@@ -170,7 +171,8 @@ export class Policy implements AsyncDisposable {
     this.#attachmentsDirty = true;
     if (attachment.pod.kubelet && this.#objectOf(attachment) === undefined)
       await this.#podAppears(attachment);
-    this.#syncNow(`the rules of the new pod ${attachment.handle}`);
+    const failure = this.#syncNow(`the rules of the new pod ${attachment.handle}`);
+    if (failure !== undefined && attachment.bridge !== undefined) throw failure;
   }
 
   status(): PolicyStatus {
@@ -237,16 +239,18 @@ export class Policy implements AsyncDisposable {
     for (const wake of this.#podWaiters) wake();
   }
 
-  /** Programs what is known without waiting for the loop. What fails is closed, and tried again. */
-  #syncNow(what: string): void {
+  /** Programs what is known without waiting for the loop. What fails is closed, and tried again. @returns the failure */
+  #syncNow(what: string): unknown {
     try {
       this.#sync();
+      return undefined;
     } catch (error) {
       this.#c.log.error(
         { reason: explainError(error) },
         `policy: cannot program ${what}; it is closed until that succeeds`,
       );
       this.#loop.trigger();
+      return error;
     }
   }
 
