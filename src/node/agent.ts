@@ -212,6 +212,7 @@ export async function startAgent(
         dnsService: `${DNS_SERVICE.namespace}/${DNS_SERVICE.name}`,
         dnsAddresses: names.addresses,
         domainsFile: init.policyDomainsFile,
+        nodeName: init.nodeName,
       },
     ),
   );

@@ -108,6 +108,15 @@ export class PolicyPlanner {
   get policies(): Iterable<CompiledPolicy> {
     return this.#policies.values();
   }
+  policy(id: string): CompiledPolicy | undefined {
+    return this.#policies.get(id);
+  }
+  /** Whether the policy is about a pod of this node. */
+  isUsed(id: string): boolean {
+    return [...this.#selections.values()].some(({ egress, ingress }) =>
+      [egress, ingress].some((ruleSet) => ruleSet?.policies.some((policy) => policy.id === id)),
+    );
+  }
   get locals(): Iterable<LocalPod> {
     return this.#locals.values();
   }

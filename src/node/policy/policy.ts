@@ -23,6 +23,7 @@ import type { Ruleset } from '../ruleset.ts';
 import { Directory } from './directory.ts';
 import { Domains } from './domain-watch.ts';
 import { PolicyPlanner } from './planner.ts';
+import type { PolicyState } from './reports.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const POLICY_PART = 'policy';
@@ -47,6 +48,8 @@ export interface PolicyComponents {
   readonly log: Logger;
   /** Called when what is allowed may have become less, or more, after it is in the kernel. */
   readonly onProgrammed?: () => void;
+  /** How a policy is now: understood or not, in the kernel or not. Undefined: it is gone. */
+  readonly onState?: (id: string, state: PolicyState | undefined) => void;
   /** Domain names are wanted that were not: DNS must not answer for them from its cache. */
   readonly onNewDomains?: () => void;
 }
@@ -87,6 +90,12 @@ export class Policy implements AsyncDisposable {
   readonly #dirtyNamespaces = new Set<string>();
   readonly #dirtyNodes = new Set<string>();
   readonly #dirtyPolicies = new Map<string, KubeObject | undefined>();
+  /** Changed since the kernel last had everything. */
+  readonly #unprogrammed = new Set<string>();
+  /** Of these, those of which nothing was told yet. */
+  readonly #untold = new Set<string>();
+  /** Why the last try to program failed. */
+  #failure: string | undefined;
   #attachmentsDirty = true;
   #dnsDirty = true;
   #dnsKey: string | undefined;
@@ -134,13 +143,12 @@ export class Policy implements AsyncDisposable {
     this.#watch(services, ({ key }) => {
       if (key === this.#init.dnsService) this.#dnsDirty = true;
     });
-    this.#watch(networkPolicies, ({ key, current }) =>
-      this.#dirtyPolicies.set(`NetworkPolicy ${key}`, current),
-    );
+    const follow = (kind: string, { key, old, current }: CacheChange<KubeObject>) => {
+      if (!isSamePolicy(old, current)) this.#dirtyPolicies.set(`${kind} ${key}`, current);
+    };
+    this.#watch(networkPolicies, (change) => follow('NetworkPolicy', change));
     if (clusterPolicies !== undefined)
-      this.#watch(clusterPolicies, ({ key, current }) =>
-        this.#dirtyPolicies.set(`ClusterNetworkPolicy ${key}`, current),
-      );
+      this.#watch(clusterPolicies, (change) => follow('ClusterNetworkPolicy', change));
     this.#stops.push(
       attachments.onChange(() => {
         this.#attachmentsDirty = true;
@@ -270,8 +278,24 @@ export class Policy implements AsyncDisposable {
       } catch (error) {
         failures.push(error);
       }
+    this.#tellStates(failures[0]);
     if (failures.length > 0) throw failures[0];
     this.#c.onProgrammed?.();
+  }
+
+  /** A transaction is all or nothing: with it every policy that changed since the last is in the kernel, or is not. */
+  #tellStates(error: unknown): void {
+    const failure = error === undefined ? undefined : explainError(error);
+    // The same again says nothing new.
+    if (failure !== undefined && failure === this.#failure && this.#untold.size === 0) return;
+    this.#failure = failure;
+    for (const id of failure === undefined ? this.#unprogrammed : this.#untold) {
+      const policy = this.planner.policy(id);
+      const { problems } = policy ?? {};
+      this.#c.onState?.(id, problems === undefined ? undefined : { problems, failure });
+    }
+    this.#untold.clear();
+    if (failure === undefined) this.#unprogrammed.clear();
   }
 
   /** Brings what has changed to the planner. */
@@ -289,8 +313,11 @@ export class Policy implements AsyncDisposable {
     this.#dirtyNodes.clear();
     if (this.#dnsDirty) this.#refreshDns();
     if (this.#dirtyPolicies.size > 0) {
-      for (const [id, object] of this.#dirtyPolicies)
+      for (const [id, object] of this.#dirtyPolicies) {
         planner.setPolicy(id, object === undefined ? undefined : this.#compile(id, object));
+        this.#unprogrammed.add(id);
+        this.#untold.add(id);
+      }
       this.#dirtyPolicies.clear();
       // Before a rule of theirs is programmed, so that its set begins with what is known already.
       this.domains.setPolicies(planner.policies);
@@ -441,6 +468,17 @@ export class Policy implements AsyncDisposable {
       this.#podWaiters.add(check);
     });
   }
+}
+
+/** A policy whose conditions changed is the same: its rules, and their counters, stay as they are. */
+function isSamePolicy(old: KubeObject | undefined, current: KubeObject | undefined): boolean {
+  const [before, after] = [old?.metadata, current?.metadata];
+  return (
+    before?.generation !== undefined &&
+    before.generation === after?.generation &&
+    before.uid === after.uid &&
+    JSON.stringify(before.annotations) === JSON.stringify(after.annotations)
+  );
 }
 
 function samePod(a: PolicyPod | undefined, b: PolicyPod | undefined): boolean {

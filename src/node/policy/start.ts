@@ -11,6 +11,7 @@ import { apiVersionOf } from '#api/kind.ts';
 import { NETWORK_POLICY } from '#api/networking/v1/network-policy.ts';
 import { CLUSTER_NETWORK_POLICY } from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import { indexCache, startCache } from '#client/cache.ts';
+import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import { explainError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -27,6 +28,7 @@ import { Cutter } from './cutter.ts';
 import { describePacket, indexByHash, type LogContext, PolicyLog } from './log.ts';
 import { readRuleCounts, registerPolicyMetrics } from './metrics.ts';
 import { Policy, type PolicyInit, type PolicyStatus } from './policy.ts';
+import { PolicyReports } from './reports.ts';
 
 export interface PolicyFeatureComponents {
   readonly client: ApiClient;
@@ -64,13 +66,33 @@ export interface PolicyFeature extends AsyncDisposable {
 
 export async function createPolicyFeature(
   components: PolicyFeatureComponents,
-  init: PolicyInit,
+  init: PolicyInit & { readonly nodeName: string },
 ): Promise<PolicyFeature> {
   const { client, log, nftables } = components;
   await using parts = new AsyncDisposableStack();
   const clusterPolicies = (await hasClusterPolicies(client, log))
     ? parts.use(startCache(client, CLUSTER_NETWORK_POLICY, { log }))
     : undefined;
+  const networkPolicies = parts.use(startCache(client, NETWORK_POLICY, { log }));
+  const reports = parts.use(
+    new PolicyReports(
+      {
+        ...{ client, log },
+        events: parts.use(
+          createEventRecorder(client, { component: 'tulle-agent', host: init.nodeName, log }),
+        ),
+        isUsed: (id) => policy.planner.isUsed(id),
+        objectOf(id) {
+          const [kind, key = ''] = id.split(' ');
+          const object =
+            kind === 'NetworkPolicy' ? networkPolicies.get(key) : clusterPolicies?.get(key);
+          // Items of a list may come without their kind.
+          return object === undefined ? undefined : { ...object, ...kindOf(kind) };
+        },
+      },
+      { node: init.nodeName },
+    ),
+  );
   let cutter: Cutter | undefined;
   const policy = parts.use(
     new Policy(
@@ -78,9 +100,10 @@ export async function createPolicyFeature(
         ...components,
         pods: parts.use(startCache(client, POD, { log })),
         namespaces: parts.use(startCache(client, NAMESPACE, { log })),
-        networkPolicies: parts.use(startCache(client, NETWORK_POLICY, { log })),
+        networkPolicies,
         clusterPolicies,
         onProgrammed: () => cutter?.trigger(),
+        onState: (id, state) => reports.set(id, state),
       },
       init,
     ),
@@ -130,6 +153,11 @@ export async function createPolicyFeature(
     },
     [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose](),
   };
+}
+
+function kindOf(kind: string | undefined): { kind: string; apiVersion: string } {
+  const definition = kind === 'NetworkPolicy' ? NETWORK_POLICY : CLUSTER_NETWORK_POLICY;
+  return { kind: definition.kind, apiVersion: apiVersionOf(definition) };
 }
 
 /** A Kubernetes without the kind answers 404 for its group; then there is nothing to watch. */
