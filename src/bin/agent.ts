@@ -83,6 +83,7 @@ export async function runAgent(
         recordsDirectory: join(options.dataDirectory, 'cni'),
         dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),
         dnsLogSocket: DNS_LOG_SOCKET,
+        policyDomainsFile: join(options.dataDirectory, 'policy', 'domains.json'),
         cniBinDirectory: options.cniBinDirectory,
         cniConfDirectory: options.cniConfDirectory,
         upstreams: options.upstreams.flatMap((text) => parseUpstream(text) ?? []),

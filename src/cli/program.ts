@@ -211,16 +211,19 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
   const kubeconfig = () => new Option('--kubeconfig <file>', 'default: as for apply');
   const manifests = () =>
     new Option('--manifests <dir>', 'YAML files instead of a cluster: policies, pods, workloads');
+  const agent = () =>
+    new Option('--agent <address:port>', "the agent's status address").default('127.0.0.1:9963');
   const policy = program
     .command('policy')
     .description('network policies: who may talk to whom, and why');
   policy
     .command('explain <from> <to>')
     .description(
-      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, labels (app=web)',
+      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web)',
     )
     .option('--port <port/protocol>', '80/tcp, 53/udp, a port name; default: all TCP ports')
     .option('--staged', 'as if staged policies were enforced', false)
+    .addOption(agent())
     .addOption(manifests())
     .addOption(kubeconfig())
     .action((from: string, to: string, flags: Parameters<typeof policyExplain>[2]) =>
@@ -252,7 +255,7 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .description("refused packets on this node, with names, as the node's agent saw them")
     .option('-f, --follow', 'go on', false)
     .option('-o, --output <format>', 'json: one object a line')
-    .option('--agent <address:port>', "the agent's status address", '127.0.0.1:9963')
+    .addOption(agent())
     .action((flags: Parameters<typeof policyLog>[0]) => policyLog(flags, context));
 }
 

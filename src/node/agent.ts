@@ -80,6 +80,8 @@ export interface AgentInit {
   /** Where it is kept what DNS knows, for the next agent. */
   readonly dnsMemoryFile: string;
   readonly dnsLogSocket: string;
+  /** Where it is kept which addresses pods were told for the domain names of policies. */
+  readonly policyDomainsFile: string;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */
@@ -202,12 +204,15 @@ export async function startAgent(
     await createPolicyFeature(
       {
         ...{ ...components, rulesets, nodes, services, slices, registry },
+        onNewDomains: () => names.flush(),
         ownAddresses: () => new Set(stack.addresses.list().map((it) => it.address)),
       },
       {
         containerIdAnnotation: CONTAINER_ID_ANNOTATION,
         dnsService: `${DNS_SERVICE.namespace}/${DNS_SERVICE.name}`,
         dnsAddresses: names.addresses,
+        domainsFile: init.policyDomainsFile,
+        nodeName: init.nodeName,
       },
     ),
   );
@@ -232,6 +237,7 @@ export async function startAgent(
   );
   // Only now is it known what is attached: with less the rules would close pods that are running.
   await policy.start(cni);
+  names.answers.attach(policy.answers);
   health.add('PolicyReady', () => {
     const { ready, policies, problems } = policy.status();
     return { ready, message: problems.join('; ') || `${count(policies, 'policy', 'policies')}` };

@@ -17,6 +17,7 @@ import { type Cidr, hostCidr, type Ip, parseCidr, splitCidr } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
+import { AnswerRelay } from './answer-watch.ts';
 import type { Attachments } from './attachment.ts';
 import { DNS_CONFIG_MAP } from './dns/config.ts';
 import { type Dns, type DnsStatus, startDns, type Upstream } from './dns/dns.ts';
@@ -45,6 +46,8 @@ export interface NameServiceInit {
 }
 
 export class NameService implements AsyncDisposable {
+  /** Tells of answers from outside before pods have them. */
+  readonly answers = new AnswerRelay();
   readonly #c: NameServiceComponents;
   readonly #init: NameServiceInit;
   readonly #remembered: RememberedDns | undefined;
@@ -128,6 +131,7 @@ export class NameService implements AsyncDisposable {
         openPods: () => startCache(client, POD, { log }),
         trusted: () => this.#trusted(),
         memory,
+        answers: this.answers,
         listen: addresses,
         clusterDomain,
         log,
@@ -143,6 +147,11 @@ export class NameService implements AsyncDisposable {
   setAttachments(attachments: Attachments): void {
     this.#attachments = attachments;
     this.#running?.dns.setAttachments(attachments);
+  }
+
+  /** Forgets what upstreams said. */
+  flush(): void {
+    this.#running?.dns.flush();
   }
 
   status(): DnsStatus | undefined {

@@ -227,8 +227,6 @@ function closeUnknown(rule: DraftRule, report: (what: string) => void): Compiled
     (peers.some((peer) => peer.kind === 'unknown') && 'a peer') ||
     (ports?.length !== rule.ports?.length && 'a protocol') ||
     (!isAction(rule.action) && `the action "${rule.action}"`);
-  if (peers.some((peer) => peer.kind === 'domain'))
-    report('domain names are not followed yet: as peers they match nothing');
   if (!unknown && isAction(rule.action)) return { index, name, action: rule.action, peers, ports };
   if (rule.action === 'Accept') {
     report(`${unknown} is not known to this version: the rule accepts nothing`);

@@ -14,9 +14,10 @@ import {
   type World,
 } from './model.ts';
 
-export function describeEnd({ pod, node, ip }: End): string {
+export function describeEnd({ pod, node, ip, domain }: End): string {
   if (pod !== undefined) return `${pod.namespace}/${pod.name}`;
   if (node !== undefined) return `node ${node.name}`;
+  if (domain !== undefined) return domain;
   return ip ?? 'anybody';
 }
 
@@ -131,10 +132,22 @@ function whyNot(world: World, flow: Flow, direction: Direction, rule: CompiledRu
   const named = flow.to.pod?.ports ?? [];
   const reasons: string[] = [];
   if (rule.peers !== undefined && !rule.peers.some((peer) => matchesPeer(peer, other, world)))
-    reasons.push(`${describeEnd(other)} is not meant${labelsOf(other)}`);
+    reasons.push(
+      `${describeEnd(other)} is not meant${labelsOf(other)}${notKnown(rule, other, world)}`,
+    );
   if (rule.ports !== undefined && !rule.ports.some((port) => matchesPort(port, flow, named)))
     reasons.push('other ports');
   return reasons.join(', ') || 'never reached';
+}
+
+/** Where nobody knows what DNS said, or which address a name has, "not meant" is not the whole truth. */
+function notKnown(rule: CompiledRule, other: End, world: World): string {
+  const kinds = new Set(rule.peers?.map(({ kind }) => kind));
+  if (other.domain !== undefined && kinds.has('network'))
+    return ' (its addresses are not looked up: ask for one of them to know about networks)';
+  return kinds.has('domain') && other.ip !== undefined && world.resolved === undefined
+    ? ' (which addresses DNS gave for the domain names is not known here: ask for the name)'
+    : '';
 }
 
 function labelsOf({ pod }: End): string {

@@ -6,7 +6,7 @@ import type { End } from './match.ts';
 import { type PolicyPod, PROTOCOL_NUMBERS, type World } from './model.ts';
 
 export const END_SYNTAX =
-  'a pod (NAME or NAMESPACE/NAME), ns:NAMESPACE, node:NAME, an address, or labels (app=web, NAMESPACE/app=web)';
+  'a pod (NAME or NAMESPACE/NAME), ns:NAMESPACE, node:NAME, an address, a domain name, or labels (app=web, NAMESPACE/app=web)';
 
 /**
  * @returns the ends; several for a namespace or labels
@@ -41,9 +41,19 @@ export function parseEnds(text: string, world: World): End[] {
   }
   const key = slash < 0 ? `default/${text}` : text.replace(/^pod\//, 'default/');
   const pod = world.pods.get(key);
+  if (pod === undefined && DOMAIN_NAME.test(text))
+    return [
+      {
+        ...{ pod: undefined, node: undefined, ip: undefined },
+        domain: text.toLowerCase().replace(/\.$/, ''),
+      },
+    ];
   if (pod === undefined) throw unknown(text, 'pod', [...world.pods.keys()]);
   return [endOfPod(pod, world)];
 }
+
+/** Two labels or more; a single one is a pod that does not exist. */
+const DOMAIN_NAME = /^[a-z0-9]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9_]*[a-z0-9])?)+\.?$/i;
 
 export function endOfPod(pod: PolicyPod, world: World): End {
   return pod.hostNetwork

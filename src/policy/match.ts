@@ -64,6 +64,8 @@ export interface End {
   readonly node: PolicyNode | undefined;
   /** As the other end sees it. */
   readonly ip: Ip | undefined;
+  /** A name in place of an address: whoever DNS says that it is. Lower case, no final dot. */
+  readonly domain?: string;
 }
 
 export function matchesPeer(peer: Peer, end: End, world: World): boolean {
@@ -81,7 +83,10 @@ export function matchesPeer(peer: Peer, end: End, world: World): boolean {
     case 'nodes':
       return end.node !== undefined && matchLabels(peer.nodes, end.node.labels);
     case 'domain':
-      return end.ip !== undefined && (world.resolved?.(peer.name) ?? []).includes(end.ip);
+      return (
+        (end.domain !== undefined && matchesDomain(peer.name, end.domain)) ||
+        (end.ip !== undefined && (world.resolved?.(peer.name) ?? []).includes(end.ip))
+      );
     case 'unknown':
       return false;
   }

@@ -10,6 +10,7 @@ import { lint } from '#policy/lint.ts';
 import type { End } from '#policy/match.ts';
 import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
 import { describeRanges, diffOf, matrixOf } from '#policy/reach.ts';
+import { withDomains } from '../agent-domains.ts';
 import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
 import type { CommandContext } from '../program.ts';
 
@@ -27,10 +28,12 @@ const MAX_PAIRS = 250_000;
 export async function policyExplain(
   from: string,
   to: string,
-  flags: SourceFlags & { port?: string; staged?: boolean },
+  flags: SourceFlags & { port?: string; staged?: boolean; agent: string },
   { print }: CommandContext,
 ): Promise<void> {
-  const { world } = await loadSource(flags);
+  const source = await loadSource(flags);
+  const world =
+    flags.manifests === undefined ? await withDomains(source.world, flags.agent) : source.world;
   const flows: Flow[] = parseEnds(from, world).flatMap((source) =>
     parseEnds(to, world).map((target) => {
       const port =

@@ -156,6 +156,8 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
       peer: { name: 'eth0', netns: podNetns() },
     });
     assert.equal(port.master, bridge.index);
+    host().links.setBridgeFilter(bridge.index, true);
+    assert.throws(() => host().links.setBridgeFilter(NO_LINK, true), errnoIs(ENODEV));
     host().links.setBridgePort(port.index, { hairpin: true, isolated: true, learning: false });
     assert.deepEqual(found(host().links.get(port.index)).bridgePort, {
       hairpin: true,

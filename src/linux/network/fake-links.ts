@@ -52,6 +52,11 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
       link.bridgePort = { ...link.bridgePort, ...change };
       tell(link);
     },
+    setBridgeFilter(index) {
+      const op = `change bridge ${index}`;
+      world.check(op);
+      namespace.linkAt(index, op, ENODEV);
+    },
     delete: remove,
     deleteAll(indexes) {
       for (const index of indexes) remove(index);

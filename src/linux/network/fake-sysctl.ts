@@ -4,6 +4,7 @@ import type { FakeNamespace } from './fake-namespace.ts';
 import type { NetworkStack } from './port.ts';
 
 export const DEFAULT_SYSCTLS: Readonly<Record<string, string>> = {
+  'net/bridge/bridge-nf-call-iptables': '1',
   'net/core/rmem_max': '212992',
   'net/core/somaxconn': '4096',
   'net/ipv4/ip_forward': '0',

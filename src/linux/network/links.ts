@@ -5,6 +5,7 @@ import { NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL } from '#wire/netlink/constants
 import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK } from '#wire/rtnetlink/constants.ts';
 import {
   decodeLink,
+  encodeBridgeFilter,
   encodeBridgePort,
   encodeDeleteGroup,
   encodeDeleteLink,
@@ -47,6 +48,11 @@ export function kernelLinks(socket: NetlinkSocket): NetworkStack['links'] {
           encodeSetLink(writer, index, { ...change, netnsFd }),
         );
       });
+    },
+    setBridgeFilter(index, on) {
+      socket.request(`change bridge ${index}`, { type: RTM_NEWLINK }, (writer) =>
+        encodeBridgeFilter(writer, index, on),
+      );
     },
     setBridgePort(index, change) {
       socket.request(`change bridge port ${index}`, { type: RTM_NEWLINK }, (writer) =>

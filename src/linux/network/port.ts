@@ -187,6 +187,12 @@ export interface NetworkStack extends Disposable {
     /** @throws KernelError ENODEV if there is no such link */
     set(index: IfIndex, change: LinkChange): void;
     setBridgePort(index: IfIndex, change: BridgePortChange): void;
+    /**
+     * Whether packets between ports of a bridge pass the filters of IPv4 and IPv6 as forwarded ones do. It takes effect
+     * where the kernel has `br_netfilter`, to be seen by the sysctls `net/bridge/…`.
+     * @throws KernelError ENODEV if there is no such link
+     */
+    setBridgeFilter(index: IfIndex, on: boolean): void;
     /** Deleting what is gone succeeds. */
     delete(index: IfIndex): void;
     /**

@@ -61,6 +61,7 @@ export function createBridgeLink(
 ): void {
   const { bridge, hostLink, ifName, netns, mac } = attachment;
   const { options } = bridge;
+  if (!options.portIsolation) requireFilter(host, options.bridge);
   const mtu = options.mtuBytes === 0 ? {} : { mtuBytes: options.mtuBytes };
   const master = ensureBridge(host, attachment);
   const hostEnd = host.links.create({
@@ -165,7 +166,22 @@ function ensureBridge(host: NetworkStack, { bridge }: OnBridge): Link {
     throw new CniError(CNI_ERROR.invalidConfig, `"${name}" already exists but is not a bridge`);
   if (!link.up || (promiscMode && !link.promiscuous))
     host.links.set(link.index, { up: true, ...(promiscMode ? { promiscuous: true } : {}) });
+  // What goes from pod to pod on the bridge is for policies to judge, and for services to translate, like what is routed.
+  host.links.setBridgeFilter(link.index, true);
   return link;
+}
+
+/** @throws CniError where nothing would stand between the pods of a bridge */
+function requireFilter(host: NetworkStack, bridge: string): void {
+  if (host.sysctl.get('net/bridge/bridge-nf-call-iptables') !== undefined) return;
+  throw new CniError(
+    CNI_ERROR.invalidEnvironment,
+    `pods on the bridge "${bridge}" would reach each other past all network policies: this kernel has not loaded br_netfilter`,
+    {
+      details:
+        'run "modprobe br_netfilter" and put "br_netfilter" into a file of /etc/modules-load.d; or set "portIsolation": true',
+    },
+  );
 }
 
 /** Gives the bridge the gateways' addresses. */

@@ -15,6 +15,7 @@ import { UserError } from '#lib/errors.ts';
 import type { Cidr, Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { canonicalName, type Name, parseName } from '#wire/dns/name.ts';
+import type { AnswerWatch } from '../answer-watch.ts';
 import { type Attachments, ipsOf } from '../attachment.ts';
 import { DEFAULT_CONFIG, DNS_CONFIG_MAP, type DnsConfig, parseDnsConfig } from './config.ts';
 import { ZoneFeed } from './feed.ts';
@@ -26,6 +27,7 @@ import { hostUpstreams } from './resolv-conf.ts';
 import type { ClientTable } from './server/messages.ts';
 import type { LoggedQuery } from './server/responder.ts';
 import { DnsServer, LOOPBACKS, settingsOf } from './server/server.ts';
+import { watchAnswers } from './told.ts';
 import type { Upstream } from './upstream.ts';
 import { type NameChange, Zone } from './zone.ts';
 
@@ -57,6 +59,8 @@ export interface DnsOptions {
   readonly attachments?: Attachments;
   /** Prefixes whose addresses nobody outside can send from: of the pods, and this machine's own. */
   readonly trusted?: () => readonly Cidr[];
+  /** Is told of answers from upstreams before a pod has them. */
+  readonly answers?: AnswerWatch;
   /** What the agent before this one knew, see `memory.ts`. */
   readonly memory?: DnsMemory;
   readonly log: Logger;
@@ -87,6 +91,8 @@ export interface Dns extends AsyncDisposable {
   clientsChanged(): void;
   /** The pods are known from now on. */
   setAttachments(attachments: Attachments): void;
+  /** Forgets what upstreams said. */
+  flush(): void;
   /**
    * Follows the queries of one pod.
    * @param pod `namespace/name`
@@ -150,7 +156,10 @@ class RunningDns implements Dns {
       listen,
       port: options.port ?? DNS_PORT,
       zone: domain,
-      forwarder: this.#forwarder,
+      forwarder:
+        options.answers === undefined
+          ? this.#forwarder
+          : watchAnswers(this.#forwarder, options.answers),
       log,
       snapshot: () => ({ changes: this.#feed.all(), ...this.#state() }),
       onStats: (stats) => this.#metrics.add(stats),
@@ -186,6 +195,10 @@ class RunningDns implements Dns {
     this.#attachments = attachments;
     this.#stops.push(attachments.onChange(() => this.clientsChanged()));
     this.clientsChanged();
+  }
+
+  flush(): void {
+    this.#server.configure(settingsOf(this.#config), { flush: true });
   }
 
   follow(pod: string, listener: (query: LoggedQuery) => void): () => void {

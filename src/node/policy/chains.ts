@@ -7,7 +7,8 @@
  *  forward ─► policy-to-pods     established? out.  daddr vmap @policy-ingress ─┘        └─► tier-… (Baseline)
  * ```
  * Each direction has a base chain of its own, so that `accept` means "this direction agrees" and the other is still
- * asked. A pod's link whose address is in neither map is closed: a new pod is isolated before anybody says so.
+ * asked. A pod's link whose address is in neither map is closed: a new pod is isolated before anybody says so. (What
+ * goes between ports of one bridge comes in by the bridge; there the source's check of the bridge closes it.)
  * There is one `pods-…` chain per distinct list of policies, whatever number of pods has it.
  */
 import { CT_MARK_CUT, NFLOG_GROUP, POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
@@ -74,7 +75,13 @@ const MAX_LOGS_PER_SECOND = 10;
 /** Enough of a packet for its headers. */
 const LOG_BYTES = 128;
 /** Neighbour discovery and multicast listener messages: without them a pod has no IPv6 at all. */
-const LINK_LOCAL_ICMP6 = { first: 130, last: 137, listenerReport: 143 } as const;
+const LINK_LOCAL_ICMP6 = {
+  first: 130,
+  last: 137,
+  listenerReport: 143,
+  neighbourSolicit: 135,
+  neighbourAdvert: 136,
+} as const;
 
 /** Chains and maps that are there whatever policies say. */
 export function baseSets(family: NftFamilyName): SetContent[] {
@@ -117,6 +124,9 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
       comment: 'a pod whose policy is not known yet',
     },
   ];
+  const discovery = family === 'ip6' ? neighbourDiscovery() : [];
+  // Between pods of one bridge. What was routed has a smaller hop limit, and is no discovery to anybody.
+  const bridged = family === 'ip6' ? [bridgedDiscovery()] : [];
   const base = (hook: 'forward' | 'input', priority: number) =>
     ({ type: 'filter', hook, priority }) as const;
   return [
@@ -131,23 +141,38 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     {
       name: 'policy-from-pods',
       base: base('forward', EGRESS_PRIORITY),
-      rules: [cut, ...established, ...from],
+      rules: [cut, ...established, ...bridged, ...from],
     },
     {
       name: 'policy-to-pods',
       base: base('forward', INGRESS_PRIORITY),
-      rules: [...established, ...to],
+      rules: [...established, ...bridged, ...to],
     },
     {
       name: 'policy-to-node',
       base: base('input', EGRESS_PRIORITY),
-      rules: [cut, ...established, ...(family === 'ip6' ? neighbourDiscovery() : []), ...from],
+      rules: [cut, ...established, ...discovery, ...from],
     },
   ];
 }
 
+const isIcmp6 = equals(meta.l4proto, Uint8Array.of(IPPROTO.icmpv6));
+const NOT_ROUTED_HOP_LIMIT = 255;
+
+function bridgedDiscovery(): NftRule {
+  const { neighbourSolicit, neighbourAdvert } = LINK_LOCAL_ICMP6;
+  return {
+    expressions: [
+      ...isIcmp6,
+      ...equals(ip6.hopLimit, Uint8Array.of(NOT_ROUTED_HOP_LIMIT)),
+      ...between(icmp.type, Uint8Array.of(neighbourSolicit), Uint8Array.of(neighbourAdvert)),
+      accept,
+    ],
+    comment: 'neighbour discovery on a bridge',
+  };
+}
+
 function neighbourDiscovery(): NftRule[] {
-  const isIcmp6 = equals(meta.l4proto, Uint8Array.of(IPPROTO.icmpv6));
   const { first, last, listenerReport } = LINK_LOCAL_ICMP6;
   return [
     {

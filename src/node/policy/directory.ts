@@ -4,7 +4,12 @@
  *
  * A change costs one look at each set that is in use; a new set costs the pods that it may hold, not all there are.
  */
-import { matchLabels, type Requirement } from '#api/machinery/label-selector.ts';
+import {
+  type Labels,
+  matchLabels,
+  type Requirement,
+  type Selector,
+} from '#api/machinery/label-selector.ts';
 import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
 import { chooses } from '#policy/match.ts';
 import type { PodChoice, PolicyNamespace, PolicyNode, PolicyPod } from '#policy/model.ts';
@@ -36,6 +41,7 @@ export class Directory {
   readonly nodes = new Map<string, PolicyNode>();
   readonly #byNamespace = new Map<string, Set<PolicyPod>>();
   readonly #byLabel = new Map<string, Set<PolicyPod>>();
+  readonly #namespacesByLabel = new Map<string, Set<PolicyNamespace>>();
   readonly #byIp = new Map<Ip, Set<PolicyPod>>();
   readonly #sets = new Map<string, Followed>();
   /** Elements that have come and gone since {@link takeChanges}: set → element → present. */
@@ -85,8 +91,14 @@ export class Directory {
 
   setNamespace(name: string, namespace: PolicyNamespace | undefined): void {
     const before = new Map(this.namespaces);
+    const old = before.get(name);
+    if (old !== undefined)
+      for (const label of labelsOf(old)) removeFrom(this.#namespacesByLabel, label, old);
     if (namespace === undefined) this.namespaces.delete(name);
-    else this.namespaces.set(name, namespace);
+    else {
+      this.namespaces.set(name, namespace);
+      for (const label of labelsOf(namespace)) addTo(this.#namespacesByLabel, label, namespace);
+    }
     for (const followed of this.#sets.values()) {
       if (!caresForNamespaces(followed.needed, before.get(name), namespace)) continue;
       for (const pod of this.podsIn(name))
@@ -186,6 +198,11 @@ export class Directory {
       yield* this.pods.values();
       return;
     }
+    const [only] = needed.peers;
+    if (only?.kind === 'pods' && needed.peers.length === 1) {
+      yield* this.#candidatesOf(only);
+      return;
+    }
     const seen = new Set<PolicyPod>();
     for (const peer of needed.peers) {
       if (peer.kind !== 'pods') continue;
@@ -206,7 +223,7 @@ export class Directory {
     if (choice.namespace !== undefined) labelled.push(this.podsIn(choice.namespace));
     const [smallest] = labelled.sort((a, b) => a.size - b.size);
     if (choice.namespaces.length === 0) return smallest ?? this.pods.values();
-    const chosen = [...this.namespaces.values()]
+    const chosen = [...this.#namespacesLike(choice.namespaces)]
       .filter((namespace) => matchLabels(choice.namespaces, namespace.labels))
       .map(({ name }) => this.podsIn(name));
     const total = chosen.reduce((sum, pods) => sum + pods.size, 0);
@@ -215,23 +232,34 @@ export class Directory {
       : chosen.flatMap((pods) => [...pods]);
   }
 
+  /** Namespaces of which those that are meant are surely some: a selector by name looks at one. */
+  #namespacesLike(selector: Selector): Iterable<PolicyNamespace> {
+    for (const requirement of selector) {
+      const label = labelOf(requirement);
+      if (label !== undefined) return this.#namespacesByLabel.get(label) ?? [];
+    }
+    return this.namespaces.values();
+  }
+
   #index(pod: PolicyPod): void {
     addTo(this.#byNamespace, pod.namespace, pod);
-    for (const [key, value] of Object.entries(pod.labels ?? {}))
-      addTo(this.#byLabel, `${key}=${value}`, pod);
+    for (const label of labelsOf(pod)) addTo(this.#byLabel, label, pod);
     for (const address of pod.ips) addTo(this.#byIp, address, pod);
   }
 
   #unindex(pod: PolicyPod): void {
     removeFrom(this.#byNamespace, pod.namespace, pod);
-    for (const [key, value] of Object.entries(pod.labels ?? {}))
-      removeFrom(this.#byLabel, `${key}=${value}`, pod);
+    for (const label of labelsOf(pod)) removeFrom(this.#byLabel, label, pod);
     for (const address of pod.ips) removeFrom(this.#byIp, address, pod);
   }
 }
 
 function peersOf(needed: FollowedSet): readonly MovingPeer[] {
   return needed.kind === 'addresses' ? needed.peers : [];
+}
+
+function labelsOf({ labels = {} }: { readonly labels: Labels | undefined }): string[] {
+  return Object.entries(labels).map(([key, value]) => `${key}=${value}`);
 }
 
 /** The label that a pod must have for the requirement, if it is one of that form. */

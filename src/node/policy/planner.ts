@@ -17,7 +17,7 @@ import {
   type PolicyNode,
   type PolicyPod,
 } from '#policy/model.ts';
-import { jumpTo, type Verdict } from '#wire/nftables/expressions.ts';
+import { goTo, jumpTo, type Verdict } from '#wire/nftables/expressions.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { concat } from '#wire/nftables/values.ts';
 import type { ChainContent, RulesetPart, SetContent } from '../ruleset.ts';
@@ -37,7 +37,14 @@ import {
   tiersOf,
 } from './chains.ts';
 import { Directory } from './directory.ts';
-import { EGRESS_PODS, INGRESS_PODS, SELF, shortHash } from './names.ts';
+import {
+  CLOSED_CHAIN,
+  CLOSED_INGRESS_CHAIN,
+  EGRESS_PODS,
+  INGRESS_PODS,
+  SELF,
+  shortHash,
+} from './names.ts';
 import { type NeededSet, type NftFamilyName, setContent } from './rules.ts';
 
 /** What must change in the ruleset of one family. */
@@ -100,6 +107,15 @@ export class PolicyPlanner {
 
   get policies(): Iterable<CompiledPolicy> {
     return this.#policies.values();
+  }
+  policy(id: string): CompiledPolicy | undefined {
+    return this.#policies.get(id);
+  }
+  /** Whether the policy is about a pod of this node. */
+  isUsed(id: string): boolean {
+    return [...this.#selections.values()].some(({ egress, ingress }) =>
+      [egress, ingress].some((ruleSet) => ruleSet?.policies.some((policy) => policy.id === id)),
+    );
   }
   get locals(): Iterable<LocalPod> {
     return this.#locals.values();
@@ -380,7 +396,7 @@ interface DispatchElement {
   readonly element: SetElement;
 }
 
-/** An address leads to its rule set, or is open; one of a closed direction is in no map. */
+/** An address leads to its rule set, is open, or is closed. */
 function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElement[] {
   return pod.ips.flatMap((address) => {
     const family: NftFamilyName = familyOf(address) === 4 ? 'ip' : 'ip6';
@@ -390,9 +406,8 @@ function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElement[] {
     ];
     for (const direction of DIRECTIONS) {
       const ruleSet = selection[direction];
-      if (ruleSet === undefined) continue;
       const set = direction === 'egress' ? EGRESS_PODS : INGRESS_PODS;
-      elements.push({ set, family, element: { key, verdict: verdictOf(ruleSet) } });
+      elements.push({ set, family, element: { key, verdict: verdictOf(ruleSet, direction) } });
     }
     return elements;
   });
@@ -400,7 +415,9 @@ function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElement[] {
 
 const OPEN: Verdict = { kind: 'accept' };
 
-function verdictOf(ruleSet: RuleSet): Verdict {
+function verdictOf(ruleSet: RuleSet | undefined, direction: Direction): Verdict {
+  if (ruleSet === undefined)
+    return goTo(direction === 'egress' ? CLOSED_CHAIN : CLOSED_INGRESS_CHAIN);
   return ruleSet.policies.length === 0 ? OPEN : jumpTo(ruleSetChainName(ruleSet));
 }
 

@@ -1,9 +1,5 @@
 /** Policy with real packets: a node with pods, each in a network namespace of its own. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { join } from 'node:path';
-import { createInterface, type Interface } from 'node:readline';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { NODE } from '#api/core/v1/node.ts';
@@ -23,6 +19,7 @@ import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 import type { LoggedPacket } from '#wire/nflog/codec.ts';
 import { Cutter } from './cutter.ts';
 import { parseLogPrefix, shortHash } from './names.ts';
+import { PodProgram } from './pod-program.testing.ts';
 import {
   clusterPolicy,
   namespaceObject,
@@ -32,43 +29,6 @@ import {
   podObject,
   TestAttachments,
 } from './testing.ts';
-
-/** The program of one pod, asked over pipes. */
-class PodProgram {
-  readonly #child: ChildProcess;
-  readonly #waiting = new Map<number, (result: string) => void>();
-  #next = 1;
-
-  private constructor(child: ChildProcess, lines: Interface) {
-    this.#child = child;
-    lines.on('line', (line) => {
-      const { id, result } = JSON.parse(line) as { id: number; result: string };
-      this.#waiting.get(id)?.(result);
-    });
-  }
-
-  static async start(netns: ScratchNetns, ports: readonly number[]): Promise<PodProgram> {
-    const script = join(import.meta.dirname, 'pod-program.fixture.mjs');
-    const argv = ['netns', 'exec', netns.name, process.execPath, script, ...ports.map(String)];
-    const child = spawn('ip', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
-    const lines = createInterface({ input: child.stdout });
-    await once(lines, 'line');
-    return new PodProgram(child, lines);
-  }
-
-  ask(op: string, rest: object): Promise<string> {
-    const id = this.#next++;
-    return new Promise((resolve) => {
-      this.#waiting.set(id, resolve);
-      this.#child.stdin?.write(`${JSON.stringify({ id, op, ...rest })}\n`);
-    });
-  }
-
-  async stop(): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await once(this.#child, 'exit');
-  }
-}
 
 const POD_NAMES = ['a', 'b', 'c'] as const;
 type PodName = (typeof POD_NAMES)[number] | 'outside';
@@ -116,7 +76,7 @@ before(async () => {
         localAt: (address) => policy.localAt(address),
         policiesFor: (pod) => policy.planner.policiesFor(pod.namespace),
         ownAddresses: new Set([ip(NODE_V4)]),
-        resolved: () => [],
+        resolved: (pattern) => policy.domains.memory.everResolved(pattern),
       }),
     }),
   );
@@ -268,6 +228,35 @@ describe('ClusterNetworkPolicy', () => {
     assert.equal(await tcp('a', 'outside', 80), 'ok');
     assert.equal(await probe('a', 'tcp', NODE_V4, 80), 'timeout');
     assert.equal(await tcp('a', 'b', 80), 'ok');
+  });
+
+  test('egress to a domain name: open when the answer leaves, closed when its time is over', async () => {
+    api.put(
+      CLUSTER_NETWORK_POLICY,
+      clusterPolicy('names', {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: { matchLabels: { team: 'x' } } } },
+        egress: [
+          { action: 'Accept', to: [{ domainNames: ['*.example.com'] }] },
+          { action: 'Deny', to: [{ networks: ['192.0.2.0/24'] }] },
+        ],
+      }),
+    );
+    await programmed();
+    assert.equal(await tcp('a', 'outside', 80), 'timeout');
+    const { domains } = under.policy;
+    assert.ok(domains.wants('www.example.com') && !domains.wants('example.com'));
+    domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS: 60 }]);
+    // Nothing is waited for: the DNS server sends the answer now.
+    assert.match(node.run('nft', 'list', 'table', 'ip', 'tulle'), /192\.0\.2\.9/);
+    const a = programs.get('a');
+    assert.ok(a);
+    assert.equal(await a.ask('open', { host: OUTSIDE_V4, port: 80, name: 'domain' }), 'ok');
+    domains.memory.expire(Date.now() + 120_000);
+    await programmed();
+    assert.equal(await tcp('a', 'outside', 80), 'timeout');
+    // Longer than the cutter takes to look at the connections, twice.
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    assert.equal(await a.ask('talk', { name: 'domain' }), 'ok');
   });
 });
 

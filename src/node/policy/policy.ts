@@ -20,7 +20,10 @@ import type { CompiledPolicy, PolicyPod } from '#policy/model.ts';
 import { compilePolicy, dnsPod, policyNamespace, policyNode, policyPod } from '#policy/world.ts';
 import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
 import type { Ruleset } from '../ruleset.ts';
+import { Directory } from './directory.ts';
+import { Domains } from './domain-watch.ts';
 import { PolicyPlanner } from './planner.ts';
+import type { PolicyState } from './reports.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const POLICY_PART = 'policy';
@@ -45,6 +48,10 @@ export interface PolicyComponents {
   readonly log: Logger;
   /** Called when what is allowed may have become less, or more, after it is in the kernel. */
   readonly onProgrammed?: () => void;
+  /** How a policy is now: understood or not, in the kernel or not. Undefined: it is gone. */
+  readonly onState?: (id: string, state: PolicyState | undefined) => void;
+  /** Domain names are wanted that were not: DNS must not answer for them from its cache. */
+  readonly onNewDomains?: () => void;
 }
 
 export interface PolicyInit {
@@ -53,6 +60,8 @@ export interface PolicyInit {
   /** `namespace/name` of the service for which the nodes answer DNS, and where else they do. */
   readonly dnsService: string;
   readonly dnsAddresses: readonly Ip[];
+  /** Where it is kept which addresses pods were told for domain names. Undefined: nowhere. */
+  readonly domainsFile?: string;
 }
 
 export interface PolicyStatus {
@@ -69,15 +78,24 @@ interface Pending {
 
 export class Policy implements AsyncDisposable {
   readonly planner: PolicyPlanner;
+  /** To be told of DNS answers. */
+  readonly domains: Domains;
   readonly #c: PolicyComponents;
   readonly #init: PolicyInit;
   readonly #loop: SyncLoop;
   readonly #stops: (() => void)[] = [];
   readonly #started = Promise.withResolvers<void>();
+  #hasStarted = false;
   readonly #dirtyPods = new Set<string>();
   readonly #dirtyNamespaces = new Set<string>();
   readonly #dirtyNodes = new Set<string>();
   readonly #dirtyPolicies = new Map<string, KubeObject | undefined>();
+  /** Changed since the kernel last had everything. */
+  readonly #unprogrammed = new Set<string>();
+  /** Of these, those of which nothing was told yet. */
+  readonly #untold = new Set<string>();
+  /** Why the last try to program failed. */
+  #failure: string | undefined;
   #attachmentsDirty = true;
   #dnsDirty = true;
   #dnsKey: string | undefined;
@@ -91,10 +109,21 @@ export class Policy implements AsyncDisposable {
   readonly #localByIp = new Map<Ip, string>();
   readonly #podWaiters = new Set<() => void>();
 
-  constructor(components: PolicyComponents, init: PolicyInit, planner = new PolicyPlanner()) {
+  constructor(components: PolicyComponents, init: PolicyInit) {
     this.#c = components;
     this.#init = init;
-    this.planner = planner;
+    this.planner = new PolicyPlanner(
+      new Directory((pattern) => this.domains.memory.resolved(pattern)),
+    );
+    this.domains = new Domains({
+      file: init.domainsFile,
+      log: components.log,
+      onResolved: (...change) => this.planner.directory.setResolved(...change),
+      onChanged: () => {
+        if (this.#hasStarted) this.#syncNow('the addresses of a domain name');
+      },
+      onNewPatterns: () => components.onNewDomains?.(),
+    });
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'policy',
       log: components.log,
@@ -114,13 +143,12 @@ export class Policy implements AsyncDisposable {
     this.#watch(services, ({ key }) => {
       if (key === this.#init.dnsService) this.#dnsDirty = true;
     });
-    this.#watch(networkPolicies, ({ key, current }) =>
-      this.#dirtyPolicies.set(`NetworkPolicy ${key}`, current),
-    );
+    const follow = (kind: string, { key, old, current }: CacheChange<KubeObject>) => {
+      if (!isSamePolicy(old, current)) this.#dirtyPolicies.set(`${kind} ${key}`, current);
+    };
+    this.#watch(networkPolicies, (change) => follow('NetworkPolicy', change));
     if (clusterPolicies !== undefined)
-      this.#watch(clusterPolicies, ({ key, current }) =>
-        this.#dirtyPolicies.set(`ClusterNetworkPolicy ${key}`, current),
-      );
+      this.#watch(clusterPolicies, (change) => follow('ClusterNetworkPolicy', change));
     this.#stops.push(
       attachments.onChange(() => {
         this.#attachmentsDirty = true;
@@ -129,12 +157,14 @@ export class Policy implements AsyncDisposable {
     );
     const settled = this.#loop.settled();
     await settled;
+    this.#hasStarted = true;
     this.#started.resolve();
   }
 
   /**
    * Puts a new pod's policies in the kernel before its link is made. If that fails the pod is closed, not refused.
    * @param attachment with its addresses
+   * @throws for a pod on a bridge whose policies cannot be programmed: there it would be open to its neighbours
    */
   async prepare(attachment: Attachment): Promise<void> {
     await this.#started.promise;
@@ -149,15 +179,8 @@ export class Policy implements AsyncDisposable {
     this.#attachmentsDirty = true;
     if (attachment.pod.kubelet && this.#objectOf(attachment) === undefined)
       await this.#podAppears(attachment);
-    try {
-      this.#sync();
-    } catch (error) {
-      this.#c.log.error(
-        { handle: attachment.handle, reason: explainError(error) },
-        'policy: cannot program the rules of a new pod; it is closed until they are',
-      );
-      this.#loop.trigger();
-    }
+    const failure = this.#syncNow(`the rules of the new pod ${attachment.handle}`);
+    if (failure !== undefined && attachment.bridge !== undefined) throw failure;
   }
 
   status(): PolicyStatus {
@@ -166,6 +189,11 @@ export class Policy implements AsyncDisposable {
     if (this.#loop.lastError !== undefined) problems.push(this.#loop.lastError);
     for (const policy of this.planner.policies)
       for (const problem of policy.problems) problems.push(`${policy.id}: ${problem}`);
+    const { forgotten } = this.domains.memory;
+    if (forgotten > 0)
+      problems.push(
+        `policies mean more domain names than are kept; ${forgotten} were closed until pods ask for them again`,
+      );
     if (closed.length > 0)
       problems.push(`closed until their labels are known: ${closed.slice(0, 5).join(', ')}`);
     return {
@@ -190,6 +218,7 @@ export class Policy implements AsyncDisposable {
   /** Stops watching; the rules stay, and so does what they forbid. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    await this.domains[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
 
@@ -218,6 +247,21 @@ export class Policy implements AsyncDisposable {
     for (const wake of this.#podWaiters) wake();
   }
 
+  /** Programs what is known without waiting for the loop. What fails is closed, and tried again. @returns the failure */
+  #syncNow(what: string): unknown {
+    try {
+      this.#sync();
+      return undefined;
+    } catch (error) {
+      this.#c.log.error(
+        { reason: explainError(error) },
+        `policy: cannot program ${what}; it is closed until that succeeds`,
+      );
+      this.#loop.trigger();
+      return error;
+    }
+  }
+
   #sync(): void {
     this.#takeInput();
     for (const { family, part, elements } of this.planner.take()) {
@@ -234,8 +278,24 @@ export class Policy implements AsyncDisposable {
       } catch (error) {
         failures.push(error);
       }
+    this.#tellStates(failures[0]);
     if (failures.length > 0) throw failures[0];
     this.#c.onProgrammed?.();
+  }
+
+  /** A transaction is all or nothing: with it every policy that changed since the last is in the kernel, or is not. */
+  #tellStates(error: unknown): void {
+    const failure = error === undefined ? undefined : explainError(error);
+    // The same again says nothing new.
+    if (failure !== undefined && failure === this.#failure && this.#untold.size === 0) return;
+    this.#failure = failure;
+    for (const id of failure === undefined ? this.#unprogrammed : this.#untold) {
+      const policy = this.planner.policy(id);
+      const { problems } = policy ?? {};
+      this.#c.onState?.(id, problems === undefined ? undefined : { problems, failure });
+    }
+    this.#untold.clear();
+    if (failure === undefined) this.#unprogrammed.clear();
   }
 
   /** Brings what has changed to the planner. */
@@ -252,9 +312,16 @@ export class Policy implements AsyncDisposable {
     }
     this.#dirtyNodes.clear();
     if (this.#dnsDirty) this.#refreshDns();
-    for (const [id, object] of this.#dirtyPolicies)
-      planner.setPolicy(id, object === undefined ? undefined : this.#compile(id, object));
-    this.#dirtyPolicies.clear();
+    if (this.#dirtyPolicies.size > 0) {
+      for (const [id, object] of this.#dirtyPolicies) {
+        planner.setPolicy(id, object === undefined ? undefined : this.#compile(id, object));
+        this.#unprogrammed.add(id);
+        this.#untold.add(id);
+      }
+      this.#dirtyPolicies.clear();
+      // Before a rule of theirs is programmed, so that its set begins with what is known already.
+      this.domains.setPolicies(planner.policies);
+    }
     if (this.#attachmentsDirty) this.#refreshLocals();
     for (const key of this.#dirtyPods) {
       this.#refreshPod(key);
@@ -401,6 +468,17 @@ export class Policy implements AsyncDisposable {
       this.#podWaiters.add(check);
     });
   }
+}
+
+/** A policy whose conditions changed is the same: its rules, and their counters, stay as they are. */
+function isSamePolicy(old: KubeObject | undefined, current: KubeObject | undefined): boolean {
+  const [before, after] = [old?.metadata, current?.metadata];
+  return (
+    before?.generation !== undefined &&
+    before.generation === after?.generation &&
+    before.uid === after.uid &&
+    JSON.stringify(before.annotations) === JSON.stringify(after.annotations)
+  );
 }
 
 function samePod(a: PolicyPod | undefined, b: PolicyPod | undefined): boolean {

@@ -11,6 +11,7 @@ import { apiVersionOf } from '#api/kind.ts';
 import { NETWORK_POLICY } from '#api/networking/v1/network-policy.ts';
 import { CLUSTER_NETWORK_POLICY } from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import { indexCache, startCache } from '#client/cache.ts';
+import { createEventRecorder } from '#client/events.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import { explainError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -20,12 +21,14 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { CompiledPolicy } from '#policy/model.ts';
+import type { AnswerWatch } from '../answer-watch.ts';
 import type { Attachment, Attachments } from '../attachment.ts';
 import type { Ruleset } from '../ruleset.ts';
 import { Cutter } from './cutter.ts';
 import { describePacket, indexByHash, type LogContext, PolicyLog } from './log.ts';
 import { readRuleCounts, registerPolicyMetrics } from './metrics.ts';
 import { Policy, type PolicyInit, type PolicyStatus } from './policy.ts';
+import { PolicyReports } from './reports.ts';
 
 export interface PolicyFeatureComponents {
   readonly client: ApiClient;
@@ -39,6 +42,8 @@ export interface PolicyFeatureComponents {
   /** All addresses of this machine. */
   readonly ownAddresses: () => ReadonlySet<Ip>;
   readonly registry: Registry;
+  /** DNS must not answer from its cache for the names that are wanted now. */
+  readonly onNewDomains: () => void;
   readonly log: Logger;
 }
 
@@ -48,7 +53,12 @@ export interface PolicyFeature extends AsyncDisposable {
   /** Resolves when the policies are in the kernel for what is attached. */
   start(attachments: Attachments): Promise<void>;
   status(): PolicyStatus;
-  /** `/policy/log`: records as JSON lines; with `?follow` it goes on. `/policy/rules`: how often each decided. */
+  /** To be told of DNS answers before pods have them. */
+  readonly answers: AnswerWatch;
+  /**
+   * `/policy/log`: records as JSON lines; with `?follow` it goes on. `/policy/rules`: how often each decided.
+   * `/policy/domains`: which addresses pods were told for the names that policies mean.
+   */
   readonly routes: Readonly<
     Record<string, (request: IncomingMessage, response: ServerResponse) => void>
   >;
@@ -56,13 +66,33 @@ export interface PolicyFeature extends AsyncDisposable {
 
 export async function createPolicyFeature(
   components: PolicyFeatureComponents,
-  init: PolicyInit,
+  init: PolicyInit & { readonly nodeName: string },
 ): Promise<PolicyFeature> {
   const { client, log, nftables } = components;
   await using parts = new AsyncDisposableStack();
   const clusterPolicies = (await hasClusterPolicies(client, log))
     ? parts.use(startCache(client, CLUSTER_NETWORK_POLICY, { log }))
     : undefined;
+  const networkPolicies = parts.use(startCache(client, NETWORK_POLICY, { log }));
+  const reports = parts.use(
+    new PolicyReports(
+      {
+        ...{ client, log },
+        events: parts.use(
+          createEventRecorder(client, { component: 'tulle-agent', host: init.nodeName, log }),
+        ),
+        isUsed: (id) => policy.planner.isUsed(id),
+        objectOf(id) {
+          const [kind, key = ''] = id.split(' ');
+          const object =
+            kind === 'NetworkPolicy' ? networkPolicies.get(key) : clusterPolicies?.get(key);
+          // Items of a list may come without their kind.
+          return object === undefined ? undefined : { ...object, ...kindOf(kind) };
+        },
+      },
+      { node: init.nodeName },
+    ),
+  );
   let cutter: Cutter | undefined;
   const policy = parts.use(
     new Policy(
@@ -70,9 +100,10 @@ export async function createPolicyFeature(
         ...components,
         pods: parts.use(startCache(client, POD, { log })),
         namespaces: parts.use(startCache(client, NAMESPACE, { log })),
-        networkPolicies: parts.use(startCache(client, NETWORK_POLICY, { log })),
+        networkPolicies,
         clusterPolicies,
         onProgrammed: () => cutter?.trigger(),
+        onState: (id, state) => reports.set(id, state),
       },
       init,
     ),
@@ -87,7 +118,8 @@ export async function createPolicyFeature(
         directory: planner.directory,
         localAt: (address) => policy.localAt(address),
         policiesFor: (pod) => planner.policiesFor(pod.namespace),
-        resolved: () => [],
+        // A connection outlives the answer by which it began.
+        resolved: (pattern) => policy.domains.memory.everResolved(pattern),
       }),
     }),
   );
@@ -108,6 +140,7 @@ export async function createPolicyFeature(
       cutter = cuts;
       cuts.trigger();
     },
+    answers: policy.domains,
     status() {
       const status = policy.status();
       const problems = [...status.problems, ...(cuts.problem === undefined ? [] : [cuts.problem])];
@@ -115,13 +148,16 @@ export async function createPolicyFeature(
     },
     routes: {
       '/policy/log': (request, response) => streamLog(records, request, response),
-      '/policy/rules': (_, response) => {
-        response.writeHead(200, { 'content-type': 'application/json' });
-        response.end(`${JSON.stringify(counts())}\n`);
-      },
+      '/policy/rules': (_, response) => sendJson(response, counts()),
+      '/policy/domains': (_, response) => sendJson(response, [...policy.domains.memory.states()]),
     },
     [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose](),
   };
+}
+
+function kindOf(kind: string | undefined): { kind: string; apiVersion: string } {
+  const definition = kind === 'NetworkPolicy' ? NETWORK_POLICY : CLUSTER_NETWORK_POLICY;
+  return { kind: definition.kind, apiVersion: apiVersionOf(definition) };
 }
 
 /** A Kubernetes without the kind answers 404 for its group; then there is nothing to watch. */
@@ -196,6 +232,11 @@ function listenForPackets(
       'policy: refused packets cannot be logged; does another program listen to the group?',
     );
   }
+}
+
+function sendJson(response: ServerResponse, value: unknown): void {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(value)}\n`);
 }
 
 function streamLog(records: PolicyLog, request: IncomingMessage, response: ServerResponse): void {

@@ -132,7 +132,16 @@ export class NetlinkWriter {
   /** A string with its terminating zero byte. */
   attributeString(type: number, value: string): void {
     const start = this.beginAttribute(type);
-    this.raw(encoder.encode(value));
+    this.#reserve(value.length + 1);
+    // Names are short ASCII nearly always; a call into the encoder for each would be half the cost of a large batch.
+    let isAscii = true;
+    for (let i = 0; isAscii && i < value.length; i++) {
+      const code = value.charCodeAt(i);
+      isAscii = code < 0x80;
+      this.#buffer[this.#length + i] = code;
+    }
+    if (isAscii) this.#length += value.length;
+    else this.raw(encoder.encode(value));
     this.u8(0);
     this.endAttribute(start);
   }
@@ -170,8 +179,7 @@ export class NetlinkWriter {
   #pad(): void {
     const padded = (this.#length + 3) & ~3;
     this.#reserve(padded - this.#length);
-    this.#buffer.fill(0, this.#length, padded);
-    this.#length = padded;
+    while (this.#length < padded) this.#buffer[this.#length++] = 0;
   }
   #reserve(bytes: number): void {
     if (this.#length + bytes <= this.#buffer.length) return;

@@ -64,6 +64,7 @@ export const ip = {
 /** `ip6 …`, RFC 8200 section 3 */
 export const ip6 = {
   nexthdr: payload('network', 6, 1),
+  hopLimit: payload('network', 7, 1),
   saddr: payload('network', 8, 16),
   daddr: payload('network', 24, 16),
 } as const;

@@ -48,6 +48,8 @@ const VETH_INFO_PEER = 1;
 
 const IFLA_BR_AGEING_TIME = 4;
 const IFLA_BR_STP_STATE = 5;
+const IFLA_BR_NF_CALL_IPTABLES = 36;
+const IFLA_BR_NF_CALL_IP6TABLES = 37;
 /** Times of the bridge are in `USER_HZ`, which is 100 for every program on every machine. */
 const USER_HZ = 100;
 
@@ -163,6 +165,21 @@ export function encodeBridgePort(
     writer.nested(IFLA_INFO_SLAVE_DATA, () => {
       for (const [type, value] of flags)
         if (value !== undefined) writer.attributeU8(type, value ? 1 : 0);
+    });
+  });
+}
+
+/**
+ * Payload of `RTM_NEWLINK` without `NLM_F_CREATE`: whether what a bridge passes from port to port goes through the
+ * filters of its network protocol too, where the kernel has `br_netfilter`.
+ */
+export function encodeBridgeFilter(writer: NetlinkWriter, index: number, on: boolean): void {
+  encodeHeader(writer, { index, flags: 0, change: 0 });
+  writer.nested(IFLA_LINKINFO, () => {
+    writer.attributeString(IFLA_INFO_KIND, 'bridge');
+    writer.nested(IFLA_INFO_DATA, () => {
+      for (const type of [IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES])
+        writer.attributeU8(type, on ? 1 : 0);
     });
   });
 }

@@ -4,7 +4,7 @@
  */
 import { parseCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
-import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
+import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
 import { forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
 import { validateLabelSelector } from '../../machinery/label-selector.ts';
 import { checkIanaServiceName, checkPortNumber } from '../../machinery/names.ts';
@@ -309,6 +309,10 @@ function atMost(items: readonly unknown[], most: number, field: string): FieldEr
     : [{ type: 'TooMany', field, value: items.length, detail: `must have at most ${most} items` }];
 }
 
+function conditionOf({ status }: ClusterNetworkPolicy, type: string): string {
+  return status?.conditions?.find((condition) => condition.type === type)?.status ?? '';
+}
+
 export const CLUSTER_NETWORK_POLICY: KindDefinition<ClusterNetworkPolicy> = {
   group: 'policy.networking.k8s.io',
   version: 'v1alpha2',
@@ -326,6 +330,12 @@ export const CLUSTER_NETWORK_POLICY: KindDefinition<ClusterNetworkPolicy> = {
     NAME_COLUMN,
     column('Tier', 'Before or after the NetworkPolicies.', (policy) => policy.spec.tier),
     column('Priority', 'Lower goes first.', (policy) => policy.spec.priority),
+    column('Accepted', 'Whether all of it is understood.', (policy) =>
+      conditionOf(policy, 'Accepted'),
+    ),
+    wideColumn('Programmed', 'False: a node cannot carry it out.', (policy) =>
+      conditionOf(policy, 'Programmed'),
+    ),
     AGE_COLUMN,
   ],
   selectableFields: {},

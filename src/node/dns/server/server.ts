@@ -64,7 +64,7 @@ export interface DnsServerOptions {
   /** 0 takes free ones, different for UDP and TCP: for tests. */
   readonly port: number;
   readonly zone: Name;
-  readonly forwarder: Forwarder;
+  readonly forwarder: Pick<Forwarder, 'resolve'>;
   readonly log: Logger;
   /** All names: for a new worker. */
   readonly snapshot: () => { changes: Iterable<NameChange>; serial: number; synced: boolean };

@@ -1,0 +1,213 @@
+/**
+ * Which addresses pods have been told for the domain names that policies allow. Pure: the time comes in from outside.
+ *
+ * ```text
+ *  answer ──► address in the set ──(TTL)──► no more to be used ──(grace)──► out of the set ──► remembered, for what
+ *                                                                                              is connected still
+ * ```
+ * A name is meant by its own pattern and by `*.` before each of its parents, so an answer costs its labels, not the
+ * patterns that there are.
+ */
+import { type Family, familyOf, type Ip } from '#lib/ip.ts';
+import type { ToldAddress } from '../answer-watch.ts';
+
+/** A program looks a name up and connects a little later: what it was told then works still. */
+export const GRACE_MS = 30_000;
+/**
+ * How long an answer that is over may go on being given while upstreams do not answer: the DNS server asks again after
+ * five seconds, and such an answer may be used for thirty (RFC 8767).
+ */
+const STALE_MS = 40_000 + GRACE_MS;
+/** Names of all patterns together. The one told longest ago goes first. */
+const MAX_NAMES = 10_000;
+/** Of one name: ten times what the API asks of an implementation. Those whose time was over first go first. */
+const MAX_ADDRESSES = 1_000;
+
+interface KnownName {
+  readonly name: string;
+  patterns: readonly string[];
+  /** By address, until when clients may use it, in ms. */
+  readonly untilMs: Map<Ip, number>;
+  /** By family, until when clients may be told what is over. */
+  readonly staleUntilMs: Map<Family, number>;
+  /** What is in the sets. */
+  active: readonly Ip[];
+}
+
+/** One address as people and files see it. */
+export interface DomainEntry {
+  readonly name: string;
+  readonly address: Ip;
+  /** Until when the answer may be used, in ms since 1970. */
+  readonly untilMs: number;
+}
+
+export interface DomainState extends DomainEntry {
+  readonly patterns: readonly string[];
+  /** Connections to it are let begin. */
+  readonly active: boolean;
+}
+
+/** Of the addresses of one name that a pattern means, what was open and what is now. */
+export type OnResolved = (pattern: string, before: readonly Ip[], after: readonly Ip[]) => void;
+
+export class DomainMemory {
+  readonly #onResolved: OnResolved;
+  #patterns: ReadonlySet<string> = new Set();
+  /** In the order in which they were last answered. */
+  readonly #names = new Map<string, KnownName>();
+  /** Names that were forgotten because there were too many. */
+  forgotten = 0;
+
+  constructor(onResolved: OnResolved) {
+    this.#onResolved = onResolved;
+  }
+
+  get patternCount(): number {
+    return this.#patterns.size;
+  }
+
+  wants(name: string): boolean {
+    return this.#patterns.size > 0 && patternsOf(name).some((it) => this.#patterns.has(it));
+  }
+
+  /**
+   * The patterns that policies have.
+   * @returns true if there are new ones: of what was answered for them until now nothing is known
+   */
+  setPatterns(patterns: ReadonlySet<string>): boolean {
+    const hasNew = [...patterns].some((it) => !this.#patterns.has(it));
+    this.#patterns = patterns;
+    for (const known of this.#names.values()) {
+      const before = known.patterns;
+      known.patterns = patternsOf(known.name).filter((it) => patterns.has(it));
+      for (const gone of before)
+        if (!known.patterns.includes(gone)) this.#onResolved(gone, known.active, []);
+      for (const added of known.patterns)
+        if (!before.includes(added)) this.#onResolved(added, [], known.active);
+      if (known.patterns.length === 0) this.#names.delete(known.name);
+    }
+    return hasNew;
+  }
+
+  asked(name: string, family: Family, nowMs: number): void {
+    const known = this.#names.get(name);
+    if (known === undefined) return;
+    known.staleUntilMs.set(family, nowMs + STALE_MS);
+    this.#refresh(known, nowMs);
+  }
+
+  answered(
+    name: string,
+    answer: { family: Family; addresses: readonly ToldAddress[] | undefined },
+    nowMs: number,
+  ): void {
+    const { family, addresses } = answer;
+    // No answer leaves what `asked` allowed.
+    if (addresses === undefined || !this.wants(name)) return;
+    const known = this.#know(name);
+    known.staleUntilMs.delete(family);
+    for (const { address, ttlS } of addresses) {
+      const until = nowMs + ttlS * 1000;
+      known.untilMs.set(address, Math.max(until, known.untilMs.get(address) ?? 0));
+    }
+    dropOldest(known.untilMs);
+    this.#refresh(known, nowMs);
+  }
+
+  /** What an earlier agent knew. */
+  restore(entries: Iterable<DomainEntry>, nowMs: number): void {
+    for (const { name, address, untilMs } of entries) {
+      if (!this.wants(name)) continue;
+      const known = this.#know(name);
+      known.untilMs.set(address, Math.max(untilMs, known.untilMs.get(address) ?? 0));
+    }
+    for (const known of this.#names.values()) this.#refresh(known, nowMs);
+  }
+
+  /** Takes out what is over. @returns when to come again, or undefined if there is nothing to wait for */
+  expire(nowMs: number): number | undefined {
+    let next: number | undefined;
+    for (const known of this.#names.values()) {
+      this.#refresh(known, nowMs);
+      for (const address of known.active) {
+        const until = openUntil(known, address);
+        if (next === undefined || until < next) next = until;
+      }
+    }
+    return next;
+  }
+
+  /** Addresses to which connections may begin; one that several names have is there several times. */
+  resolved(pattern: string): Ip[] {
+    return this.#of(pattern, (known) => known.active);
+  }
+
+  /** The same with those whose time is over: for connections that began in it. */
+  everResolved(pattern: string): Ip[] {
+    return this.#of(pattern, (known) => known.untilMs.keys());
+  }
+
+  *states(): Iterable<DomainState> {
+    for (const { name, patterns, untilMs, active } of this.#names.values())
+      for (const [address, until] of untilMs)
+        yield { name, address, untilMs: until, patterns, active: active.includes(address) };
+  }
+
+  #of(pattern: string, addresses: (known: KnownName) => Iterable<Ip>): Ip[] {
+    if (!pattern.startsWith('*.')) {
+      const known = this.#names.get(pattern);
+      return known === undefined ? [] : [...addresses(known)];
+    }
+    return [...this.#names.values()].flatMap((known) =>
+      known.patterns.includes(pattern) ? [...addresses(known)] : [],
+    );
+  }
+
+  #know(name: string): KnownName {
+    const known: KnownName = this.#names.get(name) ?? {
+      name,
+      patterns: patternsOf(name).filter((it) => this.#patterns.has(it)),
+      untilMs: new Map(),
+      staleUntilMs: new Map(),
+      active: [],
+    };
+    this.#names.delete(name);
+    this.#names.set(name, known);
+    for (const oldest of this.#names.values()) {
+      if (this.#names.size <= MAX_NAMES) break;
+      for (const pattern of oldest.patterns) this.#onResolved(pattern, oldest.active, []);
+      this.#names.delete(oldest.name);
+      this.forgotten++;
+    }
+    return known;
+  }
+
+  #refresh(known: KnownName, nowMs: number): void {
+    const active = [...known.untilMs.keys()].filter((it) => openUntil(known, it) > nowMs);
+    const before = known.active;
+    if (active.length === before.length && active.every((address, i) => address === before[i]))
+      return;
+    known.active = active;
+    for (const pattern of known.patterns) this.#onResolved(pattern, before, active);
+  }
+}
+
+function openUntil({ untilMs, staleUntilMs }: KnownName, address: Ip): number {
+  const own = (untilMs.get(address) ?? 0) + GRACE_MS;
+  return Math.max(own, staleUntilMs.get(familyOf(address)) ?? 0);
+}
+
+function dropOldest(untilMs: Map<Ip, number>): void {
+  if (untilMs.size <= MAX_ADDRESSES) return;
+  const oldest = [...untilMs].sort(([, a], [, b]) => a - b);
+  for (const [address] of oldest.slice(0, untilMs.size - MAX_ADDRESSES)) untilMs.delete(address);
+}
+
+/** `a.b.c` → itself, `*.b.c`, `*.c`. */
+function patternsOf(name: string): string[] {
+  const patterns = [name];
+  for (let at = name.indexOf('.'); at >= 0; at = name.indexOf('.', at + 1))
+    patterns.push(`*${name.slice(at)}`);
+  return patterns;
+}
