@@ -235,6 +235,7 @@ export async function startAgent(
       log,
     }),
   );
+  started.defer(fabric.onPodMtu(() => cni.followMtu()));
   // Only now is it known what is attached: with less the rules would close pods that are running.
   await policy.start(cni);
   names.answers.attach(policy.answers);

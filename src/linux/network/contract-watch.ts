@@ -35,6 +35,30 @@ export function watchContract({ host, pod, podNetns }: Context): void {
     await seen.next('link', (e) => e.deleted && e.link.name === 'a0');
   });
 
+  test('watch() tells of forwarding, rp_filter and proxy ARP of links, and not of what a new link begins with', async () => {
+    using seen = new Recorder(host());
+    const { index } = vethPair(host());
+    host().sysctl.set('net/ipv4/conf/a0/rp_filter', '1');
+    host().sysctl.set('net/ipv4/conf/a0/proxy_arp', '1');
+    host().sysctl.set('net/ipv6/conf/a0/forwarding', '1');
+    host().sysctl.set('net/ipv4/conf/all/forwarding', '1');
+    await seen.next('setting', (e) => e.link === 'all' && e.family === 4);
+    assert.deepEqual(
+      seen.all
+        .flatMap((e) =>
+          e.type === 'setting' && e.link === index ? [[e.family, e.setting, e.value]] : [],
+        )
+        .slice(0, 3),
+      [
+        [4, 'rp_filter', 1],
+        [4, 'proxy_neigh', 1],
+        [6, 'forwarding', 1],
+      ],
+    );
+    host().sysctl.set('net/ipv4/conf/a0/proxy_arp', '0');
+    await seen.next('setting', (e) => e.link === index && e.family === 4 && e.value === 0);
+  });
+
   test('watch() tells of FDB entries of VXLAN links', async () => {
     const vxlan = { vni: 9, port: 4789, local: undefined, device: undefined, learning: false };
     const { index: link } = host().links.create({ kind: 'vxlan', name: 'vx0', up: true, vxlan });

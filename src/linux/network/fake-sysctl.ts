@@ -73,7 +73,9 @@ export function fakeSysctl(namespace: FakeNamespace): NetworkStack['sysctl'] {
       const op = `set sysctl "${name}" to "${value}"`;
       namespace.world.check(op);
       if (current(name, op) === undefined) throw new KernelError(op, ENOENT);
+      const was = current(name, op);
       namespace.sysctls.set(linkKey(namespace, name) ?? name, value);
+      if (was !== value) tell(namespace, name, value);
     },
   };
 }
@@ -86,4 +88,23 @@ function linkKey(namespace: FakeNamespace, name: string): string | undefined {
   if (link === 'all' || link === 'default') return name;
   const found = namespace.linkNamed(link);
   return found === undefined ? undefined : `${group}#${found.index}${setting}`;
+}
+
+/** The kernel tells of these alone. `ip_forward` is another name for `all/forwarding`. */
+function tell(namespace: FakeNamespace, name: string, value: string): void {
+  const alias = name === 'net/ipv4/ip_forward' ? 'net/ipv4/conf/all/forwarding' : name;
+  const parts = /^net\/ipv([46])\/conf\/([^/]+)\/(forwarding|rp_filter|proxy_arp|proxy_ndp)$/.exec(
+    alias,
+  );
+  if (parts === null) return;
+  const [, family, where = '', setting] = parts;
+  const link = where === 'all' || where === 'default' ? where : namespace.linkNamed(where)?.index;
+  if (link === undefined) return;
+  namespace.emit({
+    type: 'setting',
+    family: family === '4' ? 4 : 6,
+    link,
+    setting: setting === 'forwarding' || setting === 'rp_filter' ? setting : 'proxy_neigh',
+    value: Number(value),
+  });
 }

@@ -9,6 +9,11 @@ import { decodeAddress } from '#wire/rtnetlink/address.ts';
 import * as rt from '#wire/rtnetlink/constants.ts';
 import { decodeLink } from '#wire/rtnetlink/link.ts';
 import { decodeNeighbour } from '#wire/rtnetlink/neighbour.ts';
+import {
+  decodeNetconf,
+  NETCONFA_IFINDEX_ALL,
+  NETCONFA_IFINDEX_DEFAULT,
+} from '#wire/rtnetlink/netconf.ts';
 import { decodeRoute } from '#wire/rtnetlink/route.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
@@ -25,6 +30,8 @@ const GROUPS = [
   rt.RTNLGRP_IPV6_IFADDR,
   rt.RTNLGRP_IPV6_ROUTE,
   rt.RTNLGRP_IPV6_RULE,
+  rt.RTNLGRP_IPV4_NETCONF,
+  rt.RTNLGRP_IPV6_NETCONF,
 ];
 /** The kernel's queue towards us: some ten thousand events, the noise of one full resync of a large node. */
 const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
@@ -118,6 +125,8 @@ export function eventFrom(
     case rt.RTM_NEWRULE:
     case rt.RTM_DELRULE:
       return { type: 'rule', deleted: type === rt.RTM_DELRULE };
+    case rt.RTM_NEWNETCONF:
+      return settingEvent(payload);
     default:
       return undefined;
   }
@@ -141,4 +150,22 @@ function neighbourEvent(deleted: boolean, payload: Buffer): NetworkEvent | undef
   if (entry !== undefined) return { type: 'fdb', deleted, entry };
   const neighbour = neighbourFrom(message);
   return neighbour && { type: 'neighbour', deleted, neighbour };
+}
+
+function settingEvent(payload: Buffer): NetworkEvent | undefined {
+  const message = decodeNetconf(payload);
+  if (message === undefined) return undefined;
+  const { family, index, forwarding, rpFilter, proxyNeigh } = message;
+  const values = [
+    ['forwarding', forwarding],
+    ['rp_filter', rpFilter],
+    ['proxy_neigh', proxyNeigh],
+  ] as const;
+  const told = values.filter(([, value]) => value !== undefined);
+  const [[setting, value] = ['forwarding', undefined]] = told;
+  // All at once is what a new link begins with.
+  if (told.length !== 1 || value === undefined) return undefined;
+  const link =
+    index === NETCONFA_IFINDEX_ALL ? 'all' : index === NETCONFA_IFINDEX_DEFAULT ? 'default' : index;
+  return { type: 'setting', family, link, setting, value };
 }

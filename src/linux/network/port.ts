@@ -162,6 +162,13 @@ export interface Rule {
   readonly markMask?: number;
 }
 
+export interface LinkSetting {
+  readonly link: IfIndex | 'all' | 'default';
+  /** `forwarding`, `rp_filter`; and `proxy_arp` or, for IPv6, `proxy_ndp`. */
+  readonly setting: 'forwarding' | 'rp_filter' | 'proxy_neigh';
+  readonly value: number;
+}
+
 /**
  * What the kernel says has changed. `overrun`: events were lost; read everything again.
  *
@@ -175,6 +182,8 @@ export type NetworkEvent =
   | { readonly type: 'neighbour'; readonly deleted: boolean; readonly neighbour: Neighbour }
   | { readonly type: 'fdb'; readonly deleted: boolean; readonly entry: FdbEntry }
   | { readonly type: 'rule'; readonly deleted: boolean }
+  /** One of the few settings (`sysctl`) whose change the kernel tells of; what a new link begins with is not told. */
+  | ({ readonly type: 'setting'; readonly family: Family } & LinkSetting)
   | { readonly type: 'overrun' };
 
 export interface NetworkStack extends Disposable {

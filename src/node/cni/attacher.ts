@@ -30,9 +30,11 @@ import { netnsIdentity } from './link.ts';
 import { LinkRemover } from './link-remover.ts';
 import {
   faultsOf,
+  followsFabricMtu,
   make,
   observeChained,
   repair,
+  resize,
   resultOf,
   unmake,
   unmakeTogether,
@@ -266,6 +268,18 @@ export class Attacher implements Attachments, AsyncDisposable {
     for (const attachment of this.list()) if (isChosen(attachment)) this.#repair(attachment);
   }
 
+  /** Gives the pods that there are the MTU that new ones get now. */
+  followMtu(): void {
+    const mtuBytes = this.#options.mtuBytes();
+    for (const { handle, mtuBytes: was } of this.list().filter(followsFabricMtu))
+      if (was !== mtuBytes)
+        void this.#lock
+          .run(handle, () => this.#resize(handle))
+          .catch((err: unknown) =>
+            this.#options.log.error({ err, handle }, "could not change a pod's MTU"),
+          );
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#undoLoop[Symbol.asyncDispose]();
   }
@@ -366,6 +380,21 @@ export class Attacher implements Attachments, AsyncDisposable {
     });
   }
 
+  /** The record follows the kernel: after a crash in between it is done once more. */
+  async #resize(handle: string): Promise<void> {
+    const record = this.#records.get(handle);
+    const mtuBytes = this.#options.mtuBytes();
+    if (record?.phase !== 'attached' || record.attachment.mtuBytes === mtuBytes) return;
+    const was = record.attachment.mtuBytes;
+    const attachment = { ...record.attachment, mtuBytes };
+    // Without its namespace it has no interface any more: the sweep will find it.
+    if (this.#identity(attachment.netns) === undefined) return;
+    resize(this.#options, attachment, was);
+    await this.#record('attached', attachment);
+    this.#notify();
+    this.#options.log.info({ handle, was, mtuBytes }, "changed a pod's MTU");
+  }
+
   async #undoPending(): Promise<void> {
     const unfinished = this.#records.values().filter((record) => record.phase !== 'attached');
     // Under the lock nobody is at work on it any more, so what is still unfinished was given up.
@@ -380,11 +409,24 @@ export class Attacher implements Attachments, AsyncDisposable {
   #repair(attachment: Attachment): void {
     const { log } = this.#options;
     try {
-      if (!repair(this.#options, attachment))
-        log.warn({ handle: attachment.handle, link: attachment.hostLink }, "a pod's link is gone");
+      if (repair(this.#options, attachment)) return;
+      const { handle, hostLink } = attachment;
+      if (!this.#canRemake(attachment)) {
+        log.warn({ handle, link: hostLink }, "a pod's link is gone");
+        return;
+      }
+      make(this.#options, attachment);
+      log.warn({ handle, link: hostLink }, "made a pod's link again, which somebody had deleted");
     } catch (err) {
       log.error({ err, handle: attachment.handle }, "could not repair a pod's link");
     }
+  }
+
+  /** A number below `/proc` may be another process's by now, and so another's network. */
+  #canRemake({ chained, netns }: Attachment): boolean {
+    return (
+      chained === undefined && !netns.startsWith('/proc/') && this.#identity(netns) !== undefined
+    );
   }
 
   /** The link dies with the namespace, so a link that is there is a sign of life unless the runtime knows better. */

@@ -6,19 +6,19 @@
  */
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Family, Ip } from '#lib/ip.ts';
-import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import type { NetworkEvent, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import type { AddressSource } from '../addresses.ts';
-import { type Attachment, type Attachments, ipsOf, type PodRules } from '../attachment.ts';
+import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { Attacher, type AttachPoint } from './attacher.ts';
 import { createCniHandler } from './handler.ts';
+import { keepForwarding } from './host-settings.ts';
 import { type InstallOptions, installCniPlugin } from './install.ts';
-import { enableForwarding } from './link.ts';
 import type { DnsSettings } from './plan.ts';
 import { AttachmentRecords, DEFAULT_RECORDS_DIR } from './records.ts';
+import { startRepairs } from './repairs.ts';
 import { CniServer, DEFAULT_CNI_SOCKET } from './server.ts';
 
 /** Two sweeps must agree, so a vanished pod is cleaned up after one to two of these. */
@@ -56,6 +56,8 @@ export interface Cni extends Attachments, AsyncDisposable {
   handles(): readonly string[];
   /** Resolves when everything that an earlier agent left unfinished is undone. */
   undone(): Promise<void>;
+  /** Gives the pods that there are the MTU that new ones get now. */
+  followMtu(): void;
 }
 
 /**
@@ -63,14 +65,17 @@ export interface Cni extends Attachments, AsyncDisposable {
  * @throws UserError if the socket, the records or the files cannot be used
  */
 export async function startCni(options: CniOptions): Promise<Cni> {
-  const { host, log } = options;
+  const { log } = options;
   const clock = options.clock ?? systemClock;
   const socketPath = options.socketPath ?? DEFAULT_CNI_SOCKET;
-  enableForwarding(host, options.families);
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.use(keepForwarding(options, options.families));
   const records = new AttachmentRecords(options.recordsDir ?? DEFAULT_RECORDS_DIR, log);
   const attacher = new Attacher({ ...options, records });
-  const repairs = startRepairs(attacher, options);
+  cleanup.use(attacher);
   attacher.recover();
+  attacher.followMtu();
+  cleanup.use(startRepairs(attacher, options));
   const server = await CniServer.listen({
     path: socketPath,
     handler: createCniHandler(attacher, log),
@@ -87,69 +92,17 @@ export async function startCni(options: CniOptions): Promise<Cni> {
     resyncMs: SWEEP_INTERVAL_MS,
   });
   sweeps.trigger();
+  const rest = cleanup.move();
   return {
     list: () => attacher.list(),
     onChange: (listener) => attacher.onChange(listener),
     handles: () => attacher.handles(),
     undone: () => attacher.undone(),
+    followMtu: () => attacher.followMtu(),
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       await sweeps[Symbol.asyncDispose]();
-      await repairs[Symbol.asyncDispose]();
-      await attacher[Symbol.asyncDispose]();
+      await rest.disposeAsync();
     },
   };
-}
-
-/** Repairs pods whose host side another program has changed: only those, unless events were lost. */
-function startRepairs(attacher: Attacher, options: CniOptions): AsyncDisposable {
-  const { host, log, clock } = options;
-  const broken = new Set<string>();
-  let all = false;
-  const loop = new SyncLoop(
-    () => {
-      const handles = new Set(broken);
-      const everything = all;
-      broken.clear();
-      all = false;
-      attacher.repair((attachment) => everything || handles.has(attachment.handle));
-    },
-    { name: 'cni: repair', log, ...(clock === undefined ? {} : { clock }) },
-  );
-  const unwatch = host.watch((event) => {
-    if (event.type === 'overrun') all = true;
-    else {
-      const hit = attacher.list().find((it) => isBroken(event, it));
-      if (hit === undefined) return;
-      broken.add(hit.handle);
-    }
-    loop.trigger();
-  });
-  return {
-    async [Symbol.asyncDispose]() {
-      unwatch();
-      await loop[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** Whether the event takes something from the host's side of the attachment. */
-export function isBroken(event: NetworkEvent, attachment: Attachment): boolean {
-  switch (event.type) {
-    case 'route':
-      return (
-        event.deleted &&
-        event.route.protocol === ROUTE_PROTOCOL &&
-        ipsOf(attachment).some((it) => event.route.destination.startsWith(`${it}/`))
-      );
-    case 'neighbour':
-      return (
-        (event.deleted || !event.neighbour.permanent) &&
-        ipsOf(attachment).includes(event.neighbour.address)
-      );
-    case 'link':
-      return !event.deleted && event.link.name === attachment.hostLink && !event.link.up;
-    default:
-      return false;
-  }
 }

@@ -58,9 +58,46 @@ export function repairHostEnd(
   const link = host.links.get(attachment.hostLink);
   if (link === undefined) return false;
   setSysctls(host, plan.host);
+  const { mac, mtuBytes } = plan.link;
+  if (link.mac !== mac || link.mtuBytes !== mtuBytes)
+    host.links.set(link.index, {
+      ...(mac === undefined ? {} : { mac }),
+      ...(mtuBytes === undefined ? {} : { mtuBytes }),
+    });
   if (!link.up) host.links.set(link.index, { up: true });
   fillEnd(host, link.index, plan.host);
   return true;
+}
+
+/**
+ * Changes the MTU of a living pod: of both ends, so that routes, TCP's segments and what the pod reads of its interface all
+ * follow. First the end that shall send less, so that nothing is sent that the other end does not take any more.
+ *
+ * IPv6 leaves an interface whose MTU falls below 1280, and does not come back by itself; so the pod's end is filled again.
+ * A pod that has given its interface another MTU keeps it.
+ * @param wasBytes the MTU that the pod's end was given before
+ * @throws KernelError; ENOENT if the pod's namespace is gone
+ */
+export function changeMtu(
+  host: NetworkStack,
+  openStack: OpenNetworkStack,
+  { attachment, plan, wasBytes }: { attachment: Attachment; plan: AttachPlan; wasBytes: number },
+): void {
+  const { hostLink, ifName, mtuBytes, netns } = attachment;
+  using pod = openStack({ netns });
+  const setHost = () => {
+    const link = host.links.get(hostLink);
+    if (link !== undefined && link.mtuBytes !== mtuBytes) host.links.set(link.index, { mtuBytes });
+  };
+  const setPod = () => {
+    const link = pod.links.get(ifName);
+    if (link === undefined || link.mtuBytes !== wasBytes) return;
+    pod.links.set(link.index, { mtuBytes });
+    if (mtuBytes > wasBytes) fillEnd(pod, link.index, plan.pod);
+  };
+  for (const set of mtuBytes < wasBytes ? [setPod, setHost] : [setHost, setPod]) set();
+  // The host's end has lost its IPv6 too.
+  if (mtuBytes > wasBytes) repairHostEnd(host, attachment, plan);
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */
@@ -138,21 +175,29 @@ function missingOf(stack: NetworkStack, link: IfIndex, end: EndPlan, where: stri
 }
 
 /**
- * Lets the host forward between pods and the world. Once, at the agent's start.
+ * Lets the host forward between pods and the world.
  *
  * With IPv6 forwarding on, an interface stops taking router advertisements unless it says 2, and a host that has its
  * default route from one would lose it; so interfaces that take them are told to go on.
+ * @returns the settings that were otherwise
  */
-export function enableForwarding(host: NetworkStack, families: readonly Family[]): void {
+export function enableForwarding(
+  host: NetworkStack,
+  families: readonly Family[],
+): readonly string[] {
+  const changed: string[] = [];
   const set = (name: string, value: string) => {
     const now = host.sysctl.get(name);
-    if (now !== undefined && now !== value) host.sysctl.set(name, value);
+    if (now === undefined || now === value) return;
+    host.sysctl.set(name, value);
+    changed.push(name);
   };
   if (families.includes(4)) set('net/ipv4/ip_forward', '1');
-  if (!families.includes(6)) return;
+  if (!families.includes(6)) return changed;
   for (const link of host.links.list()) {
     const name = `net/ipv6/conf/${link.name}/accept_ra`;
-    if (host.sysctl.get(name) === '1') host.sysctl.set(name, '2');
+    if (host.sysctl.get(name) === '1') set(name, '2');
   }
   set('net/ipv6/conf/all/forwarding', '1');
+  return changed;
 }

@@ -17,7 +17,7 @@ import {
   type OnBridge,
   repairBridgeLink,
 } from './bridge.ts';
-import { checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
+import { changeMtu, checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
 import type { LinkRemover } from './link-remover.ts';
 import { type DnsSettings, planAttach, planResult } from './plan.ts';
 
@@ -72,6 +72,21 @@ export function repair(parts: ModeParts, attachment: Attachment): boolean {
   if (isThere && attachment.bandwidth !== undefined && parts.tc !== undefined)
     limitBandwidth(host, parts.tc, attachment);
   return isThere;
+}
+
+/** Whether the interface's MTU is the fabric's, and not somebody's who configured or made it. */
+export function followsFabricMtu({ bridge, chained }: Attachment): boolean {
+  return bridge === undefined && chained === undefined;
+}
+
+/**
+ * Gives an interface the MTU that `attachment` says now.
+ * @param wasBytes what it had
+ * @throws KernelError; ENOENT if the container's namespace is gone
+ */
+export function resize(parts: ModeParts, attachment: Attachment, wasBytes: number): void {
+  const plan = planOf(parts, attachment);
+  changeMtu(parts.host, parts.openStack, { attachment, plan, wasBytes });
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { cidr, type Family, type Ip, ip, mac } from '#lib/ip.ts';
+import { HOST_VETH_MAC } from '#lib/kernel-objects.ts';
 import type { NetworkEvent } from '#linux/network/port.ts';
 import type { Attachment } from '../attachment.ts';
-import { isBroken } from './cni.ts';
 import { comparePrevResult, planAttach, planDns, planResult } from './plan.ts';
+import { isBroken } from './repairs.ts';
 
 const POD_MAC = mac('02:00:00:00:00:01');
 const address = (text: string, block: string, family: Family) => ({
@@ -100,6 +101,11 @@ test('comparePrevResult() accepts its own result and names every difference', ()
 test('isBroken() tells what takes something from the attachment from what does not', () => {
   const route = { destination: cidr('192.0.2.7/32'), protocol: 84, link: 5 };
   const neighbour = { link: 5, address: ip('192.0.2.7'), mac: POD_MAC, permanent: true };
+  const link = {
+    ...{ index: 5, name: attachment.hostLink, kind: 'veth', mac: HOST_VETH_MAC },
+    ...{ mtuBytes: attachment.mtuBytes, up: true, carrier: true, loopback: false },
+    ...{ promiscuous: false, master: undefined, peerIndex: 2, peerNetnsId: 0, vxlan: undefined },
+  };
   const cases: [NetworkEvent, boolean][] = [
     [{ type: 'route', deleted: true, route }, true],
     [{ type: 'route', deleted: false, route }, false],
@@ -111,6 +117,23 @@ test('isBroken() tells what takes something from the attachment from what does n
     [{ type: 'neighbour', deleted: true, neighbour }, true],
     [{ type: 'neighbour', deleted: false, neighbour }, false],
     [{ type: 'neighbour', deleted: false, neighbour: { ...neighbour, permanent: false } }, true],
+    [
+      {
+        type: 'neighbour',
+        deleted: false,
+        neighbour: { ...neighbour, mac: mac('02:00:00:00:00:99') },
+      },
+      true,
+    ],
+    // Another program's route in the place of ours.
+    [{ type: 'route', deleted: false, route: { ...route, protocol: 4 } }, true],
+    [{ type: 'link', deleted: false, link }, false],
+    [{ type: 'link', deleted: true, link }, true],
+    [{ type: 'link', deleted: false, link: { ...link, mtuBytes: 1300 } }, true],
+    [{ type: 'link', deleted: false, link: { ...link, mac: POD_MAC } }, true],
+    [{ type: 'setting', family: 4, link: 5, setting: 'rp_filter', value: 0 }, true],
+    [{ type: 'setting', family: 4, link: 5, setting: 'rp_filter', value: 1 }, false],
+    [{ type: 'setting', family: 6, link: 5, setting: 'proxy_neigh', value: 0 }, false],
     [{ type: 'rule', deleted: true }, false],
   ];
   for (const [event, expected] of cases)

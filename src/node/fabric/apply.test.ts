@@ -23,6 +23,7 @@ function setUp() {
     uplink: {
       index: card.index,
       mtuBytes: 1500,
+      up: true,
       address: ip('192.0.2.11'),
       subnet: cidr('192.0.2.0/24'),
     },
@@ -31,7 +32,7 @@ function setUp() {
     pools: [{ cidr: cidr('10.244.0.0/16'), encapsulation: 'Always' }],
   };
   const apply = (changed: Partial<FabricInput> = {}) =>
-    applyFabric(stack, planFabric({ ...input, ...changed }), card.index);
+    applyFabric(stack, planFabric({ ...input, ...changed }), card.index).changes;
   return { stack, input, apply, card };
 }
 

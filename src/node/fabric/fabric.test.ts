@@ -11,8 +11,9 @@ import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import { Ruleset } from '../ruleset.ts';
-import { Fabric, TUNNEL_ADDRESSES_ANNOTATION, VTEP_MAC_ANNOTATION } from './fabric.ts';
+import { Fabric } from './fabric.ts';
 import { FABRIC_PART, FABRIC_PEERS } from './filter.ts';
+import { TUNNEL_ADDRESSES_ANNOTATION, VTEP_MAC_ANNOTATION } from './objects.ts';
 import { vtepMac } from './plan.ts';
 
 const node = (n: number, published = true): Node => ({

@@ -7,28 +7,23 @@ import { NODE, type Node } from '#api/core/v1/node.ts';
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
-import { cidrOf, type Ip, parseCidr, parseIp, parseMac } from '#lib/ip.ts';
-import { VXLAN_LINK } from '#lib/kernel-objects.ts';
+import type { Clock } from '#lib/clock.ts';
+import { cidrOf, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkEvent, NetworkStack } from '#linux/network/port.ts';
 import type { Ruleset } from '../ruleset.ts';
-import { applyFabric, type FabricChanges, isFabricRoute } from './apply.ts';
+import { applyFabric } from './apply.ts';
 import { FABRIC_PART, FABRIC_PEERS, fabricPart, peerElements } from './filter.ts';
+import { type Followed, follow, type Verdict } from './follow.ts';
 import {
-  type FabricBlock,
-  type FabricNode,
-  type FabricPlan,
-  type FabricPool,
-  planFabric,
-  type Uplink,
-  vtepMac,
-} from './plan.ts';
-
-/** Annotation of a Node: its tunnel addresses, comma separated. */
-export const TUNNEL_ADDRESSES_ANNOTATION = 'tulle.dev/tunnel-addresses';
-/** Annotation of a Node: the MAC of its VTEP. */
-export const VTEP_MAC_ANNOTATION = 'tulle.dev/vtep-mac';
+  createObjectReader,
+  fabricPool,
+  TUNNEL_ADDRESSES_ANNOTATION,
+  VTEP_MAC_ANNOTATION,
+} from './objects.ts';
+import { type FabricPlan, planFabric, type Uplink, vtepMac } from './plan.ts';
+import { applyState, type FabricChanges, wantedState } from './state.ts';
 
 /** Changes to the kernel closer together than this become one sync. */
 const MIN_SYNC_INTERVAL_MS = 5;
@@ -44,6 +39,7 @@ export interface FabricComponents {
   blocks: Cache<IPBlock>;
   pools: Cache<IPPool>;
   log: Logger;
+  clock?: Clock;
 }
 
 export interface FabricStatus {
@@ -53,6 +49,8 @@ export interface FabricStatus {
   readonly podMtuBytes: number;
   /** Kernel objects put right since the start, after the first sync. */
   readonly repairs: number;
+  /** Syncs since the start. */
+  readonly runs: number;
   readonly problems: readonly string[];
 }
 
@@ -63,10 +61,18 @@ export class Fabric implements AsyncDisposable {
   readonly #tunnelAddresses: readonly Ip[];
   readonly #loop: SyncLoop;
   readonly #stops: (() => void)[] = [];
+  readonly #read = createObjectReader();
+  readonly #mtuListeners = new Set<() => void>();
   #plan: FabricPlan | undefined;
-  #uplink: Uplink | undefined;
+  /** What the kernel is known to hold; undefined: it has to be read, everything of it. */
+  #followed: Followed | undefined;
+  /** Nodes, blocks or pools are not those of the plan any more. */
+  #stale = true;
+  #isResync = true;
+  /** The peers that the filter has. */
+  #admitted: string | undefined;
   #repairs = 0;
-  /** Set while the kernel tells of what we do ourselves. */
+  /** Set while the kernel tells of what we did not do ourselves. */
   #kernelChanged = false;
 
   constructor(
@@ -80,6 +86,7 @@ export class Fabric implements AsyncDisposable {
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'fabric',
       log: components.log,
+      ...(components.clock === undefined ? {} : { clock: components.clock }),
       minIntervalMs: MIN_SYNC_INTERVAL_MS,
       resyncMs: RESYNC_MS,
     });
@@ -89,11 +96,14 @@ export class Fabric implements AsyncDisposable {
   async start(): Promise<void> {
     const { nodes, blocks, pools, stack } = this.#c;
     await Promise.all([nodes.synced(), blocks.synced(), pools.synced()]);
-    const trigger = () => this.#loop.trigger();
+    const trigger = () => {
+      this.#stale = true;
+      this.#trigger();
+    };
     this.#stops.push(
       nodes.onChange(({ old, current }) => {
         // Heartbeats change the object, not what the fabric reads of it.
-        if (fingerprint(old) !== fingerprint(current)) trigger();
+        if (this.#read.fingerprint(old) !== this.#read.fingerprint(current)) trigger();
       }),
       blocks.onChange(({ old, current }) => {
         if (old?.spec.node !== current?.spec.node || old?.spec.affinity !== current?.spec.affinity)
@@ -111,6 +121,12 @@ export class Fabric implements AsyncDisposable {
     return this.#plan.podMtuBytes;
   }
 
+  /** Calls back after each change of {@link podMtuBytes}, until the returned function is called. */
+  onPodMtu(listener: () => void): () => void {
+    this.#mtuListeners.add(listener);
+    return () => this.#mtuListeners.delete(listener);
+  }
+
   status(): FabricStatus {
     return {
       ready: this.#plan !== undefined && this.#loop.lastError === undefined,
@@ -118,6 +134,7 @@ export class Fabric implements AsyncDisposable {
       routes: this.#plan?.routes.length ?? 0,
       podMtuBytes: this.#plan?.podMtuBytes ?? 0,
       repairs: this.#repairs,
+      runs: this.#loop.runs,
       problems: [
         ...(this.#loop.lastError === undefined ? [] : [this.#loop.lastError]),
         ...(this.#plan?.problems ?? []),
@@ -137,12 +154,43 @@ export class Fabric implements AsyncDisposable {
     await this.#publish();
   }
 
+  #trigger(): void {
+    this.#isResync = false;
+    this.#loop.trigger();
+  }
+
   #program(): void {
     const byKernel = this.#kernelChanged;
     this.#kernelChanged = false;
-    const uplink = observeUplink(this.#c.stack, this.#underlay);
-    this.#uplink = uplink;
-    const plan = planFabric({
+    // Nobody asked for this run: it is the backstop for events that were lost.
+    const followed = this.#isResync ? undefined : this.#followed;
+    this.#isResync = true;
+    this.#followed = undefined; // until all is written, nothing is known
+    const uplink = followed?.uplink ?? observeUplink(this.#c.stack, this.#underlay);
+    const isFirst = this.#plan === undefined;
+    const before = this.#plan;
+    const isPlanned = followed !== undefined && !this.#stale;
+    this.#stale = false;
+    try {
+      const plan = isPlanned && before !== undefined ? before : this.#makePlan(uplink);
+      this.#plan = plan;
+      // The filter first: a new peer's first packet must find itself known.
+      const refused = this.#admit(plan.fdb.map((entry) => entry.destination));
+      const changes = this.#write(plan, uplink, followed);
+      this.#tell(changes, byKernel && !isFirst);
+      if (refused !== undefined) throw refused;
+    } catch (error) {
+      this.#stale = true;
+      throw error;
+    } finally {
+      if (before !== undefined && before.podMtuBytes !== this.#plan?.podMtuBytes)
+        for (const listener of this.#mtuListeners) listener();
+    }
+  }
+
+  #makePlan(uplink: Uplink): FabricPlan {
+    const family = familyOf(uplink.address);
+    return planFabric({
       self: {
         name: this.#nodeName,
         underlay: this.#underlay,
@@ -152,34 +200,61 @@ export class Fabric implements AsyncDisposable {
       uplink,
       others: [...this.#c.nodes.values()]
         .filter((node) => node.metadata.name !== this.#nodeName)
-        .flatMap(fabricNode),
-      blocks: [...this.#c.blocks.values()].flatMap(fabricBlock),
+        .flatMap((node) => this.#read.node(node, family)),
+      blocks: [...this.#c.blocks.values()].flatMap(this.#read.block),
       pools: [...this.#c.pools.values()].flatMap(fabricPool),
     });
-    // The filter first: a new peer's first packet must find itself known.
-    const refused = this.#admit(plan.fdb.map((entry) => entry.destination));
-    const changes = applyFabric(this.#c.stack, plan, uplink.index);
-    const isFirst = this.#plan === undefined;
-    this.#plan = plan;
-    if (countOf(changes) > 0) {
-      if (byKernel && !isFirst) {
-        this.#repairs += countOf(changes);
-        this.#c.log.warn({ ...changes }, 'fabric: put right what something else had changed');
-      } else this.#c.log.info({ ...changes }, 'fabric: programmed');
+  }
+
+  /** @param followed what the kernel holds, if that is known */
+  #write(plan: FabricPlan, uplink: Uplink, followed: Followed | undefined): FabricChanges {
+    const { stack } = this.#c;
+    if (followed === undefined) {
+      const { changes, state } = applyFabric(stack, plan, uplink.index);
+      this.#remember(plan, uplink, state);
+      return changes;
     }
-    if (refused !== undefined) throw refused;
+    const { have } = followed;
+    const want = wantedState(plan, { vxlan: have.vxlan, uplink: uplink.index });
+    const changes = applyState(stack, have, want);
+    this.#remember(plan, uplink, want);
+    return { device: false, ...changes };
+  }
+
+  #remember(plan: FabricPlan, uplink: Uplink, want: Followed['want']): void {
+    const have = {
+      vxlan: want.vxlan,
+      routes: new Map(want.routes),
+      neighbours: new Map(want.neighbours),
+      fdb: new Map(want.fdb),
+    };
+    this.#followed = { have, want, device: plan.device, uplink };
+  }
+
+  #tell(changes: FabricChanges, isRepair: boolean): void {
+    if (countOf(changes) === 0) return;
+    if (!isRepair) {
+      this.#c.log.info({ ...changes }, 'fabric: programmed');
+      return;
+    }
+    this.#repairs += countOf(changes);
+    this.#c.log.warn({ ...changes }, 'fabric: put right what something else had changed');
   }
 
   /** @returns why the kernel did not take it: routes must not wait for that */
   #admit(peers: readonly Ip[]): unknown {
+    const wanted = peers.join();
+    if (wanted === this.#admitted) return undefined;
     try {
       for (const ruleset of this.#c.rulesets) {
         ruleset.define(FABRIC_PART, fabricPart(ruleset.family));
         ruleset.stageAll(FABRIC_PEERS, peerElements(peers, ruleset.family));
         ruleset.commit();
       }
+      this.#admitted = wanted;
       return undefined;
     } catch (error) {
+      this.#admitted = undefined;
       return error;
     }
   }
@@ -202,35 +277,18 @@ export class Fabric implements AsyncDisposable {
   }
 
   #onKernelEvent(event: NetworkEvent): void {
-    if (!this.#concerns(event)) return;
+    const verdict = this.#verdictOn(event);
+    if (verdict === 'same') return;
+    if (verdict === 'look') this.#followed = undefined;
     this.#kernelChanged = true;
-    this.#loop.trigger();
+    this.#trigger();
   }
 
-  /** Whether an event can mean that our part of the kernel is not as planned. */
-  #concerns(event: NetworkEvent): boolean {
-    switch (event.type) {
-      case 'overrun':
-      case 'fdb':
-        return true;
-      case 'link':
-        return event.link.name === VXLAN_LINK || event.link.index === this.#uplink?.index;
-      case 'route':
-        return isFabricRoute(event.route, this.#vxlanIndex());
-      case 'neighbour':
-        // Also those that are not permanent: the kernel tells of a deleted one in the state it died in.
-        return event.neighbour.link === this.#vxlanIndex();
-      case 'address': {
-        const { address } = event.address;
-        return address === this.#underlay || this.#tunnelAddresses.includes(address);
-      }
-      case 'rule':
-        return false;
-    }
-  }
-
-  #vxlanIndex(): number | undefined {
-    return this.#c.stack.links.get(VXLAN_LINK)?.index;
+  #verdictOn(event: NetworkEvent): Verdict {
+    // A look at everything is due; if the kernel refused something, these may be what it was waiting for.
+    if (this.#followed === undefined)
+      return event.type === 'link' || event.type === 'address' ? 'look' : 'same';
+    return follow(event, this.#followed);
   }
 }
 
@@ -243,41 +301,10 @@ export function observeUplink(stack: NetworkStack, underlay: Ip): Uplink {
   return {
     index: link.index,
     mtuBytes: link.mtuBytes,
+    up: link.up,
     address: underlay,
     subnet: cidrOf(underlay, address.prefixLength),
   };
-}
-
-function fabricNode(node: Node): FabricNode[] {
-  const annotations = node.metadata.annotations ?? {};
-  const underlay = parseIp(
-    node.status?.addresses?.find((address) => address.type === 'InternalIP')?.address ?? '',
-  );
-  const mac = parseMac(annotations[VTEP_MAC_ANNOTATION] ?? '');
-  if (underlay === undefined || mac === undefined) return []; // its agent has not published it yet
-  const tunnelAddresses = (annotations[TUNNEL_ADDRESSES_ANNOTATION] ?? '')
-    .split(',')
-    .flatMap((text) => parseIp(text) ?? []);
-  return [{ name: node.metadata.name, underlay, vtepMac: mac, tunnelAddresses }];
-}
-
-function fabricBlock(block: IPBlock): FabricBlock[] {
-  const prefix = parseCidr(block.spec.cidr);
-  // A pending claim is not yet a fact: somebody else may win the block.
-  if (prefix === undefined || block.spec.affinity !== 'Confirmed' || block.spec.node === '')
-    return [];
-  return [{ cidr: prefix, node: block.spec.node }];
-}
-
-function fabricPool(pool: IPPool): FabricPool[] {
-  const prefix = parseCidr(pool.spec.cidr);
-  if (prefix === undefined) return [];
-  return [{ cidr: prefix, encapsulation: pool.spec.encapsulation ?? 'Always' }];
-}
-
-/** What the fabric reads of a Node, as one string. */
-function fingerprint(node: Node | undefined): string {
-  return node === undefined ? '' : JSON.stringify(fabricNode(node));
 }
 
 function countOf(changes: FabricChanges): number {

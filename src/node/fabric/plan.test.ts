@@ -12,7 +12,13 @@ const node = (name: string, underlay: string, ...tunnel: string[]): FabricNode =
 
 const input: FabricInput = {
   self: node('m1', '192.0.2.11', '10.244.1.0', 'fd00:10:244:1::'),
-  uplink: { index: 2, mtuBytes: 1500, address: ip('192.0.2.11'), subnet: cidr('192.0.2.0/24') },
+  uplink: {
+    index: 2,
+    mtuBytes: 1500,
+    up: true,
+    address: ip('192.0.2.11'),
+    subnet: cidr('192.0.2.0/24'),
+  },
   others: [
     node('m2', '192.0.2.12', '10.244.2.0', 'fd00:10:244:2::'),
     node('m3', '198.51.100.13', '10.244.3.0'),

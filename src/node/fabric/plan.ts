@@ -55,6 +55,8 @@ export interface FabricPool {
 export interface Uplink {
   readonly index: IfIndex;
   readonly mtuBytes: number;
+  /** Administratively up. */
+  readonly up: boolean;
   readonly address: Ip;
   /** The prefix that is directly on the link. */
   readonly subnet: Cidr;
@@ -95,6 +97,8 @@ export interface FabricPlan {
 const VXLAN_OVERHEAD_BYTES: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
 /** RFC 8200: the least MTU of an IPv6 link; less would break the pods' IPv6. */
 const MIN_MTU_BYTES = 1280;
+/** A status is read by people: of a thousand sentences the first ones say what is wrong. */
+const MAX_PROBLEMS = 10;
 
 export function planFabric(input: FabricInput): FabricPlan {
   const { self, uplink, pools } = input;
@@ -106,7 +110,16 @@ export function planFabric(input: FabricInput): FabricPlan {
       `the uplink's MTU of ${uplink.mtuBytes} bytes leaves ${tunnelMtu} for pods; IPv6 needs ${MIN_MTU_BYTES}`,
     );
 
-  const nodes = new Map(input.others.map((node) => [node.name, node]));
+  const underlayFamily = familyOf(uplink.address);
+  const others = input.others.filter((node) => {
+    if (familyOf(node.underlay) === underlayFamily) return true;
+    problems.push(
+      `node ${node.name} has no IPv${underlayFamily} address (${node.underlay}) and this node is reached at ${uplink.address}: there is no way to its pods`,
+    );
+    return false;
+  });
+  const nodes = new Map(others.map((node) => [node.name, node]));
+  const poolOf = createPoolLookup(pools);
   const routes: PlannedRoute[] = [];
   for (const block of input.blocks) {
     if (block.node === self.name) {
@@ -120,7 +133,7 @@ export function planFabric(input: FabricInput): FabricPlan {
     }
     const node = nodes.get(block.node);
     if (node === undefined) continue; // its Node object is not here yet, or gone
-    const pool = pools.find((candidate) => cidrsOverlap(candidate.cidr, block.cidr));
+    const pool = poolOf(block.cidr);
     if (pool === undefined) {
       problems.push(`block ${block.cidr} of node ${node.name} lies in no pool; it gets no route`);
       continue;
@@ -143,13 +156,13 @@ export function planFabric(input: FabricInput): FabricPlan {
       mtuBytes: tunnelMtu,
       addresses: self.tunnelAddresses,
     },
-    neighbours: input.others.flatMap((node) =>
+    neighbours: others.flatMap((node) =>
       node.tunnelAddresses.map((address) => ({ address, mac: node.vtepMac, permanent: true })),
     ),
-    fdb: input.others.map((node) => ({ mac: node.vtepMac, destination: node.underlay })),
+    fdb: others.map((node) => ({ mac: node.vtepMac, destination: node.underlay })),
     routes,
     podMtuBytes: encapsulates ? tunnelMtu : uplink.mtuBytes,
-    problems,
+    problems: shorten(problems),
   };
 }
 
@@ -163,6 +176,21 @@ export function vtepMac(nodeName: string): Mac {
   return macFromBytes(bytes);
 }
 
+/** Finds a block's pool. Blocks of one pool mostly come together, and there are thousands. */
+function createPoolLookup(pools: readonly FabricPool[]): (block: Cidr) => FabricPool | undefined {
+  let last: FabricPool | undefined;
+  return (block) => {
+    if (last === undefined || !cidrsOverlap(last.cidr, block))
+      last = pools.find((candidate) => cidrsOverlap(candidate.cidr, block));
+    return last;
+  };
+}
+
+function shorten(problems: readonly string[]): readonly string[] {
+  if (problems.length <= MAX_PROBLEMS) return problems;
+  return [...problems.slice(0, MAX_PROBLEMS), `and ${problems.length - MAX_PROBLEMS} more`];
+}
+
 /** @returns the route, or why there is none */
 function routeTo(
   block: Cidr,
@@ -171,11 +199,15 @@ function routeTo(
   input: FabricInput,
 ): PlannedRoute | string {
   const family = familyOf(block);
+  // An IPv4 block may be behind an IPv6 gateway (RFC 5549), not the other way round.
+  const canBeDirect = familyOf(node.underlay) >= family;
   const direct =
     pool.encapsulation === 'Never' ||
-    (pool.encapsulation === 'CrossSubnet' && cidrContains(input.uplink.subnet, node.underlay));
+    (pool.encapsulation === 'CrossSubnet' &&
+      canBeDirect &&
+      cidrContains(input.uplink.subnet, node.underlay));
   if (direct) {
-    if (familyOf(node.underlay) !== family)
+    if (!canBeDirect)
       return `block ${block} of node ${node.name} cannot be routed unencapsulated: the underlay is IPv${familyOf(node.underlay)}`;
     if (!cidrContains(input.uplink.subnet, node.underlay))
       return `node ${node.name} (${node.underlay}) is not on ${input.uplink.subnet}: pool ${pool.cidr} with encapsulation Never cannot reach it`;

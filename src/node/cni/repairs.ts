@@ -1,0 +1,138 @@
+/**
+ * Keeps the host's side of every pod as it was made: by the kernel's own events, and by a look at all of them from time to
+ * time for events that were lost. Settings without events wait for that look.
+ */
+import type { Clock } from '#lib/clock.ts';
+import type { Ip } from '#lib/ip.ts';
+import { GATEWAY_V6, HOST_VETH_MAC, ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import type { NetworkEvent, NetworkStack } from '#linux/network/port.ts';
+import { type Attachment, ipsOf } from '../attachment.ts';
+import type { Attacher } from './attacher.ts';
+
+/** Backstop for lost events, and for settings that the kernel does not tell of. */
+const RESYNC_MS = 30_000;
+/** Pods looked at in one turn of the event loop, so that DNS is answered meanwhile. */
+const PODS_PER_TURN = 10;
+
+export function startRepairs(
+  attacher: Attacher,
+  { host, log, clock }: { host: NetworkStack; log: Logger; clock?: Clock },
+): AsyncDisposable {
+  const broken = new Set<string>();
+  let index: AttachmentIndex | undefined;
+  const loop = new SyncLoop(
+    async () => {
+      // Nobody named one: events were lost, or it is time to look.
+      const chosen = broken.size === 0 ? attacher.list().map((it) => it.handle) : [...broken];
+      broken.clear();
+      for (let from = 0; from < chosen.length; from += PODS_PER_TURN) {
+        const some = new Set(chosen.slice(from, from + PODS_PER_TURN));
+        attacher.repair((attachment) => some.has(attachment.handle));
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    },
+    { name: 'cni: repair', log, resyncMs: RESYNC_MS, ...(clock === undefined ? {} : { clock }) },
+  );
+  const unwatchList = attacher.onChange(() => {
+    index = undefined;
+  });
+  const unwatch = host.watch((event) => {
+    if (event.type === 'overrun') {
+      broken.clear();
+      loop.trigger();
+      return;
+    }
+    index ??= indexOf(attacher.list());
+    const concerned = concernedBy(event, index, host);
+    if (concerned === undefined || !isBroken(event, concerned)) return;
+    broken.add(concerned.handle);
+    loop.trigger();
+  });
+  loop.trigger();
+  return {
+    async [Symbol.asyncDispose]() {
+      unwatch();
+      unwatchList();
+      await loop[Symbol.asyncDispose]();
+    },
+  };
+}
+
+interface AttachmentIndex {
+  readonly byIp: ReadonlyMap<Ip, Attachment>;
+  readonly byLink: ReadonlyMap<string, Attachment>;
+}
+
+/** Events of other features come by the thousand; each costs one look into a table. */
+function indexOf(attachments: readonly Attachment[]): AttachmentIndex {
+  return {
+    byIp: new Map(attachments.flatMap((it) => ipsOf(it).map((address) => [address, it] as const))),
+    byLink: new Map(attachments.map((it) => [it.hostLink, it])),
+  };
+}
+
+/** Whose host side the event speaks of, if anybody's. */
+function concernedBy(
+  event: NetworkEvent,
+  { byIp, byLink }: AttachmentIndex,
+  host: NetworkStack,
+): Attachment | undefined {
+  const ofLink = (index: number) => byLink.get(host.links.get(index)?.name ?? '');
+  switch (event.type) {
+    case 'route':
+      return byIp.get(event.route.destination.split('/')[0] as Ip);
+    case 'neighbour':
+      return byIp.get(event.neighbour.address);
+    case 'link':
+      return byLink.get(event.link.name);
+    case 'address':
+      return event.address.address === GATEWAY_V6 ? ofLink(event.address.link) : undefined;
+    case 'setting':
+      return typeof event.link === 'number' ? ofLink(event.link) : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/** Whether the event takes something from the host's side of the attachment. */
+export function isBroken(event: NetworkEvent, attachment: Attachment): boolean {
+  switch (event.type) {
+    case 'route': {
+      const { route, deleted } = event;
+      if (!ipsOf(attachment).some((it) => route.destination.startsWith(`${it}/`))) return false;
+      // One that is not ours may stand where ours stood; of that the kernel says no more.
+      return deleted === (route.protocol === ROUTE_PROTOCOL);
+    }
+    case 'neighbour': {
+      const { neighbour, deleted } = event;
+      if (!ipsOf(attachment).includes(neighbour.address)) return false;
+      return deleted || !neighbour.permanent || neighbour.mac !== attachment.mac;
+    }
+    case 'link':
+      return event.link.name === attachment.hostLink && isLinkBroken(event, attachment);
+    case 'address':
+      return event.deleted;
+    case 'setting':
+      // All three are 1 on a pod's link.
+      return attachment.bridge === undefined && event.value !== 1 && !isProxyNdp(event);
+    default:
+      return false;
+  }
+}
+
+function isLinkBroken(
+  { link, deleted }: Extract<NetworkEvent, { type: 'link' }>,
+  attachment: Attachment,
+): boolean {
+  if (deleted || !link.up) return true;
+  if (attachment.bridge !== undefined) return link.master === undefined;
+  if (attachment.chained !== undefined) return false;
+  return link.mtuBytes !== attachment.mtuBytes || link.mac !== HOST_VETH_MAC;
+}
+
+/** Which we do not use. */
+function isProxyNdp({ family, setting }: Extract<NetworkEvent, { type: 'setting' }>): boolean {
+  return family === 6 && setting === 'proxy_neigh';
+}
