@@ -56,13 +56,8 @@ import {
   writeSoa,
 } from './reply.ts';
 import { IN_TABLE, newSearchTarget, OUTSIDE, type SearchTarget, walkSearchList } from './search.ts';
-import {
-  type NameTable,
-  type PreparedAnswer,
-  QUESTION_AT,
-  recordsOfSet,
-  type TableEntry,
-} from './table.ts';
+import { recordsOfSet } from './sets.ts';
+import { type NameTable, NO_ENTRY, type PreparedAnswer, QUESTION_AT } from './table.ts';
 
 /** Results of {@link answerQuery} that are no length. */
 export const DROP = 0;
@@ -122,8 +117,8 @@ export function answerQuery(answerer: Answerer, bytes: Uint8Array, options: Answ
   if (query.class !== CLASS_IN || query.type === TYPE_AXFR || query.type === TYPE_IXFR)
     return writeError(reply, bytes, query, RCODE_REFUSED);
   const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
-  if (entry === undefined) return answerUnknown(answerer, bytes, options);
-  const answer = entry.prepared(effectiveType(entry, query.type));
+  if (entry === NO_ENTRY) return answerUnknown(answerer, bytes, options);
+  const answer = table.prepared(entry, effectiveType(table, entry, query.type));
   if (answer === undefined) return answerWithoutRecords(answerer, bytes, options, entry);
   return writePrepared(answerer, bytes, { reply, answer, transport: options.transport });
 }
@@ -147,14 +142,14 @@ export function planForward(answerer: Answerer, bytes: Uint8Array): ForwardPlan 
     return { name: target, type: query.type, aliases: [alias] };
   }
   const entry = table.find(bytes, QUESTION_AT, query.nameEnd, query.hash);
-  if (entry === undefined) return { name, type: query.type, aliases: [] };
+  if (entry === NO_ENTRY) return { name, type: query.type, aliases: [] };
   const { aliases, target } = followAliases(table, entry);
   return { name: target, type: query.type, aliases };
 }
 
 /** ANY gets one of the sets that there are (RFC 8482 section 4.1). */
-function effectiveType(entry: TableEntry, type: number): number {
-  return type === TYPE_ANY ? (entry.sets[0]?.type ?? type) : type;
+function effectiveType(table: NameTable, entry: number, type: number): number {
+  return type === TYPE_ANY ? (table.firstType(entry) ?? type) : type;
 }
 
 function answerUnknown(answerer: Answerer, bytes: Uint8Array, options: AnswerOptions): number {
@@ -193,7 +188,7 @@ function answerPodName(answerer: Answerer, bytes: Uint8Array, options: AnswerOpt
   if (!isPodBranch(bytes, podAt) || !isZoneAt(table, podAt + 4, query.nameEnd)) return NO_ANSWER;
   const hash = hashName(bytes, parentAt, query.nameEnd, table.seed);
   // The namespace must exist.
-  if (table.find(bytes, parentAt, query.nameEnd, hash) === undefined) return NO_ANSWER;
+  if (table.find(bytes, parentAt, query.nameEnd, hash) === NO_ENTRY) return NO_ANSWER;
   const label = Buffer.from(bytes.subarray(QUESTION_AT + 1, parentAt)).toString('latin1');
   const address = addressOfDashed(label);
   if (address === undefined) return NO_ANSWER;
@@ -242,10 +237,10 @@ function answerSearched(
     return FORWARD;
   }
   const { entry } = search;
-  if (found !== IN_TABLE || entry === undefined) return NO_ANSWER;
+  if (found !== IN_TABLE) return NO_ANSWER;
   // An alias behind the alias: rare enough for the client to walk on by itself, to the name as it stands.
-  if (entry.isAlias) return NO_ANSWER;
-  const answer = entry.prepared(effectiveType(entry, query.type));
+  if (table.isAlias(entry)) return NO_ANSWER;
+  const answer = table.prepared(entry, effectiveType(table, entry, query.type));
   return writeSearched(answerer, bytes, { ...options, answer });
 }
 
@@ -258,7 +253,7 @@ function writeSearched(
   const { reply, answer, zoneAt } = options;
   const isAddress = answer !== undefined && answer.strideBytes > 0;
   if (answer !== undefined && !isAddress) return NO_ANSWER;
-  const content = isAddress ? answer.answers * answer.strideBytes : soaBytes();
+  const content = isAddress ? answer.answersBytes : soaBytes();
   const room = replyLimit(query, options.transport) - optBytes(query);
   // Where it does not fit the client walks its list itself.
   if (query.nameEnd + 4 + CNAME_TARGET_OFFSET + search.prefixBytes + 2 + content > room)
@@ -288,10 +283,10 @@ function answerWithoutRecords(
   answerer: Answerer,
   bytes: Uint8Array,
   options: { reply: Uint8Array; transport: 'udp' | 'tcp' },
-  entry: TableEntry,
+  entry: number,
 ): number {
   const { table, query } = answerer;
-  if (entry.isAlias) return answerAlias(answerer, bytes, options, entry);
+  if (table.isAlias(entry)) return answerAlias(answerer, bytes, options, entry);
   const zoneOffset = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
   // A reverse name of ours is a zone of its own: we know nothing of the names beside it.
   const zoneAt = zoneOffset < 0 ? QUESTION_AT : zoneOffset;
@@ -304,25 +299,26 @@ function answerAlias(
   answerer: Answerer,
   bytes: Uint8Array,
   options: { reply: Uint8Array; transport: 'udp' | 'tcp' },
-  entry: TableEntry,
+  entry: number,
 ): number {
   const { table, query } = answerer;
   const { aliases, target } = followAliases(table, entry);
   const found = table.findName(target);
-  const outside = found === undefined && !isWithin(target, table.zone);
+  const outside = found === NO_ENTRY && !isWithin(target, table.zone);
   const wantsAddress = query.type === TYPE_A || query.type === TYPE_AAAA;
   if (outside && wantsAddress && (query.flags & FLAG_RD) !== 0) {
     answerer.forwards = 'alias';
     return FORWARD;
   }
-  const isCircle = found?.isAlias === true;
-  if (isCircle || (found === undefined && !outside && !table.synced))
+  const isCircle = found !== NO_ENTRY && table.isAlias(found);
+  if (isCircle || (found === NO_ENTRY && !outside && !table.synced))
     return writeError(options.reply, bytes, query, RCODE_SERVFAIL);
-  const set = found?.sets.find((candidate) => candidate.type === query.type);
+  const sets = found === NO_ENTRY ? [] : table.setsOf(found);
+  const set = sets.find((candidate) => candidate.type === query.type);
   return writeMessage(options.reply, bytes, query, {
     limitBytes: replyLimit(query, options.transport),
     authoritative: true,
-    rcode: found === undefined && !outside ? RCODE_NXDOMAIN : RCODE_NOERROR,
+    rcode: found === NO_ENTRY && !outside ? RCODE_NXDOMAIN : RCODE_NOERROR,
     answers: [...aliases, ...(set === undefined ? [] : recordsOfSet(target, set))],
     authorities: set === undefined && !outside ? [soaRecord(table)] : [],
   });
@@ -341,15 +337,15 @@ function soaRecord(table: NameTable): ResourceRecord {
 /** @returns the CNAME records from the entry on, and the first name that is no alias of ours */
 function followAliases(
   table: NameTable,
-  entry: TableEntry,
+  entry: number,
 ): { aliases: ResourceRecord[]; target: Name } {
   const aliases: ResourceRecord[] = [];
-  let target = entry.name;
-  for (let at: TableEntry | undefined = entry; at !== undefined && aliases.length < MAX_ALIASES; ) {
-    const set = at.sets.find((candidate) => candidate.type === TYPE_CNAME);
+  let target = table.nameOf(entry);
+  for (let at = entry; at !== NO_ENTRY && aliases.length < MAX_ALIASES; ) {
+    const set = table.setsOf(at).find((candidate) => candidate.type === TYPE_CNAME);
     const data = set?.data[0];
     if (set === undefined || data?.kind !== 'CNAME') break;
-    aliases.push(...recordsOfSet(at.name, set));
+    aliases.push(...recordsOfSet(target, set));
     target = data.target;
     at = table.findName(target);
   }
@@ -366,12 +362,12 @@ function writePrepared(
   const { reply, answer } = options;
   const head = writeHead(reply, bytes, query, FLAG_AA);
   const room = replyLimit(query, options.transport) - optBytes(query) - head;
-  const { tail, answerEnds } = answer;
-  const answersBytes = answerEnds[answer.answers - 1] ?? 0;
+  const { start, answersBytes } = answer;
+  const tailBytes = answer.end - start;
   let { answers, additionals } = answer;
   let at: number;
   if (answersBytes > room) {
-    answers = answerEnds.findIndex((end) => end > room);
+    answers = countFitting(answer, room);
     additionals = 0;
     reply[2] = (reply[2] ?? 0) | (FLAG_TC >> 8);
     at = head + copyRotated(reply, head, answer, answers, random);
@@ -379,17 +375,30 @@ function writePrepared(
     copyShuffled(reply, head, answer, random);
     at = head + answersBytes;
   } else {
-    copy(reply, head, tail, 0, answersBytes);
+    copy(reply, head, answer.bytes, start, start + answersBytes);
     at = head + answersBytes;
   }
   // Additional records are a courtesy: where they do not fit they are left out, and nothing is truncated by that.
-  if (tail.length > room) additionals = 0;
+  if (tailBytes > room) additionals = 0;
   if (additionals > 0) {
-    copy(reply, at, tail, answersBytes, tail.length);
-    at += tail.length - answersBytes;
+    copy(reply, at, answer.bytes, start + answersBytes, answer.end);
+    at += tailBytes - answersBytes;
   }
   writeCounts(reply, { answers, authorities: 0, additionals });
   return writeOpt(reply, at, query);
+}
+
+/** How many of the answers, from the first on, need no more than `room` octets. */
+function countFitting(answer: PreparedAnswer, room: number): number {
+  let count = 0;
+  for (let end = recordBytes(answer, 0); end <= room; end += recordBytes(answer, end)) count++;
+  return count;
+}
+
+/** Octets of the answer that begins at an offset: its owner is a pointer. */
+function recordBytes({ bytes, start }: PreparedAnswer, offset: number): number {
+  const lengthAt = start + offset + 10;
+  return 12 + (((bytes[lengthAt] ?? 0) << 8) | (bytes[lengthAt + 1] ?? 0));
 }
 
 /** Every order is equally likely: the inside-out shuffle, which needs no room beside the target. */
@@ -404,7 +413,8 @@ function copyShuffled(
     const j = Math.floor(random() * (i + 1));
     const from = head + j * stride;
     if (j !== i) copy(reply, head + i * stride, reply, from, from + stride);
-    copy(reply, from, answer.tail, i * stride, (i + 1) * stride);
+    const own = answer.start + i * stride;
+    copy(reply, from, answer.bytes, own, own + stride);
   }
 }
 
@@ -418,14 +428,15 @@ function copyRotated(
 ): number {
   const stride = answer.strideBytes;
   if (stride === 0) {
-    const end = answer.answerEnds[count - 1] ?? 0;
-    copy(reply, head, answer.tail, 0, end);
-    return end;
+    let bytes = 0;
+    for (let i = 0; i < count; i++) bytes += recordBytes(answer, bytes);
+    copy(reply, head, answer.bytes, answer.start, answer.start + bytes);
+    return bytes;
   }
   const start = Math.floor(random() * answer.answers);
   for (let i = 0; i < count; i++) {
-    const from = ((start + i) % answer.answers) * stride;
-    copy(reply, head + i * stride, answer.tail, from, from + stride);
+    const from = answer.start + ((start + i) % answer.answers) * stride;
+    copy(reply, head + i * stride, answer.bytes, from, from + stride);
   }
   return count * stride;
 }

@@ -10,7 +10,7 @@ import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Name } from '#wire/dns/name.ts';
 import type { DnsConfig, PodMode } from './config.ts';
-import { NO_SETS } from './records.ts';
+import { NO_SETS } from './sets.ts';
 import type { NameChange, Zone } from './zone.ts';
 
 /**

@@ -44,7 +44,7 @@ test('readDnsMemory() trusts nothing that is cut, garbled or of another version'
     ['more after its end', `${text}{"name":"x.","sets":[]}\n`],
     ['empty', ''],
     ['binary', '\u0000\u0001'],
-    ['another version', text.replace('"version":1', '"version":2')],
+    ['another version', text.replace('"version":2', '"version":1')],
     ['a name that is none', text.replace(/"name":"[^"]+"/, '"name":"a..b"')],
   ] as const) {
     writeFileSync(path, broken);

@@ -2,8 +2,8 @@
  * What this node's DNS knows, kept on disk: an agent that starts while the API is away answers as the one before it did.
  *
  * ```text
- *   {"version":1,"domain":"cluster.local","serviceIps":["10.96.0.10"],"trusted":["10.244.0.0/16"]}
- *   {"name":…,"sets":"[…]"}                  one line per name
+ *   {"version":2,"domain":"cluster.local","serviceIps":["10.96.0.10"],"trusted":["10.244.0.0/16"]}
+ *   {"name":…,"sets":"AAEA…"}               one line per name; the octets of `sets.ts` in base64
  *   {"names":12345}                          the end: a file without it was not written to its end
  * ```
  * The whole table is written some seconds after a change, in pieces between which the agent goes on with its work.
@@ -17,10 +17,10 @@ import { type Cidr, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import { parseName } from '#wire/dns/name.ts';
-import { decodeSets } from './records.ts';
+import { decodeSets } from './sets.ts';
 import type { NameChange } from './zone.ts';
 
-const VERSION = 1;
+const VERSION = 2;
 /** Endpoints change all the time; what is remembered may be this much older than the last agent's end. */
 const MIN_WRITE_INTERVAL_MS = 10_000;
 /** Names between two turns of the event loop. */
@@ -70,8 +70,9 @@ async function parseMemory(lines: AsyncIterable<string>): Promise<RememberedDns>
       const name = parseName(String(value.name));
       if (name === undefined || typeof value.sets !== 'string')
         throw new Error('a line is no name');
-      decodeSets(value.sets); // throws for what is none
-      names.push({ name, sets: value.sets });
+      const sets = Buffer.from(value.sets, 'base64').toString('latin1');
+      decodeSets(name, sets); // throws for what is none
+      names.push({ name, sets });
     }
   }
   if (head === undefined || !isComplete) throw new Error('it was not written to its end');
@@ -144,7 +145,8 @@ export class DnsMemory implements AsyncDisposable {
       let count = 0;
       for (const { name, sets } of [...this.#all()]) {
         if (sets === undefined) continue;
-        lines.push(`${JSON.stringify({ name, sets })}\n`);
+        const octets = Buffer.from(sets, 'latin1').toString('base64');
+        lines.push(`${JSON.stringify({ name, sets: octets })}\n`);
         count++;
         if (lines.length < NAMES_PER_PIECE) continue;
         await file.write(lines.join(''));

@@ -86,8 +86,18 @@ export function replyLimit(query: Query, transport: 'udp' | 'tcp'): number {
 
 /** FNV-1a over an uncompressed name in lower case, in 30 bits, which are a small integer for the engine. */
 export function hashName(bytes: Uint8Array, start: number, end: number, seed: number): number {
-  let hash = seed;
-  for (let i = start; i < end; i++) hash = Math.imul(hash ^ lowerOctet(bytes[i] ?? 0), 0x01000193);
+  return finishHash(addToHash(seed, bytes, start, end));
+}
+
+/** The part of {@link hashName} that can be continued: a name's hash begins with that of its first labels. */
+export function addToHash(hash: number, bytes: Uint8Array, start: number, end: number): number {
+  let added = hash;
+  for (let i = start; i < end; i++)
+    added = Math.imul(added ^ lowerOctet(bytes[i] ?? 0), 0x01000193);
+  return added;
+}
+
+export function finishHash(hash: number): number {
   return (hash ^ (hash >>> 15)) & 0x3fffffff;
 }
 

@@ -46,33 +46,6 @@ export interface RecordSet {
   readonly additionals?: readonly ResourceRecord[];
 }
 
-/**
- * Sets as text: what a name has is kept and sent between threads as a string, which takes a fraction of the objects'
- * memory, and made into objects when it is asked for.
- */
-export function encodeSets(sets: readonly RecordSet[]): string {
-  return sets.length === 0 ? NO_SETS : JSON.stringify(sets, replaceBytes);
-}
-
-/** @param text of {@link encodeSets} */
-export function decodeSets(text: string): RecordSet[] {
-  return JSON.parse(text, reviveBytes) as RecordSet[];
-}
-
-/** {@link encodeSets} of nothing: a name that exists and has no records. */
-export const NO_SETS = '[]';
-
-/** Octets (of TXT records) as text that JSON can hold. */
-function replaceBytes(this: Record<string, unknown>, key: string, value: unknown): unknown {
-  const own = this[key];
-  return own instanceof Uint8Array ? { base64: Buffer.from(own).toString('base64') } : value;
-}
-
-function reviveBytes(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || !('base64' in value)) return value;
-  return new Uint8Array(Buffer.from(String(value.base64), 'base64'));
-}
-
 /** Sets by canonical name. A name with an empty list exists and has no records. */
 export type Records = Map<Name, RecordSet[]>;
 

@@ -9,7 +9,7 @@ import { answerWith } from './fake-upstream.ts';
 import { newQuery, readQuery } from './query.ts';
 import { recordsOfService, soaOf } from './records.ts';
 import { prepareRelay, type Relay, writeAliasedRelay, writeRelay } from './relay.ts';
-import { recordsOfSet } from './table.ts';
+import { recordsOfSet } from './sets.ts';
 import { DOMAIN, describeMessage, queryBytes, service } from './testing.ts';
 
 const upstreamQuery = makeQuery(1, { name: name('www.example.com'), type: 1 }, {});

@@ -13,15 +13,16 @@
  */
 import { MAX_NAME_BYTES } from '#wire/dns/constants.ts';
 import { canonicalName, nameToWire, parseName } from '#wire/dns/name.ts';
-import { hashName, lowerOctet } from './query.ts';
-import { type NameTable, sameName, type TableEntry } from './table.ts';
+import { addToHash, finishHash, lowerOctet } from './query.ts';
+import { type NameTable, NO_ENTRY, sameName } from './table.ts';
 
 /** Where the search ended: the name in lower case, and its entry if it is one of ours. */
 export interface SearchTarget {
   readonly bytes: Uint8Array;
   length: number;
   hash: number;
-  entry: TableEntry | undefined;
+  /** {@link NO_ENTRY} if it is none of ours. */
+  entry: number;
   /** How many octets at the front come from the question; after them stands the suffix. */
   prefixBytes: number;
   /** Where in the question the target's suffix stands: the target ends as the question does. 0 for the root. */
@@ -30,7 +31,7 @@ export interface SearchTarget {
 
 export function newSearchTarget(): SearchTarget {
   const bytes = new Uint8Array(MAX_NAME_BYTES);
-  return { bytes, length: 0, hash: 0, entry: undefined, prefixBytes: 0, suffixAt: 0 };
+  return { bytes, length: 0, hash: 0, entry: NO_ENTRY, prefixBytes: 0, suffixAt: 0 };
 }
 
 /**
@@ -70,17 +71,18 @@ export function walkSearchList(
   if (at !== suffixAt || labels === 0 || !sameName(suffix, bytes, suffixAt, end)) return NOTHING;
   into.prefixBytes = suffixAt - start;
   for (let i = 0; i < into.prefixBytes; i++) into.bytes[i] = lowerOctet(bytes[start + i] ?? 0);
+  const prefixHash = addToHash(table.seed, into.bytes, 0, into.prefixBytes);
   // `<ns>.svc.<zone>` → `svc.<zone>` → `<zone>`
   for (let i = 0, from = suffixAt; i < 2; i++) {
     from += (bytes[from] ?? 0) + 1;
-    setSuffix(into, bytes, { from, end, seed: table.seed });
+    setSuffix(into, bytes, { from, end, prefixHash });
     into.entry = table.find(into.bytes, 0, into.length, into.hash);
-    if (into.entry !== undefined) return IN_TABLE;
+    if (into.entry !== NO_ENTRY) return IN_TABLE;
   }
-  setSuffix(into, bytes, { from: end - 1, end, seed: table.seed });
+  setSuffix(into, bytes, { from: end - 1, end, prefixHash });
   into.suffixAt = 0;
   into.entry = table.find(into.bytes, 0, into.length, into.hash);
-  if (into.entry !== undefined) return IN_TABLE;
+  if (into.entry !== NO_ENTRY) return IN_TABLE;
   // A single label is a host's short name: nobody outside knows it. What is ours and not in the table does not exist.
   if (labels < 2 || table.zoneOffset(into.bytes, 0, into.length) >= 0) return NOTHING;
   return OUTSIDE;
@@ -89,11 +91,11 @@ export function walkSearchList(
 function setSuffix(
   into: SearchTarget,
   bytes: Uint8Array,
-  { from, end, seed }: { from: number; end: number; seed: number },
+  { from, end, prefixHash }: { from: number; end: number; prefixHash: number },
 ): void {
   let at = into.prefixBytes;
   for (let i = from; i < end; i++) into.bytes[at++] = lowerOctet(bytes[i] ?? 0);
   into.length = at;
   into.suffixAt = from;
-  into.hash = hashName(into.bytes, 0, at, seed);
+  into.hash = finishHash(addToHash(prefixHash, into.bytes, into.prefixBytes, at));
 }

@@ -5,8 +5,8 @@ import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { ip } from '#lib/ip.ts';
 import { name } from '#wire/dns/name.ts';
-import { addressOfReverseName, decodeSets, reverseName } from './records.ts';
-import { recordsOfSet } from './table.ts';
+import { addressOfReverseName, reverseName } from './records.ts';
+import { decodeSets, recordsOfSet } from './sets.ts';
 import { DOMAIN, describeRecord, service, slice } from './testing.ts';
 import { type NameChange, Zone } from './zone.ts';
 
@@ -18,7 +18,9 @@ const headless = (key: string) => service(key, { clusterIP: 'None' });
 /** One line a name: what exists, and its records. */
 function describeChange({ name: owner, sets }: NameChange): string {
   if (sets === undefined) return `${owner} gone`;
-  const records = decodeSets(sets).flatMap((set) => recordsOfSet(owner, set).map(describeRecord));
+  const records = decodeSets(owner, sets).flatMap((set) =>
+    recordsOfSet(owner, set).map(describeRecord),
+  );
   return [`${owner} exists`, ...records.map((r) => r.split(' ').slice(2).join(' ')).sort()].join(
     ' | ',
   );

@@ -10,9 +10,6 @@ import type { Ip } from '#lib/ip.ts';
 import { isWithin, type Name, parentOf } from '#wire/dns/name.ts';
 import type { HostEntry } from './config.ts';
 import {
-  decodeSets,
-  encodeSets,
-  NO_SETS,
   type RecordSet,
   type Records,
   recordsOfHosts,
@@ -21,6 +18,7 @@ import {
   recordsOfService,
   recordsOfZone,
 } from './records.ts';
+import { decodeSets, encodeSets, NO_SETS } from './sets.ts';
 
 /** What a name has become. */
 export interface NameChange {
@@ -128,7 +126,7 @@ export class Zone {
     const old = this.#given.get(owner) ?? NOTHING_GIVEN;
     const given: Given = {
       names: [...records.keys()],
-      texts: [...records.values()].map(encodeSets),
+      texts: [...records].map(([name, sets]) => encodeSets(name, sets)),
     };
     if (given.names.length > 0) this.#given.set(owner, given);
     else this.#given.delete(owner);
@@ -204,9 +202,9 @@ export class Zone {
     }
     const byType = new Map<number, RecordSet>();
     for (const owner of [...owners].sort())
-      for (const set of decodeSets(this.#textOf(owner, name)))
+      for (const set of decodeSets(name, this.#textOf(owner, name)))
         byType.set(set.type, mergeSets(byType.get(set.type), set));
-    return { name, sets: encodeSets([...byType.values()]) };
+    return { name, sets: encodeSets(name, [...byType.values()]) };
   }
 
   #textOf(owner: string, name: Name): string {
@@ -214,7 +212,7 @@ export class Zone {
   }
 }
 
-/** What one owner gives: names, and their sets as text in the same places. A service has a handful. */
+/** What one owner gives: names, and their sets as `encodeSets` made them, in the same places. A service has a handful. */
 interface Given {
   readonly names: readonly Name[];
   readonly texts: readonly string[];

@@ -39,6 +39,7 @@ export function name(text: string): Name {
 
 /** The name with ASCII letters in lower case: the form to compare and to use as key. */
 export function canonicalName(value: Name): Name {
+  if (!/[A-Z]/.test(value)) return value;
   return value.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()) as Name;
 }
 
@@ -83,7 +84,7 @@ export function isWithin(value: Name, zone: Name): boolean {
  *   point before the part that holds it (which also rules out loops), or an unknown label type
  */
 export function decodeName(bytes: Uint8Array, at: number): { name: Name; next: number } {
-  const wire = new Uint8Array(MAX_NAME_BYTES);
+  const wire = scratch;
   let length = 0;
   let next = -1;
   // Each pointer must go before the start of the run of labels it ends; the bound falls, so the walk ends.
@@ -101,7 +102,7 @@ export function decodeName(bytes: Uint8Array, at: number): { name: Name; next: n
     if ((octet & POINTER_MASK) !== 0) throw bad(`label type 0x${octet.toString(16)}`, from);
     if (from + 1 + octet > bytes.length) throw bad('the label leaves the message', from);
     if (length + 1 + octet > MAX_NAME_BYTES) throw bad('the name is longer than 255 octets', at);
-    wire.set(bytes.subarray(from, from + 1 + octet), length);
+    for (let i = 0; i <= octet; i++) wire[length + i] = bytes[from + i] ?? 0;
     length += 1 + octet;
     from += 1 + octet;
     if (octet === 0) return { name: textOfLabels(wire, 0), next: next < 0 ? from : next };
@@ -140,7 +141,7 @@ function bad(message: string, offset: number): DecodeError {
 function wireOfText(text: string): Uint8Array | undefined {
   if (text === '.') return new Uint8Array(1);
   if (text === '') return undefined;
-  const wire = new Uint8Array(MAX_NAME_BYTES);
+  const wire = scratch;
   let lengthAt = 0;
   let at = 1;
   for (let i = 0; i < text.length; i++) {
@@ -163,12 +164,40 @@ function wireOfText(text: string): Uint8Array | undefined {
       return undefined;
     wire[at++] = octet;
   }
-  if (at === lengthAt + 1) return wire.slice(0, at); // the text ended with the final dot
+  if (at === lengthAt + 1) {
+    wire[lengthAt] = 0; // the text ended with the final dot
+    return wire.slice(0, at);
+  }
   wire[lengthAt] = at - lengthAt - 1;
+  wire[at] = 0;
   return wire.slice(0, at + 1);
 }
 
+/** A name on its way from one form to the other; nothing is kept in it. */
+const scratch = new Uint8Array(MAX_NAME_BYTES);
+/** The text of a name without escapes. */
+const plainText = Buffer.alloc(MAX_NAME_BYTES);
+
 function textOfLabels(wire: Uint8Array, start: number): Name {
+  let length = 0;
+  for (let at = start, left = 0; ; at++) {
+    const octet = wire[at] ?? 0;
+    if (left > 0) {
+      if (octet === DOT || octet === BACKSLASH || octet <= 0x20 || octet >= 0x7f)
+        return textWithEscapes(wire, start);
+      plainText[length++] = octet;
+      left--;
+      continue;
+    }
+    if (at > start) plainText[length++] = DOT;
+    if (octet === 0) break;
+    left = octet;
+  }
+  // Names are kept in great numbers: a string made of its octets at once takes a tenth of one put together.
+  return (length === 0 ? '.' : plainText.toString('latin1', 0, length)) as Name;
+}
+
+function textWithEscapes(wire: Uint8Array, start: number): Name {
   let text = '';
   for (let at = start; ; ) {
     const length = wire[at] ?? 0;
