@@ -71,8 +71,8 @@ export function consistentSlots(wanted: readonly WeightedTarget[]): readonly End
     const key = targetKey(target);
     return {
       ...{ target, share: weight / heaviest, turns: 0 },
-      next: hash(key, 1) % size,
-      skip: 1 + (hash(key, 2) % (size - 1)),
+      next: hashText(key, 1) % size,
+      skip: 1 + (hashText(key, 2) % (size - 1)),
     };
   });
   const slots = new Array<EndpointTarget | undefined>(size);
@@ -126,7 +126,7 @@ function greatestCommonDivisor(a: number, b: number): number {
 }
 
 /** FNV-1a with a final mix. All nodes must agree on it for ever: a change moves every client once. */
-function hash(text: string, seed: number): number {
+export function hashText(text: string, seed: number): number {
   let h = (0x811c9dc5 ^ Math.imul(seed, 0x9e3779b1)) >>> 0;
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
