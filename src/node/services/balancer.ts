@@ -146,11 +146,14 @@ export class Balancer {
       ...content,
       source: {
         count: () => this.#counts.get(ofFrontends) ?? 0,
+        // Most sets are empty in most clusters, and to find that out means to look at all frontends.
         batches: (maxElements) =>
-          batchesOf(ofFrontends, this.#ours(), {
-            ...{ family: this.#ruleset.family, numberOf: this.#numberOf },
-            maxElements,
-          }),
+          this.#counts.get(ofFrontends) === 0
+            ? []
+            : batchesOf(ofFrontends, this.#ours(), {
+                ...{ family: this.#ruleset.family, numberOf: this.#numberOf },
+                maxElements,
+              }),
       },
     };
   }
@@ -160,10 +163,12 @@ export class Balancer {
   }
 }
 
+/** Cluster IPs of frontends that come or go: a frontend that only changes keeps its address. */
 function clusterIpsOf(changes: readonly PlanChange[], side: keyof PlanChange): Ip[] {
   const addresses: Ip[] = [];
-  for (const change of changes) {
-    const frontend = change[side];
+  for (const { before, after } of changes) {
+    if (before?.kind === after?.kind) continue;
+    const frontend = side === 'before' ? before : after;
     if (frontend?.kind === 'cluster') addresses.push(frontend.address);
   }
   return addresses;

@@ -2,12 +2,7 @@
 import { type Cidr, type Ip, ipToBytes } from '#lib/ip.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { ElementPacker } from '#wire/nftables/packed-elements.ts';
-import {
-  addressProtocolPort,
-  concat,
-  hostU32,
-  prefixBounds,
-} from '#wire/nftables/values.ts';
+import { addressProtocolPort, concat, hostU32, prefixBounds } from '#wire/nftables/values.ts';
 import type { Choice, Frontend } from './plan.ts';
 import {
   AFFINITY_ENDPOINTS,
