@@ -41,9 +41,10 @@ export interface SetContent extends Omit<NftSet, keyof TableRef> {
 
 /** Gives all elements of a set, whenever the table is made anew. */
 export interface ElementSource {
-  /** How many {@link elements} gives now. */
+  /** How many {@link batches} gives now, in all. */
   count(): number;
-  elements(): Iterable<SetElement>;
+  /** @param maxElements of one batch */
+  batches(maxElements: number): Iterable<Iterable<SetElement>>;
 }
 
 /** What one feature wants in the table, elements aside. */
@@ -278,7 +279,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
    * no packet sees anything of it before the base chains come in the last.
    */
   #makeAnew(): void {
-    const { table, chain, rule, elements } = this.#table;
+    const { table, chain, rule } = this.#table;
     const { family, table: name } = this.#table.ref;
     const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
     const remembered = exists ? this.#dynamicElements() : [];
@@ -302,24 +303,25 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...[...others, ...base].flatMap(rulesOf),
       ...remembered,
     ];
-    const content = [
-      ...[...this.#elements].map(([set, mirror]) => ({ set, elements: [...mirror.values()] })),
-      ...sets.flatMap(({ set, source }) =>
-        source === undefined
-          ? []
-          : [{ set, elements: { [Symbol.iterator]: () => source.elements()[Symbol.iterator]() } }],
-      ),
-    ];
+    const filling = () => this.#filling(sets);
     if (exists) {
-      const all = content.map(({ set, elements: some }) => elements.add(set, some));
-      this.#nftables.commit([...head, ...all, ...tail]);
+      this.#nftables.commit([...head, ...filling(), ...tail]);
       return;
     }
     this.#nftables.commit(head);
-    for (const { set, elements: all } of content)
-      for (const some of inBatches(all, MAX_ELEMENTS_PER_TRANSACTION))
-        this.#nftables.commit([elements.add(set, some)]);
+    for (const operation of filling()) this.#nftables.commit([operation]);
     this.#nftables.commit(tail);
+  }
+
+  /** Adds all elements that the sets should have. */
+  *#filling(sets: readonly SetContent[]): Generator<Operation> {
+    const { elements } = this.#table;
+    for (const [set, mirror] of this.#elements)
+      for (const some of inBatches(mirror.values(), MAX_ELEMENTS_PER_TRANSACTION))
+        yield elements.add(set, some);
+    for (const { set, source } of sets)
+      for (const some of source?.batches(MAX_ELEMENTS_PER_TRANSACTION) ?? [])
+        yield elements.add(set, some);
   }
 
   /** @param count how many elements the set gets in this transaction without being staged */

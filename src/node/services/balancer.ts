@@ -1,21 +1,30 @@
 /** The balancer of one family: turns changes of frontends into changes of a {@link Ruleset}. */
 import { familyOf, type Ip } from '#lib/ip.ts';
+import { goTo } from '#wire/nftables/expressions.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
-import type { ChainContent, Ruleset, SetContent } from '../ruleset.ts';
+import { hostU32 } from '#wire/nftables/values.ts';
+import type { ChainContent, ElementSource, Ruleset, SetContent } from '../ruleset.ts';
+import { ChoiceNumbers, chainName, DROP_NUMBER, REJECT_NUMBER } from './choices.ts';
+import {
+  batchesOf,
+  clusterIpElement,
+  countElements,
+  difference,
+  type ElementChange,
+  FRONTEND_SETS,
+  type FrontendSet,
+  hairpinElement,
+  type NumberOf,
+} from './elements.ts';
 import type { Frontend } from './plan.ts';
 import {
   balanceChain,
-  type ChainSpec,
+  CHOICES,
   CLUSTER_IPS,
-  chainName,
-  chainSpecsOf,
-  clusterIpElement,
-  countElements,
+  DROP_CHAIN,
   dispatchChains,
-  elementsOf,
-  FRONTEND_SETS,
   HAIRPIN,
-  hairpinElement,
+  REJECT_CHAIN,
   serviceSets,
 } from './program.ts';
 
@@ -33,8 +42,13 @@ export class Balancer {
   /** Chains that some frontend needs or needed: unused ones cost nothing, and the next rolling update wants them again. */
   readonly #chains = new Map<string, ChainContent>();
   readonly #dispatch: readonly ChainContent[];
+  readonly #numbers: ChoiceNumbers;
+  readonly #numberOf: NumberOf;
+  /** How many elements the frontends have in each set. */
+  readonly #counts = new Map<FrontendSet, number>(FRONTEND_SETS.map((set) => [set, 0]));
   #hasAffinity = false;
-  #isDefined = false;
+  /** A chain was added since the last definition; at first nothing is defined. */
+  #hasNewChain = true;
   /** How many services have an endpoint at an address of this node, and how many frontends a cluster IP. */
   readonly #local = new Map<Ip, number>();
   readonly #clusterIps = new Map<Ip, number>();
@@ -46,6 +60,16 @@ export class Balancer {
     this.#frontends = init.plans;
     this.#family = init.ruleset.family === 'ip' ? 4 : 6;
     this.#dispatch = dispatchChains(init.ruleset.family);
+    this.#numbers = new ChoiceNumbers((spec, number) => {
+      const chain = balanceChain(init.ruleset.family, spec);
+      this.#chains.set(chainName(spec), chain);
+      this.#hasAffinity ||= spec.affinitySeconds !== undefined;
+      this.#hasNewChain = true;
+      this.#lead(number, chain.name);
+    });
+    this.#numberOf = (frontend, isOutside) => this.#numbers.of(frontend, isOutside);
+    this.#lead(REJECT_NUMBER, REJECT_CHAIN);
+    this.#lead(DROP_NUMBER, DROP_CHAIN);
   }
 
   /** Notes the endpoints of a service that are on this node. To be called before {@link stage}. */
@@ -57,25 +81,27 @@ export class Balancer {
 
   stage(changes: readonly PlanChange[]): void {
     const ours = changes.filter(({ before, after }) => (after ?? before)?.family === this.#family);
-    const clusterIps = (frontends: readonly (Frontend | undefined)[]) =>
-      frontends.flatMap((it) => (it?.kind === 'cluster' ? [it.address] : []));
     const ips = recount(
       this.#clusterIps,
-      clusterIps(ours.map(({ before }) => before)),
-      clusterIps(ours.map(({ after }) => after)),
+      clusterIpsOf(ours, 'before'),
+      clusterIpsOf(ours, 'after'),
     );
-    this.#defineChains(
-      ours.flatMap(({ after }) => (after === undefined ? [] : chainSpecsOf(after))),
-    );
+    for (const { before, after } of ours) {
+      this.#count(before, -1);
+      this.#count(after, 1);
+      if (after === undefined) continue;
+      // Makes their chains known.
+      this.#numberOf(after, false);
+      if (after.inside !== after.outside) this.#numberOf(after, true);
+    }
+    if (this.#hasNewChain) this.#define();
     if (this.#ruleset.willAskSources) return;
     this.#change(CLUSTER_IPS, ips, clusterIpElement);
     for (const set of FRONTEND_SETS) {
-      const changed = ours.map(({ before, after }) => difference(set, before, after));
       // All that goes first: an endpoint's place may be taken within the same sync.
-      this.#ruleset.change(set, {
-        remove: changed.flatMap(({ remove }) => remove),
-        add: changed.flatMap(({ add }) => add),
-      });
+      const change: ElementChange = { remove: [], add: [] };
+      for (const one of ours) difference(set, one, { numberOf: this.#numberOf, change });
+      if (change.remove.length > 0 || change.add.length > 0) this.#ruleset.change(set, change);
     }
   }
 
@@ -87,17 +113,21 @@ export class Balancer {
     this.#ruleset.change(set, { remove: gone.map(elementOf), add: come.map(elementOf) });
   }
 
-  #defineChains(specs: readonly ChainSpec[]): void {
-    let isNew = !this.#isDefined;
-    for (const spec of specs) {
-      const name = chainName(spec);
-      if (this.#chains.has(name)) continue;
-      this.#chains.set(name, balanceChain(this.#ruleset.family, spec));
-      this.#hasAffinity ||= spec.affinitySeconds !== undefined;
-      isNew = true;
+  /** Makes a number lead to a chain. */
+  #lead(number: number, chain: string): void {
+    this.#ruleset.stage(CHOICES, { add: [{ key: hostU32(number), verdict: goTo(chain) }] });
+  }
+
+  #count(frontend: Frontend | undefined, step: 1 | -1): void {
+    if (frontend === undefined) return;
+    for (const set of FRONTEND_SETS) {
+      const count = countElements(set, frontend);
+      if (count > 0) this.#counts.set(set, (this.#counts.get(set) ?? 0) + step * count);
     }
-    if (!isNew) return;
-    this.#isDefined = true;
+  }
+
+  #define(): void {
+    this.#hasNewChain = false;
     const sets = serviceSets(this.#ruleset.family, { affinity: this.#hasAffinity });
     this.#ruleset.define(this.#part, {
       sets: sets.map((content) => this.#withSource(content)),
@@ -110,31 +140,55 @@ export class Balancer {
     if (set === HAIRPIN) return { ...content, source: sourceOf(this.#local, hairpinElement) };
     if (set === CLUSTER_IPS)
       return { ...content, source: sourceOf(this.#clusterIps, clusterIpElement) };
-    if (!FRONTEND_SETS.some((name) => name === set)) return content;
+    const ofFrontends = FRONTEND_SETS.find((name) => name === set);
+    if (ofFrontends === undefined) return content;
     return {
       ...content,
-      source: { count: () => this.#count(set), elements: () => this.#all(set) },
+      source: {
+        count: () => this.#counts.get(ofFrontends) ?? 0,
+        // Most sets are empty in most clusters, and to find that out means to look at all frontends.
+        batches: (maxElements) =>
+          this.#counts.get(ofFrontends) === 0
+            ? []
+            : batchesOf(ofFrontends, this.#ours(), {
+                ...{ family: this.#ruleset.family, numberOf: this.#numberOf },
+                maxElements,
+              }),
+      },
     };
   }
 
-  #count(set: string): number {
-    let count = 0;
-    for (const frontend of this.#frontends())
-      if (frontend.family === this.#family) count += countElements(set, frontend);
-    return count;
-  }
-
-  *#all(set: string): Generator<SetElement> {
-    for (const frontend of this.#frontends())
-      if (frontend.family === this.#family) yield* elementsOf(set, frontend);
+  *#ours(): Generator<Frontend> {
+    for (const frontend of this.#frontends()) if (frontend.family === this.#family) yield frontend;
   }
 }
 
-function sourceOf(addresses: ReadonlyMap<Ip, number>, elementOf: (address: Ip) => SetElement) {
+/** Cluster IPs of frontends that come or go: a frontend that only changes keeps its address. */
+function clusterIpsOf(changes: readonly PlanChange[], side: keyof PlanChange): Ip[] {
+  const addresses: Ip[] = [];
+  for (const { before, after } of changes) {
+    if (before?.kind === after?.kind) continue;
+    const frontend = side === 'before' ? before : after;
+    if (frontend?.kind === 'cluster') addresses.push(frontend.address);
+  }
+  return addresses;
+}
+
+function sourceOf(
+  addresses: ReadonlyMap<Ip, number>,
+  elementOf: (address: Ip) => SetElement,
+): ElementSource {
   return {
     count: () => addresses.size,
-    elements: function* () {
-      for (const address of addresses.keys()) yield elementOf(address);
+    *batches(maxElements) {
+      let batch: SetElement[] = [];
+      for (const address of addresses.keys()) {
+        batch.push(elementOf(address));
+        if (batch.length < maxElements) continue;
+        yield batch;
+        batch = [];
+      }
+      if (batch.length > 0) yield batch;
     },
   };
 }
@@ -164,39 +218,4 @@ function recount(
     if (!wasThere && isThere) come.push(address);
   }
   return { gone, come };
-}
-
-/** What must go and come in a set for one frontend. An element with other data goes and comes. */
-function difference(
-  set: string,
-  before: Frontend | undefined,
-  after: Frontend | undefined,
-): { remove: SetElement[]; add: SetElement[] } {
-  const remove: SetElement[] = [];
-  const add: SetElement[] = [];
-  const old = new Map<string, SetElement>();
-  if (before !== undefined)
-    for (const element of elementsOf(set, before)) old.set(nameOf(element), element);
-  if (after !== undefined)
-    for (const element of elementsOf(set, after)) {
-      const name = nameOf(element);
-      const was = old.get(name);
-      old.delete(name);
-      if (was !== undefined && isSame(was, element)) continue;
-      if (was !== undefined) remove.push(was);
-      add.push(element);
-    }
-  for (const element of old.values()) remove.push(element);
-  return { remove, add };
-}
-
-function nameOf({ key, keyEnd }: SetElement): string {
-  const name = Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
-  return keyEnd === undefined ? name : `${name}-${Buffer.from(keyEnd).toString('latin1')}`;
-}
-
-function isSame(a: SetElement, b: SetElement): boolean {
-  if (JSON.stringify(a.verdict) !== JSON.stringify(b.verdict)) return false;
-  if (a.data === undefined || b.data === undefined) return a.data === b.data;
-  return Buffer.compare(a.data, b.data) === 0;
 }

@@ -20,9 +20,8 @@ export class Claims {
 
   /** A service gives up what it has and takes what it wants now. */
   replace(service: string, before: readonly string[], after: readonly string[]): void {
-    const kept = new Set(after);
     for (const frontend of before)
-      if (!kept.has(frontend))
+      if (!after.includes(frontend))
         this.#set(
           frontend,
           this.#claimants(frontend).filter((other) => other !== service),

@@ -1,14 +1,15 @@
 /** The endpoints of one port of a service, out of its slices. Pure. */
 import type { ServicePort } from '#api/core/v1/service.ts';
-import type { Endpoint, EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { type Family, type Ip, parseIp } from '#lib/ip.ts';
+import { isReady, type Selectable } from './select.ts';
 import { type EndpointTarget, MAX_WEIGHT, targetKey } from './slots.ts';
 
 /** On an EndpointSlice: `10.0.0.5=3,10.0.0.6=0`. Who is not named has weight 1; 0 drains. */
 export const WEIGHTS_ANNOTATION = 'tulle.dev/weights';
 
 /** One endpoint with what its choice depends on. */
-export interface Candidate extends Pick<Endpoint, 'conditions' | 'nodeName' | 'hints'> {
+export interface Candidate extends Selectable {
   readonly target: EndpointTarget;
   readonly weight: number;
 }
@@ -32,13 +33,7 @@ export function candidatesOf(
       const address = parseIp(addresses[0] ?? '');
       if (address === undefined) continue;
       const weight = weights?.get(address) ?? 1;
-      const target = { address, port: number };
-      found.push({
-        ...{ target, weight },
-        ...(conditions === undefined ? {} : { conditions }),
-        ...(nodeName === undefined ? {} : { nodeName }),
-        ...(hints === undefined ? {} : { hints }),
-      });
+      found.push({ target: { address, port: number }, weight, conditions, nodeName, hints });
     }
   }
   return isFromMany ? withoutDuplicates(found) : found;
@@ -68,12 +63,8 @@ function rank(candidate: Candidate): number {
   return isServing(candidate) ? 1 : 0;
 }
 
-/** `discovery/v1`: a missing condition `ready` means true. */
-export function isReady({ conditions }: Pick<Endpoint, 'conditions'>): boolean {
-  return conditions?.ready ?? true;
-}
 /** Answers, be it while ending. A missing condition means true, as upstream. */
-export function isServing({ conditions }: Pick<Endpoint, 'conditions'>): boolean {
+function isServing({ conditions }: Selectable): boolean {
   return conditions?.serving ?? true;
 }
 

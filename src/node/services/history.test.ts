@@ -131,15 +131,22 @@ async function rest(): Promise<void> {
 function stateOf(nftables: FakeNftables): unknown {
   const sets = nftables.dumpTable('ip', 'tulle')?.sets ?? [];
   const hex = (bytes: Uint8Array | undefined) => Buffer.from(bytes ?? []).toString('hex');
+  const chains = new Map(
+    sets
+      .find(({ set }) => set === 'choices')
+      ?.elements.map(({ key, verdict }) => [hex(key), JSON.stringify(verdict)]),
+  );
   return sets
-    .filter(({ set, elements }) => set !== 'affinity' && elements.length > 0)
+    .filter(({ set, elements }) => !/^(affinity|choices)$/.test(set) && elements.length > 0)
     .map(({ set, elements }) => [
       set,
       elements
-        .map(({ key, data, verdict }) => {
-          const isSlot = set === 'endpoints';
+        .map(({ key, data }) => {
+          const isSlot = set === 'endpoints' || set === 'affinity-slots';
           const shown = isSlot ? key.subarray(0, key.length - 4) : key;
-          return `${hex(shown)} ${hex(data)} ${JSON.stringify(verdict ?? '')}`;
+          // Chains are numbered in the order of their coming.
+          const isFrontend = set.endsWith('frontends') && data !== undefined;
+          return `${hex(shown)} ${isFrontend ? chains.get(hex(data)) : hex(data)}`;
         })
         .sort(),
     ])

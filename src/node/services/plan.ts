@@ -40,6 +40,8 @@ export interface Choice {
 }
 
 export interface Frontend {
+  /** {@link frontendKey} */
+  readonly key: string;
   readonly family: Family;
   readonly address: Ip;
   readonly protocol: Protocol;
@@ -52,9 +54,9 @@ export interface Frontend {
   /** For all others; the same object if there is no difference. */
   readonly outside: Choice;
   /** A client stays with its endpoint until it was silent for so long. */
-  readonly affinitySeconds?: number;
-  /** Only clients from here; no prefix lies in another. Absent: all. */
-  readonly sources?: readonly Cidr[];
+  readonly affinitySeconds: number | undefined;
+  /** Only clients from here; no prefix lies in another. Undefined: all. */
+  readonly sources: readonly Cidr[] | undefined;
 }
 
 export interface ServicePlan {
@@ -79,7 +81,12 @@ export const BALANCE_ANNOTATION = 'tulle.dev/balance';
 const PROXY_NAME_LABEL = 'service.kubernetes.io/service-proxy-name';
 const HEADLESS_LABEL = 'service.kubernetes.io/headless';
 
-const NO_PLAN: ServicePlan = { frontends: [], localAddresses: [], problems: [] };
+const FAMILIES = [4, 6] as const;
+const NO_ADDRESSES: readonly Ip[] = [];
+const NO_PROBLEMS: readonly string[] = [];
+const NO_PLAN: ServicePlan = {
+  ...{ frontends: [], localAddresses: NO_ADDRESSES, problems: NO_PROBLEMS },
+};
 const REJECT: Choice = { action: 'reject', slots: [] };
 const DROP: Choice = { action: 'drop', slots: [] };
 type Balance = 'random' | 'source-hash' | 'maglev';
@@ -98,51 +105,49 @@ export function planService(
     ({ address }) => !context.skipAddresses?.has(address),
   );
   const wishes = wishesOf(service, problems);
-  const before = new Map(previous?.frontends.map((f) => [frontendKey(f), f]));
   const frontends = new Map<string, Frontend>();
   const local = new Set<Ip>();
   for (const port of service.spec.ports ?? []) {
-    for (const family of [4, 6] as const) {
-      const starts = [
-        ...addresses
-          .filter(({ address }) => familyOf(address) === family)
-          .map((it) => ({ ...it, port: port.port })),
-        ...nodePortStarts(service, port, family, context),
-      ];
+    for (const family of FAMILIES) {
+      const starts: (Start & { readonly port?: number })[] = addresses.filter(
+        ({ address }) => familyOf(address) === family,
+      );
+      for (const start of nodePortStarts(service, port, family, context)) starts.push(start);
       if (starts.length === 0) continue;
       const candidates = candidatesOf(slices, port, family);
       for (const { target, nodeName } of candidates)
         if (nodeName === undefined || nodeName === context.node.nodeName) local.add(target.address);
-      const selected = selectEndpoints(candidates, context.node);
-      const choices = new Choices(selected, wishes.balance);
-      for (const { kind, sources, ...start } of starts) {
-        const identity = {
-          address: start.address,
-          protocol: port.protocol ?? 'TCP',
-          port: start.port,
-        };
-        const key = frontendKey(identity);
+      const choices = new Choices(selectEndpoints(candidates, context.node), wishes.balance);
+      for (const { address, kind, sources, port: number = port.port } of starts) {
+        const protocol = port.protocol ?? 'TCP';
+        const key = frontendKey({ address, protocol, port: number });
         if (frontends.has(key)) continue;
-        const [inside, outside] =
-          kind === 'cluster'
-            ? [wishes.internal, wishes.internal]
-            : (['Cluster', wishes.external] as const);
-        const old = before.get(key);
+        const inside = kind === 'cluster' ? wishes.internal : 'Cluster';
+        const outside = kind === 'cluster' ? wishes.internal : wishes.external;
+        const old = previous?.frontends.find((it) => it.key === key);
         const insideChoice = choices.of(inside, old?.inside);
+        // One literal: there are as many of these as services, and spreading makes them many times as dear.
         frontends.set(key, {
-          ...{ family, ...identity, kind },
+          key,
+          family,
+          address,
+          protocol,
+          port: number,
+          kind,
           pick: wishes.balance === 'random' ? 'random' : 'hash',
           inside: insideChoice,
           outside: inside === outside ? insideChoice : choices.of(outside, old?.outside),
-          ...(wishes.affinitySeconds === undefined
-            ? {}
-            : { affinitySeconds: wishes.affinitySeconds }),
-          ...(sources === undefined ? {} : { sources }),
+          affinitySeconds: wishes.affinitySeconds,
+          sources,
         });
       }
     }
   }
-  return { frontends: [...frontends.values()], localAddresses: [...local], problems };
+  return {
+    frontends: [...frontends.values()],
+    localAddresses: local.size === 0 ? NO_ADDRESSES : [...local],
+    problems: problems.length === 0 ? NO_PROBLEMS : problems,
+  };
 }
 
 /** `address|protocol|port`: names a frontend among all services. */

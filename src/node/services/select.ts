@@ -10,7 +10,11 @@ export interface NodeTopology {
 }
 
 /** What the choice depends on. */
-export type Selectable = Pick<Endpoint, 'conditions' | 'nodeName' | 'hints'>;
+export interface Selectable {
+  readonly conditions?: Endpoint['conditions'] | undefined;
+  readonly nodeName?: string | undefined;
+  readonly hints?: Endpoint['hints'] | undefined;
+}
 
 export interface SelectedEndpoints<T extends Selectable> {
   /** For traffic policy Cluster. */
@@ -25,9 +29,13 @@ export function selectEndpoints<T extends Selectable>(
   endpoints: readonly T[],
   node: NodeTopology,
 ): SelectedEndpoints<T> {
-  const ready = endpoints.filter(isReady);
-  const serving = endpoints.filter(isServingTerminating);
-  const inTopology = ready.filter(topologyFilter(ready, node));
+  // Nearly always all are ready and none is here: then nothing is copied.
+  const ready = endpoints.every(isReady) ? endpoints : endpoints.filter(isReady);
+  const serving = endpoints.some(isServingTerminating)
+    ? endpoints.filter(isServingTerminating)
+    : [];
+  const filter = topologyFilter(ready, node);
+  const inTopology = filter === undefined ? ready : ready.filter(filter);
   const isLocal = (endpoint: Selectable) => endpoint.nodeName === node.nodeName;
   const localReady = ready.filter(isLocal);
   return {
@@ -38,7 +46,7 @@ export function selectEndpoints<T extends Selectable>(
 }
 
 /** `discovery/v1`: a missing condition `ready` means true. */
-function isReady(endpoint: Selectable): boolean {
+export function isReady(endpoint: Selectable): boolean {
   return endpoint.conditions?.ready ?? true;
 }
 
@@ -47,11 +55,11 @@ function isServingTerminating(endpoint: Selectable): boolean {
   return serving && terminating;
 }
 
-/** Hints count only if every ready endpoint carries them and at least one points here; else they are ignored for all. */
+/** Hints count only if every ready endpoint carries them and at least one points here; else they are ignored for all (undefined). */
 function topologyFilter(
   ready: readonly Selectable[],
   node: NodeTopology,
-): (endpoint: Selectable) => boolean {
+): ((endpoint: Selectable) => boolean) | undefined {
   const forThisNode = (e: Selectable) =>
     e.hints?.forNodes?.some((hint) => hint.name === node.nodeName) ?? false;
   const forThisZone = (e: Selectable) =>
@@ -61,5 +69,5 @@ function topologyFilter(
     return forThisNode;
   const zoned = all((e) => (e.hints?.forZones?.length ?? 0) > 0);
   if (node.zone !== undefined && zoned && ready.some(forThisZone)) return forThisZone;
-  return () => true;
+  return undefined;
 }

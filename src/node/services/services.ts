@@ -14,7 +14,7 @@ import type { Ruleset } from '../ruleset.ts';
 import { Balancer, type PlanChange } from './balancer.ts';
 import { Claims } from './claims.ts';
 import { candidatesOf } from './endpoints.ts';
-import { type Frontend, frontendKey, planService, type ServicePlan } from './plan.ts';
+import { type Frontend, planService, type ServicePlan } from './plan.ts';
 import { SERVICE_NETWORKS } from './program.ts';
 import type { NodeTopology } from './select.ts';
 import { targetKey } from './slots.ts';
@@ -26,6 +26,7 @@ export const SERVICES_PART = 'services';
 const MIN_SYNC_INTERVAL_MS = 1;
 /** Problems that are told in the status; the log has all. */
 const MAX_TOLD_PROBLEMS = 10;
+const NO_SLICES: readonly EndpointSlice[] = [];
 
 export interface ServicesComponents {
   /** One per family. */
@@ -69,8 +70,8 @@ export class Services implements AsyncDisposable {
   /** Frontends that are no more, until {@link forgetGone}. */
   readonly #gone = new Set<string>();
   readonly #plans = new Map<string, ServicePlan>();
-  /** Slices by service, because a Cache has no such index of its own. */
-  readonly #slicesOf = new Map<string, Map<string, EndpointSlice>>();
+  /** Slices by service, because a Cache has no such index of its own. Nearly all services have one or two. */
+  readonly #slicesOf = new Map<string, readonly EndpointSlice[]>();
   readonly #claims: Claims;
   readonly #balancers: readonly { ruleset: Ruleset; balancer: Balancer }[];
   #nodePortAddresses: readonly Ip[] = [];
@@ -101,18 +102,17 @@ export class Services implements AsyncDisposable {
         this.#mayMislead = true;
         this.#touch(key);
       }),
-      slices.onChange(({ key, old, current }) => {
+      slices.onChange(({ old, current }) => {
         this.#mayMislead ||= losesEndpoint(old, current);
-        this.#indexSlice(key, old, undefined);
-        this.#indexSlice(key, undefined, current);
-        for (const owner of [serviceOf(old), serviceOf(current)])
-          if (owner !== undefined) this.#touch(owner);
+        const owners = [serviceOf(old), serviceOf(current)];
+        this.#indexSlice(owners[0], old, undefined);
+        this.#indexSlice(owners[1], undefined, current);
+        for (const owner of owners) if (owner !== undefined) this.#touch(owner);
       }),
     );
     for (const service of services.values())
       this.#dirty.add(`${service.metadata.namespace}/${service.metadata.name}`);
-    for (const slice of slices.values())
-      this.#indexSlice(`${slice.metadata.namespace}/${slice.metadata.name}`, undefined, slice);
+    for (const slice of slices.values()) this.#indexSlice(serviceOf(slice), undefined, slice);
     await this.#loop.settled();
   }
 
@@ -159,14 +159,14 @@ export class Services implements AsyncDisposable {
 
   /**
    * What conntrack entries to a frontend may lead to.
-   * @param frontend as {@link frontendKey} gives it
+   * @param frontend as `frontendKey` gives it
    * @returns undefined if no service has it or had it since {@link forgetGone}
    */
   targetsOf(frontend: string): KnownTargets | undefined {
     const owner = this.#claims.ownerOf(frontend);
     const service = owner === undefined ? undefined : this.#c.services.get(owner);
     const active = owner === undefined ? undefined : this.#plans.get(owner);
-    const found = active?.frontends.find((candidate) => frontendKey(candidate) === frontend);
+    const found = active?.frontends.find(({ key }) => key === frontend);
     if (owner === undefined || service === undefined || found === undefined)
       return this.#gone.has(frontend) ? { present: undefined, serving: new Set() } : undefined;
     const present = new Set<string>();
@@ -198,22 +198,23 @@ export class Services implements AsyncDisposable {
     this.#loop.trigger();
   }
 
+  /** Takes a slice out and another in. @param owner the service's key; a slice is in its namespace */
   #indexSlice(
-    key: string,
+    owner: string | undefined,
     old: EndpointSlice | undefined,
     current: EndpointSlice | undefined,
   ): void {
-    const owner = serviceOf(current ?? old);
     if (owner === undefined) return;
-    const slices = this.#slicesOf.get(owner) ?? new Map<string, EndpointSlice>();
-    if (current === undefined) slices.delete(key);
-    else slices.set(key, current);
-    if (slices.size === 0) this.#slicesOf.delete(owner);
+    const slices = this.#slices(owner).filter(
+      ({ metadata }) => metadata.name !== old?.metadata.name,
+    );
+    if (current !== undefined) slices.push(current);
+    if (slices.length === 0) this.#slicesOf.delete(owner);
     else this.#slicesOf.set(owner, slices);
   }
 
-  #slices(service: string): EndpointSlice[] {
-    return [...(this.#slicesOf.get(service)?.values() ?? [])];
+  #slices(service: string): readonly EndpointSlice[] {
+    return this.#slicesOf.get(service) ?? NO_SLICES;
   }
 
   #sync(): void {
@@ -228,7 +229,7 @@ export class Services implements AsyncDisposable {
       if (isNodeDirty) this.#stageNetworks();
       for (const { ruleset } of this.#balancers) ruleset.commit();
       for (const { before, after } of changes)
-        if (before !== undefined && after === undefined) this.#gone.add(frontendKey(before));
+        if (before !== undefined && after === undefined) this.#gone.add(before.key);
       if (this.#mayMislead) this.#c.onEndpointsLost?.();
       this.#mayMislead = false;
     } catch (error) {
@@ -268,60 +269,47 @@ export class Services implements AsyncDisposable {
       skipAddresses: this.#skipAddresses,
       nodePortAddresses: this.#nodePortAddresses,
     };
-    const old = new Map<string, Frontend>();
-    const touched = new Set<string>();
+    /** What is touched, and how it was served. */
+    const touched = new Map<string, Frontend | undefined>();
+    const touch = ({ key }: Frontend) => {
+      if (!touched.has(key)) touched.set(key, this.#served(key));
+    };
     const plans = dirty.map((key) => {
       const before = this.#plans.get(key);
-      for (const frontend of before?.frontends ?? []) {
-        const name = frontendKey(frontend);
-        touched.add(name);
-        if (this.#claims.ownerOf(name) === key) old.set(name, frontend);
-      }
       const service = this.#c.services.get(key);
       const after = planService(service, this.#slices(key), context, before);
-      for (const frontend of after.frontends) {
-        const name = frontendKey(frontend);
-        touched.add(name);
-        const owner = this.#claims.ownerOf(name);
-        const was = owner === undefined || owner === key ? undefined : this.#frontend(owner, name);
-        if (was !== undefined && !old.has(name)) old.set(name, was);
-      }
+      before?.frontends.forEach(touch);
+      after.frontends.forEach(touch);
       return { key, before, after, isGone: service === undefined };
     });
     for (const { key, before, after, isGone } of plans) {
-      this.#claims.replace(
-        key,
-        before?.frontends.map(frontendKey) ?? [],
-        after.frontends.map(frontendKey),
-      );
+      this.#claims.replace(key, before?.frontends.map(keyOf) ?? [], after.frontends.map(keyOf));
       if (isGone) this.#plans.delete(key);
       else this.#plans.set(key, after);
       for (const problem of after.problems)
         if (!before?.problems.includes(problem))
           this.#c.log.warn({ service: key }, `service: ${problem}`);
     }
-    const changes = [...touched].map((name): PlanChange => {
-      const owner = this.#claims.ownerOf(name);
-      return {
-        before: old.get(name),
-        after: owner === undefined ? undefined : this.#frontend(owner, name),
-      };
-    });
+    const changes: PlanChange[] = [];
+    for (const [name, before] of touched) changes.push({ before, after: this.#served(name) });
     for (const { balancer } of this.#balancers)
       for (const { before, after } of plans)
         balancer.count(before?.localAddresses ?? [], after.localAddresses);
     return changes;
   }
 
-  #frontend(service: string, name: string): Frontend | undefined {
-    return this.#plans.get(service)?.frontends.find((candidate) => frontendKey(candidate) === name);
+  /** The frontend as its owner's plan has it. */
+  #served(name: string): Frontend | undefined {
+    const owner = this.#claims.ownerOf(name);
+    if (owner === undefined) return undefined;
+    return this.#plans.get(owner)?.frontends.find(({ key }) => key === name);
   }
 
   *#activePlans(): Generator<Frontend> {
     const isContested = this.#claims.hasConflicts;
     for (const [key, plan] of this.#plans)
       for (const frontend of plan.frontends)
-        if (!isContested || this.#claims.ownerOf(frontendKey(frontend)) === key) yield frontend;
+        if (!isContested || this.#claims.ownerOf(frontend.key) === key) yield frontend;
   }
 
   /** Who was first has a frontend that several want. */
@@ -329,6 +317,8 @@ export class Services implements AsyncDisposable {
     return `${this.#c.services.get(service)?.metadata.creationTimestamp ?? ''} ${service}`;
   }
 }
+
+const keyOf = ({ key }: Frontend) => key;
 
 /** True if an endpoint of the old slice is not in the new one, or does not answer any more. */
 function losesEndpoint(

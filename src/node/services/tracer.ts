@@ -47,6 +47,8 @@ export interface TraceResult {
   readonly chains: readonly string[];
 }
 
+/** Somebody else's mark, which must be there in the end. */
+const UNRELATED_MARK = 0x0a0b0c0d;
 /** A program's rules never call deeper; the kernel's own limit is 16. */
 const MAX_JUMPS = 16;
 
@@ -86,6 +88,8 @@ export class Tracer {
       } else this.#hook(hook, walk);
       if (walk.verdict !== 'accept') break;
     }
+    if (Buffer.compare(walk.mark, hostU32(UNRELATED_MARK)) !== 0)
+      throw new Error('the packet has lost its mark');
     const { verdict, destination, destinationPort, isMasqueraded, chains } = walk;
     return { verdict, destination, destinationPort, isMasqueraded, chains };
   }
@@ -173,6 +177,10 @@ export class Tracer {
       case 'dynset':
         this.#write(e, walk);
         return undefined;
+      case 'set meta':
+        if (e.key !== 'mark') throw new Error(`the tracer does not know "meta ${e.key} set"`);
+        walk.mark = walk.read(e.from, 4);
+        return undefined;
       case 'verdict':
         return e.verdict;
       case 'reject':
@@ -210,6 +218,7 @@ export class Tracer {
     }
     const { packet } = walk;
     const values: Record<string, () => Uint8Array> = {
+      'meta mark': () => walk.mark,
       'meta l4proto': () => Uint8Array.of(packet.protocol),
       'meta iifname': () => ifnameBytes(packet.link ?? ''),
       'meta oifname': () => ifnameBytes(walk.outLink ?? ''),
@@ -263,6 +272,7 @@ class Walk {
   readonly #registers = new Uint8Array(64);
   readonly #family: Family;
   verdict: TraceResult['verdict'] = 'accept';
+  mark: Uint8Array = hostU32(UNRELATED_MARK);
   destination: Ip;
   destinationPort: number;
   outLink: string | undefined;

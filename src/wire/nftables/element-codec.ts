@@ -14,6 +14,7 @@ import { AttributeReader } from './attributes.ts';
 import * as N from './constants.ts';
 import { decodeData, decodeValue, encodeVerdict } from './data-codec.ts';
 import type { SetElement } from './objects.ts';
+import type { PackedElements } from './packed-elements.ts';
 import { decodeComment, encodeComment } from './userdata.ts';
 
 /**
@@ -42,6 +43,26 @@ export class ElementEncoder {
     copy(element.key, bytes, KEY_OFFSET);
     if (element.data !== undefined) copy(element.data, bytes, dataOffset);
     this.#writer.raw(bytes);
+  }
+
+  /** Encodes those from `first` on until the message has `maxBytes`. @returns the index of the next one */
+  encodePacked(packed: PackedElements, first: number, maxBytes: number): number {
+    const { keyBytes, dataBytes, bytes: from } = packed;
+    const stride = keyBytes + dataBytes;
+    const writer = this.#writer;
+    const { bytes, dataOffset } = makeTemplate({
+      key: new Uint8Array(keyBytes),
+      ...(dataBytes === 0 ? {} : { data: new Uint8Array(dataBytes) }),
+    });
+    let at = first * stride;
+    while (at < from.length && writer.length <= maxBytes) {
+      for (let i = 0; i < keyBytes; i++) bytes[KEY_OFFSET + i] = from[at + i] ?? 0;
+      at += keyBytes;
+      for (let i = 0; i < dataBytes; i++) bytes[dataOffset + i] = from[at + i] ?? 0;
+      at += dataBytes;
+      writer.raw(bytes);
+    }
+    return at / stride;
   }
 }
 

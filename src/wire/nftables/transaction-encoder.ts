@@ -38,6 +38,7 @@ import type {
   Table,
   Transaction,
 } from './objects.ts';
+import { PackedElements } from './packed-elements.ts';
 import { encodeComment, encodeSetUserdata } from './userdata.ts';
 
 /** An attribute's length is 16 bits; a list of elements is closed before the next one could pass that. */
@@ -175,7 +176,10 @@ function encodeBatchEdge(
 function capacityFor(transaction: Transaction): number {
   let elements = 0;
   for (const operation of transaction)
-    if (operation.kind === 'elements' && Array.isArray(operation.elements))
+    if (
+      operation.kind === 'elements' &&
+      (Array.isArray(operation.elements) || operation.elements instanceof PackedElements)
+    )
       elements += operation.elements.length;
   return INITIAL_CAPACITY_BYTES + elements * TYPICAL_ELEMENT_BYTES;
 }
@@ -377,6 +381,15 @@ class OperationEncoder {
   #elements(operation: Extract<Operation, { kind: 'elements' }>): void {
     const w = this.#writer;
     const encoder = new ElementEncoder(w);
+    if (operation.elements instanceof PackedElements) {
+      const packed = operation.elements;
+      for (let next = 0; next < packed.length; ) {
+        const message = this.#beginElements(operation.verb, operation.ref);
+        next = encoder.encodePacked(packed, next, message.list + MAX_ELEMENT_LIST_BYTES);
+        this.#endElements(message);
+      }
+      return;
+    }
     let message: ElementMessage | undefined;
     for (const element of operation.elements) {
       if (message !== undefined && w.length - message.list > MAX_ELEMENT_LIST_BYTES) {

@@ -1,0 +1,282 @@
+/** The elements of frontends in the balancer's sets. Pure. */
+import { type Cidr, type Ip, ipToBytes } from '#lib/ip.ts';
+import type { SetElement } from '#wire/nftables/objects.ts';
+import { ElementPacker } from '#wire/nftables/packed-elements.ts';
+import { addressProtocolPort, concat, hostU32, prefixBounds } from '#wire/nftables/values.ts';
+import type { Choice, Frontend } from './plan.ts';
+import {
+  AFFINITY_ENDPOINTS,
+  AFFINITY_SLOTS,
+  ALLOWED_SOURCES,
+  ENDPOINTS,
+  EXTERNAL_FRONTENDS,
+  FRONTENDS,
+  OUTSIDE_AFFINITY_ENDPOINTS,
+  OUTSIDE_FRONTENDS,
+  OUTSIDE_SLOT,
+  PROTOCOL_NUMBERS,
+  RESTRICTED_FRONTENDS,
+} from './program.ts';
+import { type EndpointTarget, hashText, targetKey } from './slots.ts';
+
+/** All agents must agree on it for ever: a change makes them forget every client once. */
+const AFFINITY_SEED = 3;
+
+/** The sets whose elements come from frontends. */
+export const FRONTEND_SETS = [
+  FRONTENDS,
+  OUTSIDE_FRONTENDS,
+  ENDPOINTS,
+  EXTERNAL_FRONTENDS,
+  RESTRICTED_FRONTENDS,
+  ALLOWED_SOURCES,
+  AFFINITY_SLOTS,
+  AFFINITY_ENDPOINTS,
+  OUTSIDE_AFFINITY_ENDPOINTS,
+] as const;
+export type FrontendSet = (typeof FRONTEND_SETS)[number];
+
+/** The number of a frontend's balancing chain, see `choices.ts`. */
+export type NumberOf = (frontend: Frontend, isOutside: boolean) => number;
+
+/** What must go out of a set and come into it. */
+export interface ElementChange {
+  readonly remove: SetElement[];
+  readonly add: SetElement[];
+}
+
+/** The elements of a frontend in one of the sets. */
+export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: NumberOf): SetElement[] {
+  const { inside, outside, sources, affinitySeconds } = frontend;
+  if (countElements(set, frontend) === 0) return [];
+  const key = keyOf(frontend);
+  const isDivided = inside !== outside;
+  switch (set) {
+    case FRONTENDS:
+      return [{ key, data: hostU32(numberOf(frontend, false)) }];
+    case OUTSIDE_FRONTENDS:
+      return [{ key, data: hostU32(numberOf(frontend, true)) }];
+    case EXTERNAL_FRONTENDS:
+    case RESTRICTED_FRONTENDS:
+      return [{ key }];
+    case ALLOWED_SOURCES:
+      return sources?.map((range) => sourceElement(key, range)) ?? [];
+    case ENDPOINTS:
+    case AFFINITY_SLOTS: {
+      const dataOf = set === ENDPOINTS ? targetBytes : affinityBytes(frontend);
+      const slots = (choice: Choice, first: number) =>
+        choice.slots.map((target, i) => ({
+          key: withNumber(key, first + i),
+          data: dataOf(target),
+        }));
+      return [...slots(inside, 0), ...(isDivided ? slots(outside, OUTSIDE_SLOT) : [])];
+    }
+    case AFFINITY_ENDPOINTS:
+    case OUTSIDE_AFFINITY_ENDPOINTS: {
+      if (affinitySeconds === undefined) return [];
+      const idOf = affinityBytes(frontend);
+      const { slots } = set === AFFINITY_ENDPOINTS ? inside : outside;
+      return [...new Set(slots)].map((target) => ({
+        key: concat([key, idOf(target)]),
+        data: targetBytes(target),
+      }));
+    }
+  }
+}
+
+/** How many {@link elementsOf} gives, without making them. */
+export function countElements(set: FrontendSet, frontend: Frontend): number {
+  const { inside, outside, kind, sources, affinitySeconds } = frontend;
+  const isDivided = inside !== outside;
+  switch (set) {
+    case FRONTENDS:
+      return 1;
+    case OUTSIDE_FRONTENDS:
+      return isDivided ? 1 : 0;
+    case ENDPOINTS:
+      return inside.slots.length + (isDivided ? outside.slots.length : 0);
+    case AFFINITY_SLOTS:
+      return affinitySeconds === undefined ? 0 : countElements(ENDPOINTS, frontend);
+    case EXTERNAL_FRONTENDS:
+      return kind === 'external' ? 1 : 0;
+    case RESTRICTED_FRONTENDS:
+      return sources === undefined ? 0 : 1;
+    case ALLOWED_SOURCES:
+      return sources?.length ?? 0;
+    case AFFINITY_ENDPOINTS:
+      return affinitySeconds === undefined ? 0 : new Set(inside.slots).size;
+    case OUTSIDE_AFFINITY_ENDPOINTS:
+      return affinitySeconds === undefined || !isDivided ? 0 : new Set(outside.slots).size;
+  }
+}
+
+/**
+ * The elements of all frontends in one set, cut into batches. The sets that grow with the cluster come packed: a
+ * million objects would cost more than all the rest.
+ */
+export function* batchesOf(
+  set: FrontendSet,
+  frontends: Iterable<Frontend>,
+  options: { family: 'ip' | 'ip6'; numberOf: NumberOf; maxElements: number },
+): Generator<Iterable<SetElement>> {
+  const { family, numberOf, maxElements } = options;
+  if (set === FRONTENDS || set === ENDPOINTS) {
+    const addressBytes = family === 'ip' ? 4 : 16;
+    const packer = new ElementPacker({
+      keyBytes: addressBytes + (set === FRONTENDS ? 8 : 12),
+      dataBytes: set === FRONTENDS ? 4 : addressBytes + 4,
+      maxElements,
+    });
+    for (const frontend of frontends) {
+      const key = keyOf(frontend);
+      if (set === FRONTENDS) {
+        if (packer.isFull) yield packer.take();
+        packer.add(key, undefined, hostU32(numberOf(frontend, false)));
+        continue;
+      }
+      const { inside, outside } = frontend;
+      const isDivided = inside !== outside;
+      for (const [choice, first] of [
+        [inside, 0],
+        [outside, OUTSIDE_SLOT],
+      ] as const) {
+        if (first > 0 && !isDivided) break;
+        let slot = first;
+        for (const target of choice.slots) {
+          if (packer.isFull) yield packer.take();
+          packer.add(key, slot++, targetBytes(target));
+        }
+      }
+    }
+    if (!packer.isEmpty) yield packer.take();
+    return;
+  }
+  let batch: SetElement[] = [];
+  for (const frontend of frontends)
+    for (const element of elementsOf(set, frontend, numberOf)) {
+      batch.push(element);
+      if (batch.length < maxElements) continue;
+      yield batch;
+      batch = [];
+    }
+  if (batch.length > 0) yield batch;
+}
+
+/** What must go and come in a set for one frontend. An element with other data goes and comes. */
+export function difference(
+  set: FrontendSet,
+  { before, after }: { before: Frontend | undefined; after: Frontend | undefined },
+  options: { numberOf: NumberOf; change: ElementChange },
+): void {
+  const { numberOf, change } = options;
+  if (set === ENDPOINTS && before !== undefined && after !== undefined) {
+    changedSlots(before, after, change);
+    return;
+  }
+  const olds = before === undefined ? [] : elementsOf(set, before, numberOf);
+  const news = after === undefined ? [] : elementsOf(set, after, numberOf);
+  if (olds.length === 0 || news.length === 0) {
+    for (const element of olds) change.remove.push(element);
+    for (const element of news) change.add.push(element);
+    return;
+  }
+  const old = new Map(olds.map((element) => [nameOf(element), element]));
+  for (const element of news) {
+    const name = nameOf(element);
+    const was = old.get(name);
+    old.delete(name);
+    if (was !== undefined && hasSameData(was, element)) continue;
+    if (was !== undefined) change.remove.push(was);
+    change.add.push(element);
+  }
+  for (const element of old.values()) change.remove.push(element);
+}
+
+export function clusterIpElement(address: Ip): SetElement {
+  return { key: ipToBytes(address) };
+}
+
+/** A local endpoint as source and, after translation, destination of one packet. */
+export function hairpinElement(address: Ip): SetElement {
+  const bytes = ipToBytes(address);
+  return { key: concat([bytes, bytes]) };
+}
+
+/** The same frontend's slots, compared one by one. */
+function changedSlots(before: Frontend, after: Frontend, change: ElementChange): void {
+  const key = keyOf(after);
+  const compare = (olds: Choice['slots'], news: Choice['slots'], first: number) => {
+    for (let i = 0; i < Math.max(olds.length, news.length); i++) {
+      const old = olds[i];
+      const now = news[i];
+      if (old === now || (old && now && isSameTarget(old, now))) continue;
+      const slot = withNumber(key, first + i);
+      if (old !== undefined) change.remove.push({ key: slot, data: targetBytes(old) });
+      if (now !== undefined) change.add.push({ key: slot, data: targetBytes(now) });
+    }
+  };
+  compare(before.inside.slots, after.inside.slots, 0);
+  const outside = ({ inside, outside: choice }: Frontend) =>
+    inside === choice ? [] : choice.slots;
+  compare(outside(before), outside(after), OUTSIDE_SLOT);
+}
+
+function isSameTarget(a: EndpointTarget, b: EndpointTarget): boolean {
+  return a.address === b.address && a.port === b.port;
+}
+
+function keyOf({ address, protocol, port }: Frontend): Uint8Array {
+  return addressProtocolPort(address, PROTOCOL_NUMBERS[protocol], port);
+}
+
+/** A key and one more field: a slot or a client's endpoint, in host order as `numgen` and marks are. */
+function withNumber(key: Uint8Array, number: number): Uint8Array {
+  const bytes = new Uint8Array(key.length + 4);
+  bytes.set(key);
+  bytes[key.length] = number;
+  bytes[key.length + 1] = number >>> 8;
+  bytes[key.length + 2] = number >>> 16;
+  bytes[key.length + 3] = number >>> 24;
+  return bytes;
+}
+
+function sourceElement(frontend: Uint8Array, range: Cidr): SetElement {
+  const { first, last } = prefixBounds(range);
+  return { key: concat([frontend, first]), keyEnd: concat([frontend, last]) };
+}
+
+function targetBytes({ address, port }: EndpointTarget): Uint8Array {
+  const bytes = ipToBytes(address);
+  const target = new Uint8Array(bytes.length + 4);
+  target.set(bytes);
+  target[bytes.length] = port >>> 8;
+  target[bytes.length + 1] = port;
+  return target;
+}
+
+/**
+ * The number under which a client's endpoint is remembered. It hangs on nothing but the endpoint, unless two of one
+ * frontend would have the same one: so what is remembered outlives the agent and the table.
+ */
+function affinityBytes({ inside, outside }: Frontend): (target: EndpointTarget) => Uint8Array {
+  const keys = new Set([...inside.slots, ...outside.slots].map(targetKey));
+  const taken = new Set<number>();
+  const ids = new Map<string, Uint8Array>();
+  for (const key of [...keys].sort()) {
+    let id = hashText(key, AFFINITY_SEED);
+    while (taken.has(id)) id = (id + 1) >>> 0;
+    taken.add(id);
+    ids.set(key, hostU32(id));
+  }
+  return (target) => ids.get(targetKey(target)) ?? hostU32(0);
+}
+
+function nameOf({ key, keyEnd }: SetElement): string {
+  const name = Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
+  return keyEnd === undefined ? name : `${name}-${Buffer.from(keyEnd).toString('latin1')}`;
+}
+
+function hasSameData(a: SetElement, b: SetElement): boolean {
+  if (a.data === undefined || b.data === undefined) return a.data === b.data;
+  return Buffer.compare(a.data, b.data) === 0;
+}
