@@ -11,7 +11,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { LabCluster } from '#lab/cluster.ts';
 import { Lab } from '#lab/lab.ts';
 
-const LAB = 'bench-cni-add';
+const LAB = process.env.TULLE_BENCH_LAB ?? 'bench-cni-add';
 const REFERENCE = '/usr/lib/cni';
 const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 40);
 const PARALLEL = 30;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ip } from '#lib/ip.ts';
-import type { ConntrackTuple } from '#wire/conntrack/codec.ts';
+import type { ConntrackEntry, ConntrackTuple } from '#wire/conntrack/codec.ts';
 import type { Conntrack } from './port.ts';
 
 export interface ConntrackUnderTest extends Disposable {
@@ -47,6 +47,18 @@ export function conntrackContract(name: string, create: () => ConntrackUnderTest
       assert.equal(entry.reply.source, '10.0.0.5');
       assert.equal(entry.reply.sourcePort, 5353);
       assert.ok(entry.timeoutSeconds > 0);
+    });
+
+    test('listOnThread() gives what list() gives, and several may be under way', async () => {
+      using under = create();
+      for (const client of ['192.0.2.1', '192.0.2.2'])
+        add(under, { client, service: '10.96.0.10', endpoint: '10.0.0.5' });
+      const walks = Array.from({ length: 3 }, () => under.conntrack.listOnThread());
+      const clients = (entries: readonly ConntrackEntry[]) =>
+        entries.map((entry) => entry.original.source).sort();
+      for (const entries of await Promise.all(walks))
+        assert.deepEqual(clients(entries), clients(under.conntrack.list()));
+      assert.equal(under.conntrack.list().length, 2);
     });
 
     run('list() filters by family and protocol', (under) => {

@@ -16,6 +16,10 @@ export class FakeConntrack implements Conntrack {
     return [...this.#entries.values()].filter((entry) => matchesFilter(entry, filter));
   }
 
+  async listOnThread(): Promise<ConntrackEntry[]> {
+    return this.list();
+  }
+
   delete(entries: Iterable<ConntrackName>): number {
     let deleted = 0;
     for (const entry of entries) {

@@ -31,13 +31,20 @@ export function openConntrack(options: { readonly netns?: Netns | NetnsPath } = 
 
 class KernelConntrack implements Conntrack {
   readonly #socket: NetlinkSocket;
+  /** For walks on a thread, one after the other. */
+  readonly #walkSocket: NetlinkSocket;
+  #walk: Promise<unknown> = Promise.resolve();
 
   constructor(netns: Netns | NetnsPath | undefined) {
-    this.#socket = new NetlinkSocket({
+    const options = {
       protocol: NETLINK_NETFILTER,
       netns,
       receiveQueueBytes: RECEIVE_QUEUE_BYTES,
-    });
+    };
+    using cleanup = new DisposableStack();
+    this.#socket = cleanup.use(new NetlinkSocket(options));
+    this.#walkSocket = new NetlinkSocket(options);
+    cleanup.move();
   }
 
   list(filter: ConntrackFilter = {}): ConntrackEntry[] {
@@ -47,6 +54,18 @@ class KernelConntrack implements Conntrack {
       )
       .map((message) => decodeConntrackEntry(message.payload))
       .filter((entry) => matchesFilter(entry, filter));
+  }
+
+  listOnThread(): Promise<ConntrackEntry[]> {
+    const walk = () =>
+      this.#walkSocket
+        .dumpOnThread('list conntrack entries', { type: IPCTNL_MSG_CT_GET }, (writer) =>
+          encodeConntrackHeader(writer, undefined),
+        )
+        .then((messages) => messages.map((message) => decodeConntrackEntry(message.payload)));
+    const result = this.#walk.then(walk, walk);
+    this.#walk = result;
+    return result;
   }
 
   delete(entries: Iterable<ConntrackName>): number {
@@ -66,6 +85,9 @@ class KernelConntrack implements Conntrack {
 
   [Symbol.dispose](): void {
     this.#socket[Symbol.dispose]();
+    // A thread may be inside; the descriptor's number must not become another file's meanwhile.
+    const close = () => this.#walkSocket[Symbol.dispose]();
+    void this.#walk.then(close, close);
   }
 
   /** Sends one message per entry, in chunks. @returns how many succeeded; an entry that is gone is no error */

@@ -33,6 +33,12 @@ export interface Conntrack extends Disposable {
    */
   list(filter?: ConntrackFilter): ConntrackEntry[];
   /**
+   * All entries. The walk takes milliseconds even where there are few, because it visits every bucket of the hash
+   * table; here it is made on a thread of the pool, and the event loop goes on.
+   * @throws KernelError
+   */
+  listOnThread(): Promise<ConntrackEntry[]>;
+  /**
    * Deletes entries. One that is gone already is no error.
    * @returns how many were deleted
    * @throws KernelError

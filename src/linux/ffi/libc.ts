@@ -56,6 +56,32 @@ export const recv = lib.func('int64 recv(int fd, void *bytes, size_t length, int
   length: number,
   flags: number,
 ) => number;
+/** Calls back on the event loop with what the C function returned; its errno is lost. */
+type AsyncResult = (error: Error | null, result: number | bigint) => void;
+type IoOnThread = {
+  async(fd: number, bytes: Uint8Array, length: number, flags: number, callback: AsyncResult): void;
+};
+/** `send` on a thread of the pool. The bytes must stay as they are meanwhile. */
+export function sendAsync(fd: number, bytes: Uint8Array, flags: number): Promise<number> {
+  return ioOnThread(send as unknown as IoOnThread, fd, bytes, flags);
+}
+/** `recv` on a thread of the pool. */
+export function recvAsync(fd: number, bytes: Uint8Array, flags: number): Promise<number> {
+  return ioOnThread(recv as unknown as IoOnThread, fd, bytes, flags);
+}
+function ioOnThread(
+  call: IoOnThread,
+  fd: number,
+  bytes: Uint8Array,
+  flags: number,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(fd, bytes, bytes.length, flags, (error, result) => {
+      if (error === null) resolve(Number(result));
+      else reject(error);
+    });
+  });
+}
 export const setns = lib.func('int setns(int fd, int type)') as (
   fd: number,
   type: number,

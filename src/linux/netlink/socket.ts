@@ -40,7 +40,7 @@ export interface NetlinkSocketOptions {
 
 export class NetlinkSocket implements Disposable {
   readonly fd: number;
-  readonly #receiveBuffer = Buffer.alloc(RECEIVE_BYTES);
+  readonly #receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   #sequence = 1;
   #closed = false;
 
@@ -83,28 +83,12 @@ export class NetlinkSocket implements Disposable {
     message: { type: number; flags?: number },
     write: (writer: NetlinkWriter) => void,
   ): NetlinkMessage[] {
-    const writer = new NetlinkWriter({ firstSequence: this.#sequence });
-    const start = writer.beginMessage(
-      message.type,
-      NLM_F_REQUEST | NLM_F_ACK | (message.flags ?? 0),
+    const { bytes, sequence } = this.#encode(
+      { type: message.type, flags: NLM_F_REQUEST | NLM_F_ACK | (message.flags ?? 0) },
+      write,
     );
-    write(writer);
-    writer.endMessage(start);
-    const sequence = this.#sequence;
-    this.#sequence = writer.nextSequence;
-    this.send(op, writer.bytes());
-    const answers: NetlinkMessage[] = [];
-    for (;;) {
-      for (const answer of this.receive(op)) {
-        if (answer.sequence !== sequence) continue;
-        if (answer.type === NLMSG_ERROR) {
-          const { errno, extack } = readAcknowledgement(answer);
-          if (errno !== 0) throw new KernelError(op, errno, { extack });
-          return answers;
-        }
-        answers.push(copyOf(answer));
-      }
-    }
+    this.send(op, bytes);
+    return this.#awaitAnswers(op, sequence);
   }
 
   /**
@@ -117,12 +101,53 @@ export class NetlinkSocket implements Disposable {
     write: (writer: NetlinkWriter) => void,
   ): NetlinkMessage[] {
     for (let tries = 0; tries < MAX_DUMP_TRIES; tries++) {
-      const answers = this.#dumpOnce(op, message, write);
-      if (answers !== undefined) return answers;
+      const { bytes, sequence } = this.#encode(
+        { type: message.type, flags: NLM_F_REQUEST | NLM_F_DUMP },
+        write,
+      );
+      this.send(op, bytes);
+      const dump = new DumpReader(op, sequence);
+      while (!dump.isDone) dump.take(this.receive(op));
+      if (dump.answers !== undefined) return dump.answers;
     }
-    throw new KernelError(op, EINTR, {
-      extack: `the table changed during each of ${MAX_DUMP_TRIES} dumps`,
-    });
+    throw interruptedDump(op);
+  }
+
+  /**
+   * Like {@link request}, while the event loop goes on: the kernel works inside `send`, here on a thread of the pool.
+   * The socket must be used for nothing else until it resolves.
+   */
+  async requestOnThread(
+    op: string,
+    message: { type: number; flags?: number },
+    write: (writer: NetlinkWriter) => void,
+  ): Promise<void> {
+    const { bytes, sequence } = this.#encode(
+      { type: message.type, flags: NLM_F_REQUEST | NLM_F_ACK | (message.flags ?? 0) },
+      write,
+    );
+    await this.#sendOnThread(op, bytes);
+    // The answer is there.
+    this.#awaitAnswers(op, sequence);
+  }
+
+  /** Like {@link dump}, as {@link requestOnThread}: the kernel works inside `send` and `recv`. */
+  async dumpOnThread(
+    op: string,
+    message: { type: number },
+    write: (writer: NetlinkWriter) => void,
+  ): Promise<NetlinkMessage[]> {
+    for (let tries = 0; tries < MAX_DUMP_TRIES; tries++) {
+      const { bytes, sequence } = this.#encode(
+        { type: message.type, flags: NLM_F_REQUEST | NLM_F_DUMP },
+        write,
+      );
+      await this.#sendOnThread(op, bytes);
+      const dump = new DumpReader(op, sequence);
+      while (!dump.isDone) dump.take(await this.#receiveOnThread(op));
+      if (dump.answers !== undefined) return dump.answers;
+    }
+    throw interruptedDump(op);
   }
 
   /**
@@ -203,39 +228,47 @@ export class NetlinkSocket implements Disposable {
     libc.close(this.fd);
   }
 
-  #dumpOnce(
-    op: string,
-    message: { type: number },
+  #encode(
+    message: { type: number; flags: number },
     write: (writer: NetlinkWriter) => void,
-  ): NetlinkMessage[] | undefined {
-    const writer = new NetlinkWriter({ firstSequence: this.#sequence });
+  ): { bytes: Uint8Array; sequence: number } {
     const sequence = this.#sequence;
-    const start = writer.beginMessage(message.type, NLM_F_REQUEST | NLM_F_DUMP);
+    const writer = new NetlinkWriter({ firstSequence: sequence });
+    const start = writer.beginMessage(message.type, message.flags);
     write(writer);
     writer.endMessage(start);
     this.#sequence = writer.nextSequence;
-    this.send(op, writer.bytes());
+    return { bytes: writer.bytes(), sequence };
+  }
+
+  /** @returns the messages before the acknowledgement */
+  #awaitAnswers(op: string, sequence: number): NetlinkMessage[] {
     const answers: NetlinkMessage[] = [];
-    let interrupted = false;
     for (;;) {
       for (const answer of this.receive(op)) {
         if (answer.sequence !== sequence) continue;
-        if ((answer.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
         if (answer.type === NLMSG_ERROR) {
           const { errno, extack } = readAcknowledgement(answer);
-          if (errno === EINTR) return undefined;
-          throw new KernelError(op, errno, { extack });
-        }
-        if (answer.type === NLMSG_DONE) {
-          const errno = answer.payload.length >= 4 ? -answer.payload.readInt32LE(0) : 0;
-          if (errno === EINTR) return undefined;
-          if (errno > 0) throw new KernelError(op, errno);
-          return interrupted ? undefined : answers;
+          if (errno !== 0) throw new KernelError(op, errno, { extack });
+          return answers;
         }
         answers.push(copyOf(answer));
-        if ((answer.flags & NLM_F_MULTI) === 0) return interrupted ? undefined : answers;
       }
     }
+  }
+
+  async #sendOnThread(op: string, bytes: Uint8Array): Promise<void> {
+    const sent = await libc.sendAsync(this.fd, bytes, 0);
+    // Why it failed is known to the thread alone; the same call on this one says it, or succeeds.
+    if (sent !== bytes.length) this.send(op, bytes);
+  }
+
+  async #receiveOnThread(op: string): Promise<NetlinkMessage[]> {
+    const length = await libc.recvAsync(this.fd, this.#receiveBuffer, libc.MSG_TRUNC);
+    // As above; an interrupted call leaves nothing to read, and the loop around this asks again.
+    if (length < 0) return this.receive(op, false);
+    if (length > this.#receiveBuffer.length) throw new KernelError(op, ENOBUFS);
+    return readMessages(this.#receiveBuffer.subarray(0, length));
   }
 
   #option(level: number, name: number, value: number): void {
@@ -249,4 +282,51 @@ export class NetlinkSocket implements Disposable {
 /** The payload outlives the receive buffer. */
 function copyOf(message: NetlinkMessage): NetlinkMessage {
   return { ...message, payload: Buffer.from(message.payload) };
+}
+
+function interruptedDump(op: string): KernelError {
+  return new KernelError(op, EINTR, {
+    extack: `the table changed during each of ${MAX_DUMP_TRIES} dumps`,
+  });
+}
+
+/** Collects the datagrams of one dump. */
+class DumpReader {
+  readonly #op: string;
+  readonly #sequence: number;
+  readonly #collected: NetlinkMessage[] = [];
+  #interrupted = false;
+  isDone = false;
+
+  constructor(op: string, sequence: number) {
+    this.#op = op;
+    this.#sequence = sequence;
+  }
+
+  /** When it is done: undefined if a change interrupted it. */
+  get answers(): NetlinkMessage[] | undefined {
+    return this.#interrupted ? undefined : this.#collected;
+  }
+
+  /** @throws KernelError */
+  take(messages: readonly NetlinkMessage[]): void {
+    for (const answer of messages) {
+      if (this.isDone || answer.sequence !== this.#sequence) continue;
+      if ((answer.flags & NLM_F_DUMP_INTR) !== 0) this.#interrupted = true;
+      if (answer.type === NLMSG_ERROR) {
+        const { errno, extack } = readAcknowledgement(answer);
+        if (errno !== EINTR) throw new KernelError(this.#op, errno, { extack });
+        this.#interrupted = true;
+        this.isDone = true;
+      } else if (answer.type === NLMSG_DONE) {
+        const errno = answer.payload.length >= 4 ? -answer.payload.readInt32LE(0) : 0;
+        if (errno === EINTR) this.#interrupted = true;
+        else if (errno > 0) throw new KernelError(this.#op, errno);
+        this.isDone = true;
+      } else {
+        this.#collected.push(copyOf(answer));
+        if ((answer.flags & NLM_F_MULTI) === 0) this.isDone = true;
+      }
+    }
+  }
 }

@@ -244,20 +244,60 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
     assert.deepEqual(names(pod()), ['lo']);
   });
 
-  test('several links are deleted together, and those that are gone are no error', () => {
+  test('several links are deleted together, and those that are gone are no error', async () => {
     const made = ['d0', 'd1', 'd2'].map(
       (name) => host().links.create({ kind: 'bridge', name }).index,
     );
     const stays = host().links.create({ kind: 'bridge', name: 'stays' });
-    host().links.deleteAll([...made, NO_LINK]);
+    await host().links.deleteAll([...made, NO_LINK]).gone;
     assert.deepEqual(
       names(host()).filter((name) => /^(d\d|stays)$/.test(name)),
       ['stays'],
     );
-    host().links.deleteAll(made);
-    host().links.deleteAll([]);
-    host().links.deleteAll([stays.index]);
+    await host().links.deleteAll(made).gone;
+    await host().links.deleteAll([]).freed;
+    await host().links.deleteAll([stays.index]).gone;
     assert.equal(host().links.get('stays'), undefined);
+  });
+
+  test('a deleted link is gone at both ends, with its routes, before the kernel has freed it', async () => {
+    const veth = (name: string) =>
+      host().links.create({
+        kind: 'veth',
+        name,
+        up: true,
+        peer: { name: `pod-${name}`, netns: podNetns(), up: true },
+      });
+    const made = [veth('e0'), veth('e1'), veth('e2')];
+    host().routes.replace(
+      made.map(({ index }, i) => ({
+        destination: cidr(`10.0.${i}.0/24`),
+        link: index,
+        protocol: OWNER,
+      })),
+    );
+    const [first, ...others] = made.map(({ index }) => index);
+    const deletions = [
+      host().links.deleteAll([found(first)]),
+      host().links.deleteAll(others),
+      host().links.deleteAll(others),
+    ];
+    await Promise.all(deletions.map(({ gone }) => gone));
+    assert.deepEqual(
+      [...names(host()), ...names(pod())].filter((name) => /e\d$/.test(name)),
+      [],
+    );
+    assert.deepEqual(host().routes.list({ protocol: OWNER }), []);
+    // The names are free at once.
+    veth('e0');
+    await Promise.all(deletions.map(({ freed }) => freed));
+    assert.notEqual(host().links.get('e0'), undefined);
+  });
+
+  test('a deletion that the kernel refuses is told of', async () => {
+    const { gone, freed } = host().links.deleteAll([found(host().links.get('lo')).index]);
+    await assert.rejects(gone, errnoIs(EOPNOTSUPP));
+    await freed;
   });
 
   test('macvlan and vxlan need their parent to be there', () => {

@@ -59,7 +59,12 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
     },
     delete: remove,
     deleteAll(indexes) {
-      for (const index of indexes) remove(index);
+      // As with the kernel, whoever asks does not see it happen.
+      const gone = Promise.resolve().then(() => {
+        for (const index of indexes) remove(index);
+      });
+      const freed = gone.catch(() => undefined);
+      return { gone, freed };
     },
   };
 }

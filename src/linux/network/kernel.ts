@@ -6,7 +6,7 @@ import { Poller } from '../poller.ts';
 import { kernelAddresses } from './addresses.ts';
 import { RECEIVE_QUEUE_BYTES } from './batch.ts';
 import { kernelLinks } from './links.ts';
-import { startMonitor } from './monitor.ts';
+import { NetworkMonitor } from './monitor.ts';
 import { kernelFdb, kernelNeighbours } from './neighbours.ts';
 import type { NetworkStack, OpenNetworkStack } from './port.ts';
 import { kernelRoutes } from './routes.ts';
@@ -30,12 +30,19 @@ export const openNetworkStack: OpenNetworkStack = (options = {}) => {
       receiveQueueBytes: RECEIVE_QUEUE_BYTES,
     }),
   );
-  const links = kernelLinks(socket);
-  const watches = new Set<() => void>();
   let poller = options.poller;
-  cleanup.defer(() => {
-    for (const stop of [...watches]) stop();
-  });
+  const monitor = cleanup.use(
+    new NetworkMonitor({
+      netns,
+      poller: () => {
+        poller ??= resources.use(new Poller());
+        return poller;
+      },
+      getLink: (index) => links.get(index),
+    }),
+  );
+  const watch: NetworkStack['watch'] = (listener) => monitor.watch(listener);
+  const links = kernelLinks(socket, { netns, watch });
   const resources = cleanup.move();
   const stack: NetworkStack = {
     links,
@@ -45,16 +52,7 @@ export const openNetworkStack: OpenNetworkStack = (options = {}) => {
     fdb: kernelFdb(socket),
     rules: kernelRules(socket),
     sysctl: kernelSysctl(netns),
-    watch(listener) {
-      poller ??= resources.use(new Poller());
-      const stopMonitor = startMonitor({ netns, poller, getLink: links.get, listener });
-      const stop = () => {
-        watches.delete(stop);
-        stopMonitor();
-      };
-      watches.add(stop);
-      return stop;
-    },
+    watch,
     [Symbol.dispose]: () => resources.dispose(),
   };
   return stack;

@@ -23,11 +23,19 @@ import { Netns, type NetnsPath } from '../netns.ts';
 import { applyBatch } from './batch.ts';
 import { linkFrom } from './convert.ts';
 import { describeNewLink } from './describe.ts';
-import type { IfIndex, Link, LinkSpec, NetworkStack } from './port.ts';
+import type { IfIndex, Link, LinkDeletion, LinkSpec, NetworkStack } from './port.ts';
 
 type VethSpec = Extract<LinkSpec, { kind: 'veth' }>;
 
-export function kernelLinks(socket: NetlinkSocket): NetworkStack['links'] {
+export interface KernelLinksOptions {
+  readonly netns: Netns | NetnsPath | undefined;
+  readonly watch: NetworkStack['watch'];
+}
+
+export function kernelLinks(
+  socket: NetlinkSocket,
+  options: KernelLinksOptions,
+): NetworkStack['links'] {
   const get = (which: string | IfIndex) => getLink(socket, which);
   return {
     list: () =>
@@ -62,26 +70,7 @@ export function kernelLinks(socket: NetlinkSocket): NetworkStack['links'] {
     delete(index) {
       deleteLink(socket, index);
     },
-    deleteAll(indexes) {
-      const [first] = indexes;
-      if (first === undefined) return;
-      if (indexes.length === 1) return deleteLink(socket, first);
-      applyBatch(socket, indexes, {
-        type: RTM_SETLINK,
-        flags: () => 0,
-        encode: (writer, index) => encodeSetLink(writer, index, { group: DELETED_LINK_GROUP }),
-        op: (index) => `mark link ${index} for deletion`,
-        ignore: [ENODEV],
-      });
-      try {
-        socket.request(`delete ${indexes.length} links`, { type: RTM_DELLINK }, (writer) =>
-          encodeDeleteGroup(writer, DELETED_LINK_GROUP),
-        );
-      } catch (error) {
-        // Nothing is in the group: all were gone.
-        if (!isErrno(error, ENODEV)) throw error;
-      }
-    },
+    deleteAll: (indexes) => deleteTogether(socket, indexes, options),
   };
 }
 
@@ -169,6 +158,61 @@ function deleteLink(socket: NetlinkSocket, index: IfIndex): void {
       encodeDeleteLink(writer, index),
     );
   } catch (error) {
+    if (!isErrno(error, ENODEV)) throw error;
+  }
+}
+
+/**
+ * The kernel takes links away in two steps inside one call: first from everybody's sight, which it tells the listeners
+ * of, within a few milliseconds; then it waits, without the lock of all links, until no processor can hold
+ * anything of them any more, and frees them. So the call is made on a thread, and the event says when they are gone;
+ * the call's end says so, too, if events are lost.
+ */
+function deleteTogether(
+  socket: NetlinkSocket,
+  indexes: readonly IfIndex[],
+  { netns, watch }: KernelLinksOptions,
+): LinkDeletion {
+  const [first] = indexes;
+  if (first === undefined) return { gone: Promise.resolve(), freed: Promise.resolve() };
+  const left = new Set(indexes);
+  const seen = Promise.withResolvers<void>();
+  const stopWatch = watch((event) => {
+    if (event.type === 'link' && event.deleted) left.delete(event.link.index);
+    if (left.size === 0) seen.resolve();
+  });
+  const ended = deleteOnThread(socket, indexes, netns).finally(stopWatch);
+  return {
+    gone: Promise.race([seen.promise, ended]),
+    // Who asks for `gone` is told of the failure.
+    freed: ended.catch(() => undefined),
+  };
+}
+
+async function deleteOnThread(
+  socket: NetlinkSocket,
+  indexes: readonly IfIndex[],
+  netns: Netns | NetnsPath | undefined,
+): Promise<void> {
+  const [first = 0] = indexes;
+  const isOne = indexes.length === 1;
+  if (!isOne)
+    applyBatch(socket, indexes, {
+      type: RTM_SETLINK,
+      flags: () => 0,
+      encode: (writer, index) => encodeSetLink(writer, index, { group: DELETED_LINK_GROUP }),
+      op: (index) => `mark link ${index} for deletion`,
+      ignore: [ENODEV],
+    });
+  const op = isOne ? `delete link ${first}` : `delete ${indexes.length} links`;
+  // One of its own: what goes on meanwhile uses the other.
+  using own = new NetlinkSocket({ protocol: NETLINK_ROUTE, netns });
+  try {
+    await own.requestOnThread(op, { type: RTM_DELLINK }, (writer) =>
+      isOne ? encodeDeleteLink(writer, first) : encodeDeleteGroup(writer, DELETED_LINK_GROUP),
+    );
+  } catch (error) {
+    // They were gone. A group may have been emptied by an earlier deletion that was still waiting for the lock.
     if (!isErrno(error, ENODEV)) throw error;
   }
 }

@@ -38,50 +38,83 @@ const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
 /** Datagrams read in one turn of the event loop, so that a storm of events does not starve everything else. */
 const MAX_READS_PER_TURN = 256;
 
+type Listener = (event: NetworkEvent) => void;
+
 export interface MonitorOptions {
   readonly netns: Netns | NetnsPath | undefined;
-  readonly poller: Poller;
+  /** Asked for when somebody listens. */
+  readonly poller: () => Poller;
   readonly getLink: (index: IfIndex) => Link | undefined;
-  readonly listener: (event: NetworkEvent) => void;
 }
 
-/**
- * Listens from now on.
- * @returns a function that stops
- * @throws KernelError if the socket cannot be opened
- */
-export function startMonitor(options: MonitorOptions): () => void {
-  const socket = new NetlinkSocket({
-    protocol: NETLINK_ROUTE,
-    netns: options.netns,
-    groups: GROUPS,
-    receiveQueueBytes: RECEIVE_QUEUE_BYTES,
-  });
-  let stopped = false;
-  let lost = false;
-  const remove = options.poller.add(socket.fd, () => {
-    // The poller comes back while more is waiting.
-    for (let reads = 0; !stopped && (lost || reads < MAX_READS_PER_TURN); reads++) {
-      const events = readEvents(socket, options.getLink);
-      if (events === 'lost') lost = true;
-      else if (events !== 'none') {
-        if (!lost) for (const event of events) if (!stopped) options.listener(event);
-      } else {
-        // Only now: until its queue is empty the kernel drops further events without saying so again, and the reader
-        // of this event is about to read everything anyway.
-        const wasLost = lost;
-        lost = false;
-        if (wasLost) options.listener({ type: 'overrun' });
-        return;
+/** One socket for all listeners of a stack: each event is read and decoded once. */
+export class NetworkMonitor implements Disposable {
+  readonly #options: MonitorOptions;
+  readonly #listeners = new Set<{ readonly tell: Listener }>();
+  #stop: (() => void) | undefined;
+
+  constructor(options: MonitorOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Listens from now on.
+   * @returns a function that stops
+   * @throws KernelError if the socket cannot be opened
+   */
+  watch(listener: Listener): () => void {
+    const entry = { tell: listener };
+    this.#stop ??= this.#start();
+    this.#listeners.add(entry);
+    return () => {
+      if (!this.#listeners.delete(entry) || this.#listeners.size > 0) return;
+      this[Symbol.dispose]();
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#listeners.clear();
+    this.#stop?.();
+    this.#stop = undefined;
+  }
+
+  #start(): () => void {
+    const socket = new NetlinkSocket({
+      protocol: NETLINK_ROUTE,
+      netns: this.#options.netns,
+      groups: GROUPS,
+      receiveQueueBytes: RECEIVE_QUEUE_BYTES,
+    });
+    let stopped = false;
+    let lost = false;
+    const remove = this.#options.poller().add(socket.fd, () => {
+      // The poller comes back while more is waiting.
+      for (let reads = 0; !stopped && (lost || reads < MAX_READS_PER_TURN); reads++) {
+        const events = readEvents(socket, this.#options.getLink);
+        if (events === 'lost') lost = true;
+        else if (events !== 'none') {
+          if (!lost) for (const event of events) this.#tell(event);
+        } else {
+          // Only now: until its queue is empty the kernel drops further events without saying so again, and the reader
+          // of this event is about to read everything anyway.
+          const wasLost = lost;
+          lost = false;
+          if (wasLost) this.#tell({ type: 'overrun' });
+          return;
+        }
       }
-    }
-  });
-  return () => {
-    if (stopped) return;
-    stopped = true;
-    remove();
-    socket[Symbol.dispose]();
-  };
+    });
+    return () => {
+      stopped = true;
+      remove();
+      socket[Symbol.dispose]();
+    };
+  }
+
+  #tell(event: NetworkEvent): void {
+    // One that stops while others are told is told no more.
+    for (const entry of [...this.#listeners]) if (this.#listeners.has(entry)) entry.tell(event);
+  }
 }
 
 function readEvents(

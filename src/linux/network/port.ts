@@ -186,6 +186,20 @@ export type NetworkEvent =
   | ({ readonly type: 'setting'; readonly family: Family } & LinkSetting)
   | { readonly type: 'overrun' };
 
+/** A deletion of links that is under way. */
+export interface LinkDeletion {
+  /**
+   * Resolves when the links are gone for everybody, with their addresses and routes, in all namespaces that they
+   * reached. @throws KernelError
+   */
+  readonly gone: Promise<void>;
+  /**
+   * Resolves, never rejects, when the kernel has also freed them, some tens of milliseconds later. Until then it
+   * holds a thread of Node's pool, so only a few may be under way.
+   */
+  readonly freed: Promise<void>;
+}
+
 export interface NetworkStack extends Disposable {
   readonly links: {
     list(): Link[];
@@ -205,10 +219,10 @@ export interface NetworkStack extends Disposable {
     /** Deleting what is gone succeeds. */
     delete(index: IfIndex): void;
     /**
-     * Deletes links together, which takes as long as one: the kernel waits tens of milliseconds for each deletion.
+     * Deletes links together, which takes as long as one, while the event loop goes on.
      * Those that are gone are no error; all or none of the others.
      */
-    deleteAll(indexes: readonly IfIndex[]): void;
+    deleteAll(indexes: readonly IfIndex[]): LinkDeletion;
   };
   readonly addresses: {
     list(filter?: { link?: IfIndex; family?: Family }): Address[];
@@ -271,7 +285,10 @@ export interface NetworkStack extends Disposable {
     /** @throws KernelError ENOENT if the kernel has none, EINVAL if it refuses the value */
     set(name: string, value: string): void;
   };
-  /** Tells of changes until the returned function is called. Events come between turns of the event loop, never from inside a call. */
+  /**
+   * Tells of changes until the returned function is called, perhaps also of some that happened just before.
+   * Events come between turns of the event loop, never from inside a call.
+   */
   watch(listener: (event: NetworkEvent) => void): () => void;
 }
 

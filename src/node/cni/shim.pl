@@ -4,11 +4,11 @@
 # It is Perl because that is on every Debian (perl-base) and starts in a few milliseconds. It knows nothing of
 # networks; only VERSION is answered here, so that it works without an agent.
 #
+# It loads no module, neither "strict" and "warnings" nor "Socket" or "Errno" (which "%!" loads): reading them takes
+# several times as long as everything else here. A test checks the file with the first two.
+#
 # A frame, both ways: length of the rest (32 bits, big endian), then fields, each a length (32 bits) and bytes.
 # Request: names and values of the CNI_* variables, then "stdin" and the standard input. Answer: exit status, output.
-use strict;
-use warnings;
-use Socket qw(AF_UNIX SOCK_STREAM pack_sockaddr_un);
 
 my $SOCKET       = '@SOCKET_PATH@';
 my $VERSIONS     = '@VERSIONS@';      # JSON list
@@ -18,6 +18,11 @@ my $MAX_SENDS    = 5;                 # times a call is sent when agents die whi
 my $MAX_STDIN    = 1 << 20;           # the agent takes no more
 my $MAX_ANSWER   = 1 << 20;
 my $RETRY_EACH_S = 0.02;
+# The kernel's numbers, the same on all architectures that Node runs on.
+my $AF_UNIX      = 1;
+my $SOCK_STREAM  = 1;
+my $SOCKADDR_UN  = 'S Z108';          # struct sockaddr_un
+my $EINTR        = 4;
 
 my $stdin = '';
 my $version = '0.1.0';
@@ -32,7 +37,7 @@ binmode STDIN;
 binmode STDOUT;
 until (-t STDIN) {
     my $got = sysread STDIN, $stdin, 65536, length $stdin;
-    next if !defined $got && $!{EINTR};
+    next if !defined $got && $! == $EINTR;
     last if !$got;
     fail(6, 'the network configuration is too long', "more than $MAX_STDIN bytes")
         if length $stdin > $MAX_STDIN;
@@ -67,9 +72,9 @@ fail(11, 'the Tulle agent closed the connection without an answer', "tried $MAX_
 sub connect_in_time {
     my $deadline = time + $WAIT_S;
     while (1) {
-        socket my $socket, AF_UNIX, SOCK_STREAM, 0
+        socket my $socket, $AF_UNIX, $SOCK_STREAM, 0
             or fail(5, 'cannot make a unix socket', "$!");
-        return $socket if connect $socket, pack_sockaddr_un($SOCKET);
+        return $socket if connect $socket, pack($SOCKADDR_UN, $AF_UNIX, $SOCKET);
         my $reason = "$!";
         fail(11, 'the Tulle agent is not running', "cannot connect to $SOCKET: $reason")
             if time >= $deadline;
@@ -83,7 +88,7 @@ sub ask {
     my $sent = 0;
     while ($sent < length $request) {
         my $n = syswrite $socket, $request, length($request) - $sent, $sent;
-        next if !defined $n && $!{EINTR};
+        next if !defined $n && $! == $EINTR;
         return undef if !defined $n;
         $sent += $n;
     }
@@ -95,7 +100,7 @@ sub ask {
             return substr $answer, 4, $size if length $answer >= 4 + $size;
         }
         my $n = sysread $socket, $answer, 65536, length $answer;
-        next if !defined $n && $!{EINTR};
+        next if !defined $n && $! == $EINTR;
         return undef if !$n;
     }
 }

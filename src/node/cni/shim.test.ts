@@ -105,6 +105,20 @@ describe('the shim', () => {
     assert.equal((await result).stdout, 'late');
   });
 
+  test('is right for "strict" and "warnings", which it does not load for their time', async () => {
+    await using host = new Host();
+    const file = join(host.paths.binDir, 'tulle');
+    const strict = ['perl', '-Mstrict', '-Mwarnings=FATAL,all'];
+    const checked = await run([...strict, '-c', file]);
+    assert.match(checked.stderr, /syntax OK$/m);
+    const loaded = await run(['perl', '-e', 'do shift; END { print STDERR join " ", %INC }', file]);
+    assert.equal(loaded.stderr.includes('.pm'), false, loaded.stderr);
+    await host.listen(async () => ({ exitCode: 0, stdout: 'answer' }));
+    const env = { PATH: '/usr/bin:/bin', ...ADD };
+    const result = await run([...strict, file], { input: '{}', env });
+    assert.deepEqual([result.stdout, result.stderr, result.exitCode], ['answer', '', 0]);
+  });
+
   test('asks again when the agent dies before it has answered', async () => {
     await using host = new Host(30);
     await using first = await dyingAgent(host.socketPath);

@@ -15,6 +15,8 @@ export class Cutter implements AsyncDisposable {
   readonly #context: () => CutContext;
   readonly #log: Logger;
   readonly #loop: SyncLoop;
+  #first: NodeJS.Timeout | undefined;
+  #lookedAtMs = -Infinity;
   #second: NodeJS.Timeout | undefined;
   #closed = false;
   #cut = 0;
@@ -34,7 +36,13 @@ export class Cutter implements AsyncDisposable {
   /** What is allowed may have changed. Returns at once. */
   trigger(): void {
     if (this.#closed) return;
-    this.#loop.trigger();
+    this.#first ??= setTimeout(
+      () => {
+        this.#first = undefined;
+        this.#loop.trigger();
+      },
+      Math.max(0, this.#lookedAtMs + MIN_INTERVAL_MS - performance.now()),
+    );
     if (this.#second !== undefined) clearTimeout(this.#second);
     this.#second = setTimeout(() => this.#loop.trigger(), SECOND_LOOK_MS);
   }
@@ -49,12 +57,16 @@ export class Cutter implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#first);
     clearTimeout(this.#second);
     await this.#loop[Symbol.asyncDispose]();
   }
 
-  #look(): void {
-    const { cut, restore } = planCuts(this.#conntrack.list(), this.#context());
+  async #look(): Promise<void> {
+    // Each pod that comes or goes is a change; the walk over the table must not hold up its ADD.
+    const entries = await this.#conntrack.listOnThread();
+    this.#lookedAtMs = performance.now();
+    const { cut, restore } = planCuts(entries, this.#context());
     this.#conntrack.mark(cut, { mask: CT_MARK_CUT, value: CT_MARK_CUT });
     this.#conntrack.mark(restore, { mask: CT_MARK_CUT, value: 0 });
     this.#cut += cut.length;
