@@ -91,7 +91,11 @@ async function setUp(underlay: Underlay, encapsulation: Encapsulation = 'Always'
     ),
   );
   const started = fabric.start();
-  if (deaf) await until(() => (clock.advance(1), fabric.status().ready));
+  if (deaf)
+    await until(() => {
+      clock.advance(1);
+      return fabric.status().ready;
+    });
   await started;
   /** What other tools see of ours, as lines. */
   const seen = () =>
