@@ -60,10 +60,10 @@ type ChainOperations = ReturnType<typeof inTable>['chain'];
 /** A set with a source is made for at least so many elements, and for twice as many as it has. */
 const MIN_CAPACITY = 1024;
 /**
- * The first load is cut into transactions of so many elements: a transaction holds the kernel's nftables lock, and
- * its memory, until it ends.
+ * The first load is cut into transactions of so many elements: a transaction holds the kernel's nftables lock until it
+ * ends, and its memory: four kilobytes an element if anybody on the machine listens to nftables' events.
  */
-const MAX_ELEMENTS_PER_TRANSACTION = 10_000;
+const MAX_ELEMENTS_PER_TRANSACTION = 4_000;
 /** A program that fights for our table gets at most so many answers a second. */
 const MIN_REPAIR_INTERVAL_MS = 10;
 
@@ -297,10 +297,12 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       table.add({ comment: 'owned by tulle: changes by others are undone' }),
       ...sets.map((content) => this.#addSet(content, content.source?.count() ?? 0)),
       ...others.map((content) => addChain(chain, content)),
+      // Before the sets are filled: the kernel walks a map once for each chain that begins to use it.
+      ...others.flatMap(rulesOf),
     ];
     const tail = [
       ...base.map((content) => addChain(chain, content)),
-      ...[...others, ...base].flatMap(rulesOf),
+      ...base.flatMap(rulesOf),
       ...remembered,
     ];
     const filling = () => this.#filling(sets);

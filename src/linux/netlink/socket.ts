@@ -19,6 +19,7 @@ import * as libc from '../ffi/libc.ts';
 import { inNetns, type Netns, type NetnsPath } from '../netns.ts';
 
 const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_DROP_MEMBERSHIP = 2;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
@@ -213,6 +214,12 @@ export class NetlinkSocket implements Disposable {
       if (length > this.#receiveBuffer.length) throw new KernelError(op, ENOBUFS);
       return readMessages(this.#receiveBuffer.subarray(0, length));
     }
+  }
+
+  /** Joins or leaves a multicast group. What is queued stays. */
+  setMembership(group: number, isMember: boolean): void {
+    const option = isMember ? NETLINK_ADD_MEMBERSHIP : NETLINK_DROP_MEMBERSHIP;
+    this.#option(libc.SOL_NETLINK, option, group);
   }
 
   /** Takes the next `count` sequence numbers for messages that the caller encodes. */

@@ -68,6 +68,11 @@ import { GenerationWatch } from './watch.ts';
 const MAX_BATCH_BYTES = 512 * 1024 * 1024;
 /** Answers are short; only a batch of many failing messages makes a lot of them. */
 const ANSWER_QUEUE_BYTES = 8 * 1024 * 1024;
+/**
+ * Larger batches, some thousand elements, are committed with our watches off. For each listener the kernel makes one event for each
+ * element, which costs more than to add it, and holds them all, four kilobytes each, until the commit ends.
+ */
+const MAX_WATCHED_BATCH_BYTES = 128 * 1024;
 /** Other programs would have to commit between each of our tries. */
 const MAX_COMMIT_TRIES = 20;
 /** A dump that others' commits interrupt so often is a fault to be told of. */
@@ -106,6 +111,8 @@ class KernelNftables implements Nftables {
    */
   #lastGeneration: number | undefined;
   #hasDestroy: boolean | undefined;
+  /** No other program committed during our last large batch; after one that did, the next is watched to its end. */
+  #isAlone = true;
 
   constructor(options: NftablesOptions) {
     this.#options = options;
@@ -130,9 +137,13 @@ class KernelNftables implements Nftables {
       const operations = rewrite ? replaceDestroys(transaction, this.#exists) : transaction;
       if (encoded === undefined || rewrite) encoded = this.#encode(operations, generation);
       else setGeneration(encoded, generation);
-      const failure = this.#send(operations, encoded);
+      const isLarge = encoded.bytes.length > MAX_WATCHED_BATCH_BYTES && this.#watches.size > 0;
+      const isUnwatched = isLarge && this.#isAlone;
+      const failure = isLarge
+        ? this.#sendLarge(operations, encoded)
+        : this.#send(operations, encoded);
       if (failure === undefined) {
-        this.#committed(encoded, generation);
+        if (!isUnwatched) this.#committed(encoded, generation);
         return;
       }
       this.#lastGeneration = undefined;
@@ -227,6 +238,30 @@ class KernelNftables implements Nftables {
     }
     if (failure === undefined && !acknowledged)
       return new KernelError(op, ENOBUFS, { extack: 'the kernel gave no answer' });
+    return failure;
+  }
+
+  /**
+   * Like {@link #send}, without events for our watches if no other program is busy: whether one committed meanwhile is
+   * counted, on the ground that a batch so large changes something.
+   */
+  #sendLarge(operations: Transaction, encoded: EncodedTransaction): KernelError | undefined {
+    const watches = this.#isAlone ? [...this.#watches.keys()] : [];
+    // Asked before the watches are off: what was committed until here is in their queues.
+    const before = this.generation();
+    for (const watch of watches) watch.setPaused(true);
+    let failure: KernelError | undefined;
+    try {
+      failure = this.#send(operations, encoded);
+    } finally {
+      for (const watch of watches) watch.setPaused(false);
+    }
+    // Asked after they are on: what is committed from here on will be in their queues.
+    const after = this.generation();
+    const own = failure === undefined ? 1 : 0;
+    this.#isAlone = (after - before) >>> 0 <= own;
+    if (!this.#isAlone) for (const watch of watches) watch.lost(after);
+    if (failure === undefined) this.#lastGeneration = after;
     return failure;
   }
 

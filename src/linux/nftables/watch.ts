@@ -66,6 +66,21 @@ export class GenerationWatch implements Disposable {
     if (oldest !== undefined) this.#expected.delete(oldest);
   }
 
+  /**
+   * Stops and starts the kernel's events; it spares itself making those that nobody hears. Who calls it must know of
+   * foreign commits in between, and tell them by {@link lost}.
+   */
+  setPaused(isPaused: boolean): void {
+    if (!this.#closed) this.#socket.setMembership(NFNLGRP_NFTABLES, !isPaused);
+  }
+
+  /** Tells the listener, later, that something may have been missed. */
+  lost(generation: number): void {
+    setImmediate(() => {
+      if (!this.#closed) this.#options.listener({ kind: 'lost', generation });
+    });
+  }
+
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -2,6 +2,7 @@
 import { familyOf, type Ip } from '#lib/ip.ts';
 import { goTo } from '#wire/nftables/expressions.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
+import { ElementPacker } from '#wire/nftables/packed-elements.ts';
 import { hostU32 } from '#wire/nftables/values.ts';
 import type { ChainContent, ElementSource, Ruleset, SetContent } from '../ruleset.ts';
 import { ChoiceNumbers, chainName, DROP_NUMBER, REJECT_NUMBER } from './choices.ts';
@@ -74,6 +75,7 @@ export class Balancer {
 
   /** Notes the endpoints of a service that are on this node. To be called before {@link stage}. */
   count(before: readonly Ip[], after: readonly Ip[]): void {
+    if (before.length === 0 && after.length === 0) return;
     const isOurs = (address: Ip) => familyOf(address) === this.#family;
     const change = recount(this.#local, before.filter(isOurs), after.filter(isOurs));
     this.#change(HAIRPIN, change, hairpinElement);
@@ -94,8 +96,10 @@ export class Balancer {
       this.#numberOf(after, false);
       if (after.inside !== after.outside) this.#numberOf(after, true);
     }
+    const isAnew = this.#ruleset.willAskSources;
+    if (isAnew) this.#numbers.prepare();
     if (this.#hasNewChain) this.#define();
-    if (this.#ruleset.willAskSources) return;
+    if (isAnew) return;
     this.#change(CLUSTER_IPS, ips, clusterIpElement);
     for (const set of FRONTEND_SETS) {
       // All that goes first: an endpoint's place may be taken within the same sync.
@@ -181,14 +185,14 @@ function sourceOf(
   return {
     count: () => addresses.size,
     *batches(maxElements) {
-      let batch: SetElement[] = [];
+      let packer: ElementPacker | undefined;
       for (const address of addresses.keys()) {
-        batch.push(elementOf(address));
-        if (batch.length < maxElements) continue;
-        yield batch;
-        batch = [];
+        const { key } = elementOf(address);
+        packer ??= new ElementPacker({ keyBytes: key.length, dataBytes: 0, maxElements });
+        packer.add(key, undefined, undefined);
+        if (packer.isFull) yield packer.take();
       }
-      if (batch.length > 0) yield batch;
+      if (packer?.isEmpty === false) yield packer.take();
     },
   };
 }

@@ -9,6 +9,7 @@
  * walked, and only a chain that is new adds to the small map.
  */
 import type { Choice, Frontend } from './plan.ts';
+import { MAX_SLOTS } from './slots.ts';
 
 /** What tells one balancing chain from another. */
 export interface ChainSpec {
@@ -40,16 +41,28 @@ export class ChoiceNumbers {
     if (choice.action !== 'balance') return numberWithout(choice);
     const { pick, affinitySeconds } = frontend;
     const count = choice.slots.length;
-    if (pick === 'random' && !isOutside && affinitySeconds === undefined) {
-      // A person who reads the map sees how many slots there are.
-      if (!this.#known.has(count)) {
-        this.#known.add(count);
-        this.#onNew({ pick, isOutside, count }, count);
-      }
-      return count;
-    }
+    // A person who reads the map sees how many slots there are.
+    if (pick === 'random' && !isOutside && affinitySeconds === undefined) return this.#plain(count);
     const spec = { pick, isOutside, count };
     return this.#other(affinitySeconds === undefined ? spec : { ...spec, affinitySeconds });
+  }
+
+  /**
+   * Makes chains for one slot more and one fewer than there are now: that is what comes next, and a chain that begins
+   * to use the map of endpoints makes the kernel walk it.
+   */
+  prepare(): void {
+    for (const count of [...this.#known])
+      for (const next of [count - 1, count + 1])
+        if (next > 0 && next <= MAX_SLOTS) this.#plain(next);
+  }
+
+  #plain(count: number): number {
+    if (!this.#known.has(count)) {
+      this.#known.add(count);
+      this.#onNew({ pick: 'random', isOutside: false, count }, count);
+    }
+    return count;
   }
 
   #other(spec: ChainSpec): number {
