@@ -6,7 +6,7 @@ import type { Logger } from '#lib/log.ts';
 import type { ApiClient, Cache, CacheChange } from './port.ts';
 import { type ReflectorSink, runReflector } from './reflector.ts';
 
-export interface CacheOptions {
+export interface CacheOptions<T extends KubeObject = KubeObject> {
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
@@ -16,6 +16,8 @@ export interface CacheOptions {
   readonly signal?: AbortSignal;
   /** 0 to 1, for jitter. */
   readonly random?: () => number;
+  /** Makes smaller what is kept of an object. It must leave name, namespace, uid and resourceVersion. */
+  readonly trim?: (object: T) => T;
 }
 
 /** Objects by arbitrary keys: `index.get('node-1')`. */
@@ -37,9 +39,9 @@ export interface Index<T> {
 export function startCache<T extends KubeObject>(
   client: ApiClient,
   kind: KindRef<T>,
-  options: CacheOptions,
+  options: CacheOptions<T>,
 ): Cache<T> & AsyncDisposable {
-  const cache = new ReflectedCache<T>(kind, options.log);
+  const cache = new ReflectedCache<T>(kind, options);
   const abort = new AbortController();
   const stop = () => abort.abort();
   if (options.signal?.aborted) stop();
@@ -70,6 +72,7 @@ function withoutManagers<T extends KubeObject>(object: T): T {
 class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>, AsyncDisposable {
   readonly #kind: KindRef<T>;
   readonly #log: Logger;
+  readonly #trim: (object: T) => T;
   readonly #objects = new Map<string, T>();
   readonly #listeners = new Set<(change: CacheChange<T>) => void>();
   readonly #synced = Promise.withResolvers<void>();
@@ -77,9 +80,10 @@ class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>
   #isConnected = false;
   #dispose: () => Promise<void> = async () => {};
 
-  constructor(kind: KindRef<T>, log: Logger) {
+  constructor(kind: KindRef<T>, options: CacheOptions<T>) {
     this.#kind = kind;
-    this.#log = log;
+    this.#log = options.log;
+    this.#trim = options.trim ?? ((object) => object);
   }
 
   get(key: string): T | undefined {
@@ -133,16 +137,16 @@ class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>
   }
 
   #set(received: T): void {
-    const object = withoutManagers(received);
-    const key = objectKey(object);
+    const key = objectKey(received);
     const old = this.#objects.get(key);
-    if (old !== undefined && isSameVersion(old, object)) return;
-    if (old !== undefined && old.metadata.uid !== object.metadata.uid) {
+    if (old !== undefined && isSameVersion(old, received)) return;
+    if (old !== undefined && old.metadata.uid !== received.metadata.uid) {
       // Deleted and made again while nobody watched: two things happened, and listeners are told both.
       this.#remove(key);
-      this.#set(object);
+      this.#set(received);
       return;
     }
+    const object = this.#trim(withoutManagers(received));
     this.#objects.set(key, object);
     this.#tell({ key, old, current: object });
   }

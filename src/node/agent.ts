@@ -51,6 +51,7 @@ import { Ruleset } from './ruleset.ts';
 import { startServiceProxy } from './service-proxy.ts';
 import { SERVICES_PART } from './services/services.ts';
 import { startStatusServer } from './status-server.ts';
+import { sliceTrimmer, trimService } from './trim.ts';
 
 export interface AgentComponents {
   readonly client: ApiClient;
@@ -111,8 +112,10 @@ export async function startAgent(
     await startStatusServer({ listen: init.statusAddress, registry, health: health.now, routes }),
   );
 
-  const cacheOf = <T extends KubeObject>(kind: KindRef<T>, options: Partial<CacheOptions> = {}) =>
-    started.use(startCache(client, kind, { log, ...options }));
+  const cacheOf = <T extends KubeObject>(
+    kind: KindRef<T>,
+    options: Partial<CacheOptions<T>> = {},
+  ) => started.use(startCache(client, kind, { log, ...options }));
   const registration = started.use(
     new Registration(
       { client, log },
@@ -129,8 +132,8 @@ export async function startAgent(
   );
   const pools = cacheOf(IP_POOL);
   const namespaces = cacheOf(NAMESPACE);
-  const services = cacheOf(SERVICE);
-  const slices = cacheOf(ENDPOINT_SLICE);
+  const services = cacheOf(SERVICE, { trim: trimService });
+  const slices = cacheOf(ENDPOINT_SLICE, { trim: sliceTrimmer() });
   // Before anything that needs the API: names are answered from memory while it is away.
   const names = started.use(
     await NameService.start(
