@@ -14,6 +14,7 @@ import { KernelError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Nftables, RulesetEvent } from '#linux/nftables/port.ts';
+import { keyBytes } from '#wire/nftables/data-types.ts';
 import type { Expression } from '#wire/nftables/expressions.ts';
 import {
   type BaseChain,
@@ -340,15 +341,17 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   /** What packets have written into our table: it outlives the table. */
   #dynamicElements(): Operation[] {
     const { family, table } = this.#table.ref;
-    const dynamic = [...this.#parts.values()]
-      .flatMap((part) => part.sets)
-      .filter((content) => content.dynamic === true)
-      .map((content) => content.set);
+    const shapes = new Map<string, string>();
+    for (const { sets } of this.#parts.values())
+      for (const content of sets)
+        if (content.dynamic === true) shapes.set(content.set, shapeOf(content));
+    const dynamic = [...shapes.keys()];
     if (dynamic.length === 0) return [];
     try {
       const sets = this.#nftables.dumpTable(family, table, { elements: dynamic })?.sets ?? [];
       return sets
-        .filter(({ set, elements }) => dynamic.includes(set) && elements.length > 0)
+        // Another version of this program may have made the set otherwise.
+        .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
         .map(({ set, elements }) => this.#table.elements.add(set, elements));
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
@@ -396,6 +399,12 @@ function* inBatches<T>(all: Iterable<T>, size: number): Generator<T[]> {
     batch = [];
   }
   if (batch.length > 0) yield batch;
+}
+
+/** Length of keys and data: elements of a set fit one of the same shape. */
+function shapeOf({ key, data }: Pick<NftSet, 'key' | 'data'>): string {
+  const dataBytes = data === undefined || data === 'verdict' ? data : keyBytes(data);
+  return `${keyBytes(key)} ${dataBytes ?? ''}`;
 }
 
 /** Sets that `wanted` has and `other` does not. A set never changes its shape under one name. */
