@@ -349,10 +349,12 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     if (dynamic.length === 0) return [];
     try {
       const sets = this.#nftables.dumpTable(family, table, { elements: dynamic })?.sets ?? [];
-      return sets
-        // Another version of this program may have made the set otherwise.
-        .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
-        .map(({ set, elements }) => this.#table.elements.add(set, elements));
+      return (
+        sets
+          // Another version of this program may have made the set otherwise.
+          .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
+          .map(({ set, elements }) => this.#table.elements.add(set, elements))
+      );
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       this.#log.warn({ err: error }, `ruleset ${family}: cannot keep what packets have written`);

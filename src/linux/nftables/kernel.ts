@@ -69,10 +69,11 @@ const MAX_BATCH_BYTES = 512 * 1024 * 1024;
 /** Answers are short; only a batch of many failing messages makes a lot of them. */
 const ANSWER_QUEUE_BYTES = 8 * 1024 * 1024;
 /**
- * Larger batches, some thousand elements, are committed with our watches off. For each listener the kernel makes one event for each
+ * Larger batches, from some hundred elements on, are committed with our watches off. For each listener the kernel makes one event for each
  * element, which costs more than to add it, and holds them all, four kilobytes each, until the commit ends.
  */
-const MAX_WATCHED_BATCH_BYTES = 128 * 1024;
+const MAX_WATCHED_BATCH_BYTES = 32 * 1024;
+const BATCH_BUFFER_BYTES = 512 * 1024;
 /** Other programs would have to commit between each of our tries. */
 const MAX_COMMIT_TRIES = 20;
 /** A dump that others' commits interrupt so often is a fault to be told of. */
@@ -111,6 +112,8 @@ class KernelNftables implements Nftables {
    */
   #lastGeneration: number | undefined;
   #hasDestroy: boolean | undefined;
+  /** For all batches that fit: a new one for each would cost more than to fill it. */
+  readonly #buffer = Buffer.alloc(BATCH_BUFFER_BYTES);
   /** No other program committed during our last large batch; after one that did, the next is watched to its end. */
   #isAlone = true;
 
@@ -216,7 +219,9 @@ class KernelNftables implements Nftables {
   }
 
   #encode(operations: Transaction, generation: number): EncodedTransaction {
-    const encoded = encodeTransaction(operations, { firstSequence: this.#sequence, generation });
+    const encoded = encodeTransaction(operations, {
+      ...{ firstSequence: this.#sequence, generation, buffer: this.#buffer },
+    });
     this.#sequence = (this.#sequence + encoded.messageCount) >>> 0;
     return encoded;
   }

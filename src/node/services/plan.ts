@@ -83,6 +83,7 @@ const HEADLESS_LABEL = 'service.kubernetes.io/headless';
 
 const FAMILIES = [4, 6] as const;
 const NO_ADDRESSES: readonly Ip[] = [];
+const NO_STARTS: readonly (Start & { readonly port: number })[] = [];
 const NO_PROBLEMS: readonly string[] = [];
 const NO_PLAN: ServicePlan = {
   ...{ frontends: [], localAddresses: NO_ADDRESSES, problems: NO_PROBLEMS },
@@ -109,9 +110,8 @@ export function planService(
   const local = new Set<Ip>();
   for (const port of service.spec.ports ?? []) {
     for (const family of FAMILIES) {
-      const starts: (Start & { readonly port?: number })[] = addresses.filter(
-        ({ address }) => familyOf(address) === family,
-      );
+      const starts: (Start & { readonly port?: number })[] = [];
+      for (const start of addresses) if (familyOf(start.address) === family) starts.push(start);
       for (const start of nodePortStarts(service, port, family, context)) starts.push(start);
       if (starts.length === 0) continue;
       const candidates = candidatesOf(slices, port, family);
@@ -224,9 +224,10 @@ function nodePortStarts(
   port: ServicePort,
   family: Family,
   context: PlanContext,
-): (Start & { readonly port: number })[] {
+): readonly (Start & { readonly port: number })[] {
   const { nodePort = 0 } = port;
-  if (nodePort === 0 || (spec.type !== 'NodePort' && spec.type !== 'LoadBalancer')) return [];
+  if (nodePort === 0 || (spec.type !== 'NodePort' && spec.type !== 'LoadBalancer'))
+    return NO_STARTS;
   return (context.nodePortAddresses ?? [])
     .filter((address) => familyOf(address) === family)
     .map((address) => ({ address, kind: 'external', port: nodePort }));

@@ -73,6 +73,7 @@ export const HAIRPIN = 'hairpin';
 export const PROTOCOL_NUMBERS: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
 export const REJECT_CHAIN = 'reject-service';
 export const DROP_CHAIN = 'drop-service';
+const SERVICES_CHAIN = 'services';
 const BEFORE_DNAT = PRIORITY.dstnat - 10;
 const AFTER_DNAT = PRIORITY.dstnat + 10;
 /** Slots for clients outside are numbered from here: behind any number of slots for those inside. */
@@ -153,7 +154,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     },
   ];
   const hide = masquerade({ fullyRandom: true });
-  const balance = { expressions: balanceBy(frontend, FRONTENDS) };
+  const balance = { expressions: [{ kind: 'verdict', verdict: goTo(SERVICES_CHAIN) } as const] };
   return [
     {
       name: REJECT_CHAIN,
@@ -163,6 +164,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       ],
     },
     { name: DROP_CHAIN, rules: [{ expressions: [drop] }] },
+    { name: SERVICES_CHAIN, rules: [{ expressions: balanceBy(frontend, FRONTENDS) }] },
     filterChain('filter-prerouting', 'prerouting', BEFORE_DNAT, [restrict]),
     filterChain('filter-output', 'output', BEFORE_DNAT, [restrict]),
     filterChain('filter-forward', 'forward', BEFORE_DNAT, wrong),

@@ -205,9 +205,12 @@ export class Services implements AsyncDisposable {
     current: EndpointSlice | undefined,
   ): void {
     if (owner === undefined) return;
-    const slices = this.#slices(owner).filter(
-      ({ metadata }) => metadata.name !== old?.metadata.name,
-    );
+    const known = this.#slices(owner);
+    if (known.length === 0) {
+      if (current !== undefined) this.#slicesOf.set(owner, [current]);
+      return;
+    }
+    const slices = known.filter(({ metadata }) => metadata.name !== old?.metadata.name);
     if (current !== undefined) slices.push(current);
     if (slices.length === 0) this.#slicesOf.delete(owner);
     else this.#slicesOf.set(owner, slices);

@@ -19,8 +19,11 @@ export class NetlinkWriter {
   /** Sequence number that the next message gets. */
   #sequence: number;
 
-  constructor(options: { capacityBytes?: number; firstSequence?: number } = {}) {
-    this.#buffer = Buffer.alloc(options.capacityBytes ?? 4096);
+  /** @param options `buffer`: is written to as long as it is large enough */
+  constructor(options: { capacityBytes?: number; firstSequence?: number; buffer?: Buffer } = {}) {
+    const { capacityBytes = 4096, buffer } = options;
+    this.#buffer =
+      buffer !== undefined && buffer.length >= capacityBytes ? buffer : Buffer.alloc(capacityBytes);
     this.#sequence = options.firstSequence ?? 1;
   }
 

@@ -68,16 +68,18 @@ export interface EncodedTransaction {
 }
 
 /**
- * @param options `generation`: the kernel refuses the batch (ERESTART) unless this is the current one
+ * @param options `generation`: the kernel refuses the batch (ERESTART) unless this is the current one; `buffer`: may
+ *   hold the result, so it is the caller's again only when the result is done with
  * @throws TypeError for a value that cannot be encoded; names the operation
  */
 export function encodeTransaction(
   transaction: Transaction,
-  options: { firstSequence?: number; generation?: number } = {},
+  options: { firstSequence?: number; generation?: number; buffer?: Buffer } = {},
 ): EncodedTransaction {
   const writer = new NetlinkWriter({
     capacityBytes: capacityFor(transaction),
     firstSequence: options.firstSequence ?? 1,
+    ...(options.buffer === undefined ? {} : { buffer: options.buffer }),
   });
   const beginSequence = writer.nextSequence;
   encodeBatchEdge(writer, N.NFNL_MSG_BATCH_BEGIN, options.generation);
