@@ -133,3 +133,27 @@ for (const [what, operation] of [
     while (ruleset.status().repairs === 0) await new Promise((resolve) => setImmediate(resolve));
     assert.deepEqual(seen(nftables), { chains: ['one'], elements: [1] });
   });
+
+for (const [shape, data, kept] of [
+  ['the same shape', ['ipv4_addr'], 1],
+  ['another shape', ['inet_service'], 0],
+] as const)
+  test(`Ruleset carries over what packets have written into a set of ${shape}`, async () => {
+    const nftables = new FakeNftables();
+    const { table, set, elements } = inTable('ip', 'tulle');
+    const clients = { key: ['ipv4_addr'], dynamic: true, size: 10 } as const;
+    nftables.commit([
+      table.add(),
+      set.add('clients', { ...clients, data }),
+      elements.add('clients', [
+        { ...key(1), data: new Uint8Array(shape === 'the same shape' ? 4 : 2) },
+      ]),
+    ]);
+    await using ruleset = create(nftables);
+    ruleset.define('a', {
+      sets: [{ set: 'clients', ...clients, data: ['ipv4_addr'] }],
+      chains: [],
+    });
+    ruleset.commit();
+    assert.equal(nftables.dumpTable('ip', 'tulle')?.sets[0]?.elements.length, kept);
+  });

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { EBUSY, KernelError } from '#lib/errors.ts';
 import type { NftFamily, SetElement } from '#wire/nftables/objects.ts';
@@ -92,6 +94,58 @@ test('watch() is not troubled by lost events of own commits, and tells of lost e
   other.commit([t.chain.add('theirs')]);
   const after = await next();
   assert.ok(after?.kind === 'commit' && !after.own && after.generation === nft.generation());
+  stop();
+});
+
+/** Large: more than the watch is bothered with. */
+const LARGE = 20_000;
+
+test('watch() tells of small commits after a large one of our own, and of nothing that was not', async () => {
+  using namespace = new ScratchNetns();
+  using nft = openNftables({ netns: namespace.path });
+  using other = openNftables({ netns: namespace.path });
+  nft.commit([t.table.add(), t.set.add('s', { key: ['ipv4_addr'] })]);
+  const events: RulesetEvent[] = [];
+  const done = Promise.withResolvers<void>();
+  const stop = nft.watch((event) => {
+    events.push(event);
+    if (event.kind === 'commit' && !event.own) done.resolve();
+  });
+  nft.commit([t.elements.add('s', addresses(LARGE))]);
+  nft.commit([t.chain.add('own')]);
+  const own = nft.generation();
+  other.commit([t.chain.add('theirs')]);
+  await done.promise;
+  stop();
+  assert.deepEqual(
+    events.map((event) => (event.kind === 'commit' ? [event.generation, event.own] : event)),
+    [
+      [own, true],
+      [own + 1, false],
+    ],
+  );
+});
+
+test('watch() tells that something may be lost when another commits during a large commit of our own', async () => {
+  using namespace = new ScratchNetns();
+  using nft = openNftables({ netns: namespace.path });
+  nft.commit([t.table.add(), t.set.add('s', { key: ['ipv4_addr'] })]);
+  let isLost = false;
+  const stop = nft.watch((event) => {
+    isLost ||= event.kind === 'lost';
+  });
+  const loop = 'while :; do nft add table ip other; nft delete table ip other; done';
+  const other = spawn('ip', ['netns', 'exec', namespace.name, 'sh', '-c', loop], {
+    stdio: 'ignore',
+  });
+  // The test runner's own time limit ends a wait in vain.
+  while (!isLost) {
+    nft.commit([t.elements.add('s', addresses(LARGE))]);
+    nft.commit([t.set.flush('s')]);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  other.kill('SIGKILL');
+  await once(other, 'exit');
   stop();
 });
 

@@ -146,7 +146,7 @@ class KernelNftables implements Nftables {
         ? this.#sendLarge(operations, encoded)
         : this.#send(operations, encoded);
       if (failure === undefined) {
-        if (!isUnwatched) this.#committed(encoded, generation);
+        this.#committed(encoded, generation, isUnwatched);
         return;
       }
       this.#lastGeneration = undefined;
@@ -266,11 +266,10 @@ class KernelNftables implements Nftables {
     const own = failure === undefined ? 1 : 0;
     this.#isAlone = (after - before) >>> 0 <= own;
     if (!this.#isAlone) for (const watch of watches) watch.lost(after);
-    if (failure === undefined) this.#lastGeneration = after;
     return failure;
   }
 
-  #committed(encoded: EncodedTransaction, generation: number): void {
+  #committed(encoded: EncodedTransaction, generation: number, isSilent: boolean): void {
     if (encoded.operationMessages === 0) return;
     const next = (generation + 1) >>> 0 || 1;
     this.#lastGeneration = next;
@@ -283,6 +282,7 @@ class KernelNftables implements Nftables {
         generation: next,
         firstSequence: encoded.beginSequence,
         messageCount: encoded.messageCount,
+        ...(isSilent ? { isSilent } : {}),
       });
   }
 

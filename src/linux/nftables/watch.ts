@@ -23,6 +23,8 @@ interface OwnCommit {
   readonly generation: number;
   readonly firstSequence: number;
   readonly messageCount: number;
+  /** Committed while the watch was paused: its events do not come. */
+  readonly isSilent?: boolean;
 }
 
 export interface GenerationWatchOptions {
@@ -128,8 +130,9 @@ export class GenerationWatch implements Disposable {
 
   /** Events come in the order of commits, so only the oldest that is expected can be meant. */
   #isOwn(sequence: number): boolean {
-    const [oldest] = this.#expected.values();
-    return oldest !== undefined && isOf(oldest, sequence);
+    for (const commit of this.#expected.values())
+      if (commit.isSilent !== true) return isOf(commit, sequence);
+    return false;
   }
 
   /** Both must fit: a batch of ours that changed nothing made no generation, and then it was another's. */
