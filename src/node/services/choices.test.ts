@@ -51,5 +51,6 @@ test('ChoiceNumbers prepares one slot more and one fewer', () => {
   numbers.of(frontend({ inside: balance(1) }), false);
   numbers.of(frontend({ inside: balance(5) }), false);
   numbers.prepare();
+  numbers.prepare();
   assert.deepEqual(counts, [1, 5, 2, 4, 6]);
 });

@@ -27,8 +27,9 @@ const FIRST_OTHER_NUMBER = 0x10_0000;
 export class ChoiceNumbers {
   readonly #others = new Map<string, number>();
   readonly #onNew: (spec: ChainSpec, number: number) => void;
-  /** Plain chains by their count. */
+  /** Plain chains by their count: those that there are, and those of them that a frontend had. */
   readonly #known = new Set<number>();
+  readonly #used = new Set<number>();
 
   /** @param onNew called once for each chain, when its number is first asked for */
   constructor(onNew: (spec: ChainSpec, number: number) => void) {
@@ -42,7 +43,10 @@ export class ChoiceNumbers {
     const { pick, affinitySeconds } = frontend;
     const count = choice.slots.length;
     // A person who reads the map sees how many slots there are.
-    if (pick === 'random' && !isOutside && affinitySeconds === undefined) return this.#plain(count);
+    if (pick === 'random' && !isOutside && affinitySeconds === undefined) {
+      this.#used.add(count);
+      return this.#plain(count);
+    }
     const spec = { pick, isOutside, count };
     return this.#other(affinitySeconds === undefined ? spec : { ...spec, affinitySeconds });
   }
@@ -52,7 +56,7 @@ export class ChoiceNumbers {
    * to use the map of endpoints makes the kernel walk it.
    */
   prepare(): void {
-    for (const count of [...this.#known])
+    for (const count of this.#used)
       for (const next of [count - 1, count + 1])
         if (next > 0 && next <= MAX_SLOTS) this.#plain(next);
   }

@@ -1,3 +1,8 @@
+interface Claimed {
+  /** `frontendKey` */
+  readonly key: string;
+}
+
 /**
  * Who has a frontend. The API keeps cluster IPs and node ports apart, but nobody keeps external IPs apart, and while
  * objects change hands an address may stand in two for a moment. The oldest service has it, whatever the order of news.
@@ -19,14 +24,14 @@ export class Claims {
   }
 
   /** A service gives up what it has and takes what it wants now. */
-  replace(service: string, before: readonly string[], after: readonly string[]): void {
-    for (const frontend of before)
-      if (!after.includes(frontend))
+  replace(service: string, before: readonly Claimed[], after: readonly Claimed[]): void {
+    for (const { key: frontend } of before)
+      if (!after.some(({ key }) => key === frontend))
         this.#set(
           frontend,
           this.#claimants(frontend).filter((other) => other !== service),
         );
-    for (const frontend of after) {
+    for (const { key: frontend } of after) {
       const claim = this.#claims.get(frontend);
       if (claim === undefined) this.#claims.set(frontend, service);
       else if (claim !== service)

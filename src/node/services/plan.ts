@@ -102,32 +102,39 @@ export function planService(
 ): ServicePlan {
   if (service === undefined || !isProxied(service)) return NO_PLAN;
   const problems: string[] = [];
-  const addresses = addressesOf(service, context, problems).filter(
-    ({ address }) => !context.skipAddresses?.has(address),
-  );
+  const { skipAddresses } = context;
+  const all = addressesOf(service, context, problems);
+  const addresses =
+    skipAddresses === undefined || skipAddresses.size === 0
+      ? all
+      : all.filter(({ address }) => !skipAddresses.has(address));
   const wishes = wishesOf(service, problems);
-  const frontends = new Map<string, Frontend>();
-  const local = new Set<Ip>();
+  const frontends: Frontend[] = [];
+  const seen = new Seen();
+  let local: Set<Ip> | undefined;
   for (const port of service.spec.ports ?? []) {
     for (const family of FAMILIES) {
       const starts: (Start & { readonly port?: number })[] = [];
-      for (const start of addresses) if (familyOf(start.address) === family) starts.push(start);
+      for (const start of addresses) if (start.family === family) starts.push(start);
       for (const start of nodePortStarts(service, port, family, context)) starts.push(start);
       if (starts.length === 0) continue;
       const candidates = candidatesOf(slices, port, family);
       for (const { target, nodeName } of candidates)
-        if (nodeName === undefined || nodeName === context.node.nodeName) local.add(target.address);
+        if (nodeName === undefined || nodeName === context.node.nodeName) {
+          local ??= new Set();
+          local.add(target.address);
+        }
       const choices = new Choices(selectEndpoints(candidates, context.node), wishes.balance);
       for (const { address, kind, sources, port: number = port.port } of starts) {
         const protocol = port.protocol ?? 'TCP';
         const key = frontendKey({ address, protocol, port: number });
-        if (frontends.has(key)) continue;
+        if (seen.hadBefore(key)) continue;
         const inside = kind === 'cluster' ? wishes.internal : 'Cluster';
         const outside = kind === 'cluster' ? wishes.internal : wishes.external;
         const old = previous?.frontends.find((it) => it.key === key);
         const insideChoice = choices.of(inside, old?.inside);
         // One literal: there are as many of these as services, and spreading makes them many times as dear.
-        frontends.set(key, {
+        frontends.push({
           key,
           family,
           address,
@@ -144,10 +151,29 @@ export function planService(
     }
   }
   return {
-    frontends: [...frontends.values()],
-    localAddresses: local.size === 0 ? NO_ADDRESSES : [...local],
+    // Without the room that an array keeps for more.
+    frontends: frontends.slice(),
+    localAddresses: local === undefined ? NO_ADDRESSES : [...local],
     problems: problems.length === 0 ? NO_PROBLEMS : problems,
   };
+}
+
+/** What was there before. Nearly all services have one frontend, and need no set for it. */
+class Seen {
+  #first: string | undefined;
+  #others: Set<string> | undefined;
+
+  /** Adds the key. @returns whether it was there */
+  hadBefore(key: string): boolean {
+    if (this.#first === undefined) {
+      this.#first = key;
+      return false;
+    }
+    if (this.#first === key || this.#others?.has(key) === true) return true;
+    this.#others ??= new Set();
+    this.#others.add(key);
+    return false;
+  }
 }
 
 /** `address|protocol|port`: names a frontend among all services. */
@@ -156,6 +182,7 @@ export function frontendKey(frontend: Pick<Frontend, 'address' | 'protocol' | 'p
 }
 
 interface Start {
+  readonly family: Family;
   readonly address: Ip;
   readonly kind: Frontend['kind'];
   readonly sources?: readonly Cidr[];
@@ -167,7 +194,7 @@ function addressesOf(service: Service, context: PlanContext, problems: string[])
   const starts: Start[] = [];
   for (const text of spec.clusterIPs ?? [spec.clusterIP ?? '']) {
     const address = parseIp(text);
-    if (address !== undefined) starts.push({ address, kind: 'cluster' });
+    if (address !== undefined) starts.push({ family: familyOf(address), address, kind: 'cluster' });
   }
   if (spec.type === 'LoadBalancer') {
     const ranges = sourcesOf(service, problems);
@@ -182,12 +209,16 @@ function addressesOf(service: Service, context: PlanContext, problems: string[])
       // A node that has the address itself talks to it from it, and is meant by its other address.
       if (isNodeIn && !sources?.some((range) => contains(range, hostCidr(address))))
         sources?.push(hostCidr(address));
-      starts.push({ address, kind: 'external', ...(sources === undefined ? {} : { sources }) });
+      starts.push({
+        ...{ family: familyOf(address), address, kind: 'external' },
+        ...(sources === undefined ? {} : { sources }),
+      });
     }
   }
   for (const text of spec.externalIPs ?? []) {
     const address = parseIp(text);
-    if (address !== undefined) starts.push({ address, kind: 'external' });
+    if (address !== undefined)
+      starts.push({ family: familyOf(address), address, kind: 'external' });
   }
   return starts;
 }
@@ -230,7 +261,7 @@ function nodePortStarts(
     return NO_STARTS;
   return (context.nodePortAddresses ?? [])
     .filter((address) => familyOf(address) === family)
-    .map((address) => ({ address, kind: 'external', port: nodePort }));
+    .map((address) => ({ family, address, kind: 'external', port: nodePort }));
 }
 
 interface Wishes {

@@ -26,6 +26,8 @@ export const SERVICES_PART = 'services';
 const MIN_SYNC_INTERVAL_MS = 1;
 /** Problems that are told in the status; the log has all. */
 const MAX_TOLD_PROBLEMS = 10;
+/** Services: their plans and what comes of them on the way fit the runtime's youngest generation. */
+const MAX_PLANNED_TOGETHER = 2_000;
 const NO_SLICES: readonly EndpointSlice[] = [];
 
 export interface ServicesComponents {
@@ -65,6 +67,7 @@ export class Services implements AsyncDisposable {
   readonly #stops: (() => void)[] = [];
   readonly #dirty = new Set<string>();
   #isNodeDirty = true;
+  #isFirst = true;
   /** Since the last sync something happened that can leave conntrack entries behind. */
   #mayMislead = true;
   /** Frontends that are no more, until {@link forgetGone}. */
@@ -227,12 +230,21 @@ export class Services implements AsyncDisposable {
     const dirty = [...this.#dirty];
     this.#dirty.clear();
     try {
-      const changes = this.#replan(dirty);
-      for (const { balancer } of this.#balancers) balancer.stage(changes);
+      const gone: string[] = [];
+      // For a table that is made anew, only the end counts, and what is planned in portions dies young.
+      const isAnew = this.#balancers.every(({ ruleset }) => ruleset.willAskSources);
+      const portion = isAnew ? MAX_PLANNED_TOGETHER : Math.max(1, dirty.length);
+      for (let first = 0; first < dirty.length; first += portion) {
+        const changes = this.#replan(dirty.slice(first, first + portion));
+        for (const { balancer } of this.#balancers) balancer.stage(changes);
+        for (const { before, after } of changes)
+          if (before !== undefined && after === undefined) gone.push(before.key);
+      }
+      if (this.#isFirst) for (const { balancer } of this.#balancers) balancer.stage([]);
+      this.#isFirst = false;
       if (isNodeDirty) this.#stageNetworks();
       for (const { ruleset } of this.#balancers) ruleset.commit();
-      for (const { before, after } of changes)
-        if (before !== undefined && after === undefined) this.#gone.add(before.key);
+      for (const key of gone) this.#gone.add(key);
       if (this.#mayMislead) this.#c.onEndpointsLost?.();
       this.#mayMislead = false;
     } catch (error) {
@@ -286,7 +298,7 @@ export class Services implements AsyncDisposable {
       return { key, before, after, isGone: service === undefined };
     });
     for (const { key, before, after, isGone } of plans) {
-      this.#claims.replace(key, before?.frontends.map(keyOf) ?? [], after.frontends.map(keyOf));
+      this.#claims.replace(key, before?.frontends ?? [], after.frontends);
       if (isGone) this.#plans.delete(key);
       else this.#plans.set(key, after);
       for (const problem of after.problems)
@@ -320,8 +332,6 @@ export class Services implements AsyncDisposable {
     return `${this.#c.services.get(service)?.metadata.creationTimestamp ?? ''} ${service}`;
   }
 }
-
-const keyOf = ({ key }: Frontend) => key;
 
 /** True if an endpoint of the old slice is not in the new one, or does not answer any more. */
 function losesEndpoint(
