@@ -4,9 +4,9 @@
  *
  * usage: ./dev bench services [CASE…]        CASE is SERVICESxENDPOINTS, by default all below   (root)
  *
- * The peer is `nft -f` with the same services in kube-proxy's layout (its nftables mode: a chain and an anonymous map
- * for each service, a chain for each endpoint), made by this program. It stands in for kube-proxy, which does this and
- * more; kube-proxy itself is in no package. Larger cases than MAX_PEER_ENDPOINTS have no peer: it would take too long.
+ * The peer is `nft -f` with the same services as kube-proxy's nftables mode lays them out (`kube-proxy-layout.ts`): a
+ * stand-in, because kube-proxy is in no package, and does this and more. Larger cases than MAX_PEER_ENDPOINTS have no
+ * peer: it would take too long.
  * Each case runs in a process of its own, whose memory (after garbage collection) is told with the API's objects in it,
  * kept as an agent keeps them.
  */
@@ -20,6 +20,7 @@ import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { Services } from '#node/services/services.ts';
 import { sliceTrimmer, trimService } from '#node/trim.ts';
+import { LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
 
 const DEFAULT_CASES = ['1000x5', '10000x5', '44000x5', '5000x50', '200000x5'];
 const CHANGES = 300;
@@ -219,39 +220,22 @@ function sliceOf(index: number, endpoints: number, generation = 0): EndpointSlic
   };
 }
 
-/** @returns the time `nft -f` takes for a kube-proxy-like table */
+/** @returns the time `nft -f` takes for the same services in kube-proxy's layout */
 function peer(namespace: string, services: number, endpoints: number): number | undefined {
   if (spawnSync('nft', ['--version']).status !== 0) return undefined;
-  const lines = [
-    'table ip stand-in {',
-    'map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }',
-  ];
-  const elements: string[] = [];
-  for (let s = 0; s < services; s++) {
-    const targets = Array.from(
-      { length: endpoints },
-      (_, i) => `11.${address(0, s * endpoints + i)}`,
-    );
-    targets.forEach((target, i) => {
-      lines.push(
-        `chain endpoint-${s}-${i} { ip saddr ${target} meta mark set meta mark or 0x4000; meta l4proto tcp dnat to ${target}:8080; }`,
-      );
-    });
-    const map = targets.map((_, i) => `${i} : goto endpoint-${s}-${i}`).join(', ');
-    lines.push(`chain service-${s} { numgen random mod ${endpoints} vmap { ${map} }; }`);
-    elements.push(`${clusterIp(s)} . tcp . 80 : goto service-${s}`);
-  }
-  lines.push('}', `add element ip stand-in service-ips { ${elements.join(', ')} }`);
-  lines.push(
-    'table ip stand-in { chain nat-prerouting { type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @service-ips; }; }',
+  const texts = layoutTexts(
+    'nftables',
+    Array.from({ length: services }, (_, s) => ({
+      clusterIp: clusterIp(s),
+      endpoints: Array.from({ length: endpoints }, (_, i) => `11.${address(0, s * endpoints + i)}`),
+    })),
   );
+  const nft = ['netns', 'exec', namespace, 'nft'];
   const start = process.hrtime.bigint();
-  execFileSync('ip', ['netns', 'exec', namespace, 'nft', '-f', '-'], {
-    input: lines.join('\n'),
-    stdio: ['pipe', 'ignore', 'inherit'],
-  });
+  for (const input of texts)
+    execFileSync('ip', [...nft, '-f', '-'], { input, stdio: ['pipe', 'ignore', 'inherit'] });
   const ms = msSince(start);
-  execFileSync('ip', ['netns', 'exec', namespace, 'nft', 'delete', 'table', 'ip', 'stand-in']);
+  execFileSync('ip', [...nft, 'delete', 'table', 'ip', LAYOUT_TABLE]);
   return ms;
 }
 
@@ -280,7 +264,7 @@ function msSince(start: bigint): number {
 
 const [only] = cases;
 // Each case in a process of its own, for the memory it takes.
-if (cases.length > 1)
+if (globalThis.gc === undefined)
   for (const one of cases) {
     const [node = '', ...flags] = [process.execPath, ...process.execArgv];
     execFileSync(node, [...flags, '--expose-gc', import.meta.filename, one], { stdio: 'inherit' });

@@ -69,8 +69,9 @@ const MAX_BATCH_BYTES = 512 * 1024 * 1024;
 /** Answers are short; only a batch of many failing messages makes a lot of them. */
 const ANSWER_QUEUE_BYTES = 8 * 1024 * 1024;
 /**
- * Larger batches, from some hundred elements on, are committed with our watches off. For each listener the kernel makes one event for each
- * element, which costs more than to add it, and holds them all, four kilobytes each, until the commit ends.
+ * Larger batches, from some hundred elements on, are committed with our watches off. If anybody listens, the kernel makes
+ * an event for each element, which costs more than to add it, and holds them all, four kilobytes each, until the
+ * commit ends.
  */
 const MAX_WATCHED_BATCH_BYTES = 32 * 1024;
 const BATCH_BUFFER_BYTES = 512 * 1024;
