@@ -76,7 +76,7 @@ export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: Numbe
       if (affinitySeconds === undefined) return [];
       const idOf = affinityBytes(frontend);
       const { slots } = set === AFFINITY_ENDPOINTS ? inside : outside;
-      return [...new Set(slots)].map((target) => ({
+      return distinct(slots).map((target) => ({
         key: concat([key, idOf(target)]),
         data: targetBytes(target),
       }));
@@ -104,9 +104,9 @@ export function countElements(set: FrontendSet, frontend: Frontend): number {
     case ALLOWED_SOURCES:
       return sources?.length ?? 0;
     case AFFINITY_ENDPOINTS:
-      return affinitySeconds === undefined ? 0 : new Set(inside.slots).size;
+      return affinitySeconds === undefined ? 0 : distinct(inside.slots).length;
     case OUTSIDE_AFFINITY_ENDPOINTS:
-      return affinitySeconds === undefined || !isDivided ? 0 : new Set(outside.slots).size;
+      return affinitySeconds === undefined || !isDivided ? 0 : distinct(outside.slots).length;
   }
 }
 
@@ -252,6 +252,10 @@ function targetBytes({ address, port }: EndpointTarget): Uint8Array {
   target[bytes.length] = port >>> 8;
   target[bytes.length + 1] = port;
   return target;
+}
+
+function distinct(slots: Choice['slots']): EndpointTarget[] {
+  return [...new Map(slots.map((target) => [targetKey(target), target])).values()];
 }
 
 /**
