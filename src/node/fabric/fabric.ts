@@ -106,8 +106,9 @@ export class Fabric implements AsyncDisposable {
         if (this.#read.fingerprint(old) !== this.#read.fingerprint(current)) trigger();
       }),
       blocks.onChange(({ old, current }) => {
-        if (old?.spec.node !== current?.spec.node || old?.spec.affinity !== current?.spec.affinity)
-          trigger();
+        const isMoved =
+          old?.spec.node !== current?.spec.node || old?.spec.affinity !== current?.spec.affinity;
+        if (isMoved || this.#read.lentPrint(old) !== this.#read.lentPrint(current)) trigger();
       }),
       pools.onChange(trigger),
       stack.watch((event) => this.#onKernelEvent(event)),
@@ -202,6 +203,7 @@ export class Fabric implements AsyncDisposable {
         .filter((node) => node.metadata.name !== this.#nodeName)
         .flatMap((node) => this.#read.node(node, family)),
       blocks: [...this.#c.blocks.values()].flatMap(this.#read.block),
+      lent: [...this.#c.blocks.values()].flatMap(this.#read.lent),
       pools: [...this.#c.pools.values()].flatMap(fabricPool),
     });
   }

@@ -1,8 +1,10 @@
 /** What the API's objects say of the fabric. */
 import type { Node } from '#api/core/v1/node.ts';
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import { loansOf } from '#api/tulle/v1alpha1/ip-block-loan.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { type Family, familyOf, parseCidr, parseIp, parseMac } from '#lib/ip.ts';
+import type { LentAddress } from './lent-addresses.ts';
 import type { FabricBlock, FabricNode, FabricPool } from './plan.ts';
 
 /** Annotation of a Node: its tunnel addresses, comma separated. */
@@ -18,6 +20,10 @@ export interface ObjectReader {
   node(node: Node, family: Family): readonly FabricNode[];
   /** @returns an empty list for a claim that is not confirmed, or a block that nobody has */
   block(block: IPBlock): readonly FabricBlock[];
+  /** Addresses of the block that are used on another node than its route leads to. */
+  lent(block: IPBlock): readonly LentAddress[];
+  /** {@link lent} as one string. */
+  lentPrint(block: IPBlock | undefined): string;
   /** All that the fabric reads of a Node, as one string. */
   fingerprint(node: Node | undefined): string;
 }
@@ -29,9 +35,18 @@ export function createObjectReader(): ObjectReader {
     6: new WeakMap<Node, readonly FabricNode[]>(),
   };
   const blocks = new WeakMap<IPBlock, readonly FabricBlock[]>();
+  const lent = new WeakMap<IPBlock, readonly LentAddress[]>();
   const reader: ObjectReader = {
     node: (node, family) => remembered(nodes[family], node, () => readNode(node, family)),
     block: (block) => remembered(blocks, block, () => readBlock(block)),
+    lent: (block) => remembered(lent, block, () => loansOf(block)),
+    lentPrint: (block) =>
+      block === undefined
+        ? ''
+        : reader
+            .lent(block)
+            .map(({ address, node }) => `${address} ${node}`)
+            .join(),
     fingerprint: (node) =>
       node === undefined ? '' : JSON.stringify([reader.node(node, 4), reader.node(node, 6)]),
   };

@@ -15,19 +15,19 @@
  */
 import { createHash } from 'node:crypto';
 import {
-  bitsOf,
   type Cidr,
   cidrContains,
   cidrsOverlap,
   type Family,
   familyOf,
+  hostCidr,
   type Ip,
   type Mac,
   macFromBytes,
-  prefixLengthOf,
 } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL, VXLAN_PORT, VXLAN_VNI } from '#lib/kernel-objects.ts';
 import type { FdbEntry, IfIndex, Neighbour, Route, VxlanConfig } from '#linux/network/port.ts';
+import { type LentAddress, planLentRoutes } from './lent-addresses.ts';
 
 export type Encapsulation = 'Always' | 'CrossSubnet' | 'Never';
 
@@ -67,6 +67,8 @@ export interface FabricInput {
   readonly uplink: Uplink;
   readonly others: readonly FabricNode[];
   readonly blocks: readonly FabricBlock[];
+  /** Addresses that are used on another node than the route to their block leads to. */
+  readonly lent?: readonly LentAddress[];
   readonly pools: readonly FabricPool[];
 }
 
@@ -121,7 +123,11 @@ export function planFabric(input: FabricInput): FabricPlan {
   const nodes = new Map(others.map((node) => [node.name, node]));
   const poolOf = createPoolLookup(pools);
   const routes: PlannedRoute[] = [];
+  const { lent = [] } = input;
+  const lentWhole = new Set<Cidr>(lent.map(({ address }) => hostCidr(address)));
   for (const block of input.blocks) {
+    // A block of one address that is lent leads to who has it.
+    if (lentWhole.has(block.cidr)) continue;
     if (block.node === self.name) {
       routes.push({
         destination: block.cidr,
@@ -142,6 +148,17 @@ export function planFabric(input: FabricInput): FabricPlan {
     if (typeof route === 'string') problems.push(route);
     else routes.push(route);
   }
+  const loans = planLentRoutes(lent, {
+    self: self.name,
+    routeTo: (address, name) => {
+      const node = nodes.get(name);
+      const pool = pools.find((candidate) => cidrContains(candidate.cidr, address));
+      if (node === undefined || pool === undefined) return undefined;
+      return routeTo(hostCidr(address), node, pool, input);
+    },
+  });
+  routes.push(...loans.routes);
+  problems.push(...loans.problems);
 
   return {
     device: {
@@ -217,8 +234,8 @@ function routeTo(
   if (gateway === undefined)
     return `node ${node.name} has no IPv${family} tunnel address yet; its block ${block} gets no route`;
   const source = input.self.tunnelAddresses.find((address) => familyOf(address) === family);
-  // A block of one address is its own next hop; the kernel refuses such a gateway, so it is taken as on the link.
-  const single = prefixLengthOf(block) === bitsOf(family);
+  // A tunnel address alone is its own next hop; the kernel refuses such a gateway, so it is taken as on the link.
+  const single = block === hostCidr(gateway);
   return {
     destination: block,
     ...(single ? {} : { gateway, onlink: true }),

@@ -17,14 +17,17 @@ import { createIpamGc } from './gc.ts';
 const COOL_DOWN_MS = 30_000;
 const GRACE_MS = 60_000;
 const NODES = ['n1', 'n2', 'n3'];
-const pool = (name: string, cidr: string, blockSize: number): IPPool => ({
-  apiVersion: 'tulle.dev/v1alpha1',
-  kind: 'IPPool',
-  metadata: { name },
-  spec: { cidr, blockSize },
-});
-// Small enough that nodes run out of blocks and addresses are reused.
-const POOLS = [pool('v4', '192.0.2.0/29', 31), pool('v6', '2001:db8::/125', 127)];
+// Small enough that nodes run out of blocks, borrow and lend, and addresses are reused.
+const poolsOf = (strictAffinity: boolean): IPPool[] =>
+  [
+    ['v4', '192.0.2.0/29', 31],
+    ['v6', '2001:db8::/125', 127],
+  ].map(([name, cidr, blockSize]) => ({
+    apiVersion: 'tulle.dev/v1alpha1',
+    kind: 'IPPool',
+    metadata: { name: String(name) },
+    spec: { cidr: String(cidr), blockSize: Number(blockSize), strictAffinity },
+  }));
 
 interface Step {
   readonly node: number;
@@ -40,7 +43,7 @@ interface Step {
 const step: fc.Arbitrary<Step> = fc.record({
   node: fc.nat({ max: NODES.length - 1 }),
   action: fc.constantFrom('add', 'add', 'add', 'delete', 'delete', 'crash', 'gc', 'pass-time'),
-  pod: fc.nat({ max: 2 }),
+  pod: fc.nat({ max: 3 }),
   dieAt: fc.nat({ max: 4 }),
   afterEffect: fc.boolean(),
   overlap: fc.boolean(),
@@ -79,8 +82,8 @@ class Node {
     const life = ++this.#life;
     this.#budget = Number.POSITIVE_INFINITY;
     const client = this.#mortal(life);
-    const { clock } = this.#world;
-    const options = { client, node: this.name, pools: () => POOLS, log: silentLogger, clock };
+    const { clock, pools } = this.#world;
+    const options = { client, node: this.name, pools: () => pools, log: silentLogger, clock };
     const allocator = new Allocator({ ...options, coolDownMs: COOL_DOWN_MS });
     const gc = createIpamGc({
       ...options,
@@ -168,10 +171,17 @@ class Node {
 
 /** Who uses which address, as pods see it; asserts at every step. */
 class World {
+  readonly pools: readonly IPPool[];
+  /** How many of the addresses in use were of another node's block when they were given. */
+  borrowed = 0;
   readonly clock = new FakeClock();
   readonly api = new FakeApi({ clock: this.clock });
   readonly #users = new Map<string, string>();
   readonly #leftAt = new Map<string, number>();
+
+  constructor(options: { strictAffinity: boolean }) {
+    this.pools = poolsOf(options.strictAffinity);
+  }
 
   take(handle: string, addresses: readonly string[]): void {
     assert.equal(addresses.length, 2, 'both families');
@@ -201,9 +211,11 @@ class World {
       .sort();
   }
 
-  /** Every ordinal of every block stands in exactly one place. */
+  /** Every ordinal of every block stands in exactly one place; counts the addresses that are lent. */
   assertWhole(): void {
     for (const { spec } of this.api.objects(IP_BLOCK)) {
+      for (const { node } of Object.values(spec.allocations))
+        if (spec.node !== '' && node !== spec.node) this.borrowed++;
       const all = [...Object.keys(spec.allocations).map(Number), ...spec.free];
       assert.deepEqual(
         all.sort((a, b) => a - b),
@@ -234,30 +246,38 @@ async function perform(node: Node, { action, pod, dieAt, afterEffect }: Step): P
   }
 }
 
-test('Allocator gives no address twice, loses none and reuses none too early, whatever dies when', async () => {
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async (steps) => {
-      const world = new World();
-      const nodes = NODES.map((name) => new Node(name, world));
-      const running: Promise<void>[] = [];
-      for (const it of steps) {
-        const node = nodes[it.node];
-        assert.ok(node !== undefined);
-        if (it.action === 'pass-time') world.clock.advance((it.pod + 1) * 8_000);
-        running.push(perform(node, it));
-        if (!it.overlap) await Promise.all(running.splice(0));
-      }
-      await Promise.all(running);
-      world.assertWhole();
-      for (const node of nodes) {
-        await node.restart(false);
-        await node.gc();
-        world.clock.advance(GRACE_MS);
-        await node.gc();
-      }
-      world.assertWhole();
-      assert.deepEqual(world.allocated, world.used, 'allocated is what is used');
-    }),
-    { numRuns: 150 },
-  );
-});
+async function run(steps: readonly Step[], options: { strictAffinity: boolean }): Promise<World> {
+  const world = new World(options);
+  const nodes = NODES.map((name) => new Node(name, world));
+  const running: Promise<void>[] = [];
+  for (const it of steps) {
+    const node = nodes[it.node];
+    assert.ok(node !== undefined);
+    if (it.action === 'pass-time') world.clock.advance((it.pod + 1) * 8_000);
+    running.push(perform(node, it));
+    if (!it.overlap) await Promise.all(running.splice(0));
+  }
+  await Promise.all(running);
+  world.assertWhole();
+  for (const node of nodes) {
+    await node.restart(false);
+    await node.gc();
+    world.clock.advance(GRACE_MS);
+    await node.gc();
+  }
+  world.assertWhole();
+  assert.deepEqual(world.allocated, world.used, 'allocated is what is used');
+  return world;
+}
+
+for (const strictAffinity of [false, true])
+  test(`Allocator gives no address twice, loses none and reuses none too early, whatever dies when, ${strictAffinity ? 'in strict pools' : 'with borrowing'}`, async () => {
+    let borrowed = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async (steps) => {
+        borrowed += (await run(steps, { strictAffinity })).borrowed;
+      }),
+      { numRuns: 120 },
+    );
+    assert.equal(borrowed > 0, !strictAffinity, `${borrowed} addresses were lent`);
+  });

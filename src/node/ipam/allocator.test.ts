@@ -3,13 +3,14 @@ import { describe, test } from 'node:test';
 import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
+import type { ApiClient } from '#client/port.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { ApiError } from '#lib/errors.ts';
 import { cidr, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { AddressRequest, AddressResult } from '../addresses.ts';
 import { Allocator } from './allocator.ts';
-import { newBlock } from './block.ts';
+import { newBlock, withAffinity } from './block.ts';
 
 const pool = (name: string, prefix: string, blockSize: number, disabled = false): IPPool => ({
   apiVersion: 'tulle.dev/v1alpha1',
@@ -43,6 +44,9 @@ function addresses(result: AddressResult): string[] {
   );
   return result.addresses.map((it) => it.address);
 }
+
+/** Another address of the same block. */
+const neighbourOf = (address = '') => ip(address.replace(/\d$/, (it) => String(Number(it) ^ 1)));
 
 const selecting = (base: IPPool, spec: Partial<IPPool['spec']>): IPPool => ({
   ...base,
@@ -166,14 +170,123 @@ describe('Allocator', () => {
     assert.equal(allocator.notReady(), 'there is no enabled IPPool');
   });
 
-  test('claims further blocks until the pool is cut up, and does not borrow', async () => {
-    const tiny = pool('tiny', '192.0.2.0/29', 30);
+  test('claims further blocks until the pool is cut up, and does not borrow where that is strict', async () => {
+    const tiny = selecting(pool('tiny', '192.0.2.0/29', 30), { strictAffinity: true });
     const { allocator, other } = setup([tiny], ['n1', 'n2']);
-    addresses(await other.allocate(request('x')));
+    const [used] = addresses(await other.allocate(request('x')));
     for (let i = 0; i < 4; i++) addresses(await allocator.allocate(request(`h${i}`)));
     const result = await allocator.allocate(request('h4'));
     assert.ok(result.kind === 'exhausted');
     assert.deepEqual(result.pools, [{ name: 'tiny', cidr: '192.0.2.0/29', used: 5n, total: 8n }]);
+    assert.match(result.message, /"spec\.strictAffinity" keeps it from borrowing/);
+    const refused = await allocator.allocate(request('h5', { requested: [neighbourOf(used)] }));
+    assert.ok(refused.kind === 'refused');
+    assert.match(refused.message, /belongs to node "n2", and IPPool "tiny" lets nobody borrow/);
+  });
+
+  describe('without a block to claim', () => {
+    const tiny = pool('tiny', '192.0.2.0/29', 30);
+    async function full() {
+      const it = setup([tiny], ['n1', 'n2']);
+      const [lent] = addresses(await it.other.allocate(request('x')));
+      for (let i = 0; i < 4; i++) addresses(await it.allocator.allocate(request(`h${i}`)));
+      return { ...it, lent };
+    }
+    const blockOf = (api: FakeApi, node: string) =>
+      api.objects(IP_BLOCK).find((it) => it.spec.node === node)?.spec;
+
+    test("borrows addresses of another node's block, and names itself as their user", async () => {
+      const { api, allocator } = await full();
+      for (let i = 0; i < 3; i++) addresses(await allocator.allocate(request(`b${i}`)));
+      const nodes = Object.values(blockOf(api, 'n2')?.allocations ?? {}).map((it) => it.node);
+      assert.deepEqual(nodes.sort(), ['n1', 'n1', 'n1', 'n2']);
+      assert.equal((await allocator.allocations()).length, 7);
+      const result = await allocator.allocate(request('b3'));
+      assert.ok(result.kind === 'exhausted');
+      assert.match(result.message, /8 of 8 .*no other node has one to lend/);
+    });
+    test('gives the same handle the same borrowed address, and gives it back where it is from', async () => {
+      const { api, allocator } = await full();
+      const got = addresses(await allocator.allocate(request('b')));
+      assert.deepEqual(addresses(await allocator.allocate(request('b'))), got);
+      assert.deepEqual(await allocator.release('b'), got);
+      assert.equal(Object.keys(blockOf(api, 'n2')?.allocations ?? {}).length, 1);
+      assert.equal(Object.keys(blockOf(api, 'n2')?.releasedAt ?? {}).length, 1);
+    });
+    test('takes a requested address of another node, and none that is in use there', async () => {
+      const { allocator, lent } = await full();
+      const requested = [neighbourOf(lent)];
+      assert.deepEqual(addresses(await allocator.allocate(request('r', { requested }))), requested);
+      const busy = await allocator.allocate(request('s', { requested: [ip(lent ?? '')] }));
+      assert.ok(busy.kind === 'refused');
+      assert.match(busy.message, /in use by "x"/);
+    });
+    test('does not borrow out of a block that is only being claimed', async () => {
+      const { api, allocator } = await full();
+      for (const it of api.objects(IP_BLOCK))
+        if (it.spec.node === 'n2') api.put(IP_BLOCK, withAffinity(it, 'n2', 'Pending'));
+      assert.equal((await allocator.allocate(request('b'))).kind, 'exhausted');
+    });
+    test('uses an own address again that a borrower gave back', async () => {
+      const { clock, allocator, other } = await full();
+      for (let i = 0; i < 3; i++) addresses(await allocator.allocate(request(`b${i}`)));
+      assert.equal((await other.allocate(request('y'))).kind, 'exhausted');
+      await allocator.release('b1');
+      clock.advance(30_000);
+      addresses(await other.allocate(request('y')));
+    });
+    test('does not mistake the handle of another node for its own', async () => {
+      const { allocator, other } = await full();
+      addresses(await allocator.allocate(request('same')));
+      addresses(await other.allocate(request('same')));
+      assert.equal((await other.release('same')).length, 1);
+      assert.equal((await allocator.release('same')).length, 1);
+    });
+  });
+
+  test('gives back a block that nobody has an address of, and none that somebody has', async () => {
+    const { api, allocator, other } = setup([V4], ['n1', 'n2']);
+    addresses(await allocator.allocate(request('a')));
+    assert.deepEqual(await allocator.emptyBlocks(), []);
+    await allocator.release('a');
+    const [name = ''] = await allocator.emptyBlocks();
+    assert.equal(await other.giveBack(name), false);
+    assert.equal(await allocator.giveBack(name), true);
+    const [block] = api.objects(IP_BLOCK);
+    assert.deepEqual([block?.spec.node, block?.spec.affinity], ['', 'Pending']);
+    addresses(await other.allocate(request('b')));
+    assert.deepEqual(
+      api.objects(IP_BLOCK).map((it) => it.spec.node),
+      ['n2'],
+    );
+  });
+
+  test('does not forget an address that was given while the blocks were being read', async () => {
+    const api = new FakeApi();
+    const gate = Promise.withResolvers<void>();
+    let isSlow = false;
+    const client: ApiClient = Object.assign(Object.create(api) as ApiClient, {
+      list: async (...args: Parameters<ApiClient['list']>) => {
+        const answer = await api.list(...args);
+        if (!isSlow) return answer;
+        isSlow = false;
+        await gate.promise;
+        return answer;
+      },
+      create: api.create.bind(api),
+      get: api.get.bind(api),
+      update: api.update.bind(api),
+    });
+    const options = { client, node: 'n1', pools: () => [V4], log: silentLogger };
+    const allocator = new Allocator(options);
+    addresses(await allocator.allocate(request('first')));
+    const adding = allocator.allocate(request('a'));
+    isSlow = true;
+    const reading = allocator.allocations();
+    const [address] = addresses(await adding);
+    gate.resolve();
+    await reading;
+    assert.deepEqual(await allocator.release('a'), [address]);
   });
 
   test('release() by handle is idempotent and starts the cool-down', async () => {
@@ -200,7 +313,7 @@ describe('Allocator', () => {
   });
 
   test('gives requested addresses, and refuses what is used, foreign or in no pool', async () => {
-    const { allocator, other } = setup([V4, V6], ['n1', 'n2']);
+    const { allocator } = setup([V4, V6]);
     const requested = [ip('192.0.2.9'), ip('2001:db8::42')];
     assert.deepEqual(addresses(await allocator.allocate(request('a', { requested }))), requested);
     const refusal = async (from: Allocator, address: string) => {
@@ -209,7 +322,6 @@ describe('Allocator', () => {
       return result.message;
     };
     assert.match(await refusal(allocator, '192.0.2.9'), /in use by "a"/);
-    assert.match(await refusal(other, '192.0.2.10'), /belongs to node "n1"/);
     assert.match(await refusal(allocator, '203.0.113.1'), /in no enabled IPPool/);
   });
 

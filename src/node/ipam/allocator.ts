@@ -1,8 +1,9 @@
 /**
  * Gives out addresses of IPPools on one node.
  *
- * A node allocates only out of blocks that it has claimed (strict affinity), so in the ordinary case one address
- * costs one write, which nobody contends for. The blocks are kept in memory between calls; every write is guarded by
+ * A node allocates out of blocks that it has claimed, so in the ordinary case one address costs one write, which
+ * nobody contends for. Only when its own are full and none is left to claim does it borrow single addresses of other
+ * nodes' blocks, unless the pool forbids it (`strictAffinity`). The blocks are kept in memory between calls; every write is guarded by
  * the block's resourceVersion, and whoever loses reads the block again. What is asked for while a block is being
  * written goes into its next write together. Nothing here has to be durable on the node:
  * an address that was written but never heard of is found again by its handle.
@@ -27,6 +28,7 @@ import {
   addressesOfHandle,
   allocationsOf,
   DEFAULT_COOL_DOWN_MS,
+  hasAddressOf,
   newBlock,
   releaseAddresses,
   takeAddress,
@@ -37,6 +39,7 @@ import {
   compare,
   explainExhaustion,
   familiesOf,
+  planLenders,
   planNewBlock,
   poolsFor,
   poolsOfFamily,
@@ -74,6 +77,10 @@ type One =
   | Refusal;
 type Refusal = Exclude<AddressResult, { kind: 'allocated' }>;
 
+type Claim =
+  | { readonly kind: 'claimed' }
+  | { readonly kind: 'none'; readonly blocks: readonly IPBlock[] };
+
 type Signal = AbortSignal | undefined;
 
 export class Allocator implements AddressSource {
@@ -85,8 +92,15 @@ export class Allocator implements AddressSource {
   readonly #clock: Clock;
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
-  /** This node's blocks by name, as last read or written; undefined when they must be read again. */
+  /**
+   * By name, as last read or written: this node's own blocks and others that it has addresses of. Undefined when they
+   * must be read again. May have blocks of neither kind, so every change looks whose the block is now.
+   */
   #blocks: Map<string, IPBlock> | undefined;
+  /** Raised whenever memory is thrown away: what was being read then may be older than what went wrong. */
+  #epoch = 0;
+  /** What is written while the blocks are being read, for each reading: its answer may be older. */
+  readonly #readings = new Set<Map<string, IPBlock>>();
   /** By name of the block. A block stays a node's for long, and there are few. */
   readonly #writers = new Map<string, GroupCommit<IPBlock>>();
   /** Why the API could not be used the last time. */
@@ -136,11 +150,11 @@ export class Allocator implements AddressSource {
   release(handle: string, addresses?: readonly AllocatedAddress[]): Promise<readonly Ip[]> {
     return this.#watched(async () => {
       const released: Ip[] = [];
-      for (const [name, known] of await this.#own()) {
-        // Nobody but this node writes its blocks, so what memory does not have needs no write.
-        if (addressesOfHandle(known, handle).length === 0) continue;
+      for (const [name, known] of await this.#known()) {
+        // Nobody but this node takes addresses for its handles, so what memory does not have needs no write.
+        if (addressesOfHandle(known, handle, this.#node).length === 0) continue;
         const given = await this.#change(name, undefined, (block) => {
-          const found = addressesOfHandle(block, handle);
+          const found = addressesOfHandle(block, handle, this.#node);
           const wanted = addresses === undefined ? found : found.filter(isAmong(addresses));
           const result = releaseAddresses(block, wanted, this.#clock.now());
           return { block: result.block, value: result.released };
@@ -161,11 +175,35 @@ export class Allocator implements AddressSource {
     return this.allocate({ owner, families: [family], ...(signal ? { signal } : {}) });
   }
 
-  /** Every address that this node has given out. Reads the blocks anew. */
+  /** Every address that this node has, borrowed ones too. Reads the blocks anew. */
   allocations(): Promise<readonly OwnAllocation[]> {
     return this.#watched(async () => {
-      this.#blocks = undefined;
-      return [...(await this.#own()).values()].flatMap(allocationsOf);
+      this.#forget();
+      return [...(await this.#known()).values()]
+        .flatMap(allocationsOf)
+        .filter(({ allocation }) => allocation.node === this.#node);
+    });
+  }
+
+  /** Names of own blocks that nobody has an address of. */
+  async emptyBlocks(): Promise<readonly string[]> {
+    const own = [...(await this.#known()).values()].filter(
+      ({ spec }) => spec.node === this.#node && isEmpty(spec),
+    );
+    return own.map((it) => it.metadata.name);
+  }
+
+  /**
+   * Leaves a block to whoever needs it.
+   * @returns false if an address of it is in use again, or it is not ours
+   */
+  async giveBack(name: string): Promise<boolean> {
+    return this.#watched(async () => {
+      const given = await this.#change(name, undefined, (block) => {
+        const value = block.spec.node === this.#node && isEmpty(block.spec);
+        return { block: value ? withAffinity(block, '', 'Pending') : block, value };
+      });
+      return given ?? false;
     });
   }
 
@@ -176,7 +214,7 @@ export class Allocator implements AddressSource {
       this.#failure = undefined;
       return result;
     } catch (error) {
-      this.#blocks = undefined;
+      this.#forget();
       this.#failure = explainError(error);
       throw error;
     }
@@ -188,8 +226,8 @@ export class Allocator implements AddressSource {
     requested: Ip | undefined,
   ): Promise<One> {
     const { owner, signal } = request;
-    for (const block of (await this.#own(signal)).values()) {
-      const mine = addressesOfHandle(block, owner.handle).find(
+    for (const block of (await this.#known(signal)).values()) {
+      const mine = addressesOfHandle(block, owner.handle, this.#node).find(
         (it) => it.family === family && (requested === undefined || it.address === requested),
       );
       if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
@@ -224,8 +262,16 @@ export class Allocator implements AddressSource {
       for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
         const again = await takeOwn();
         if (again !== undefined) return again;
-        if ((await this.#claim(pools, signal)) === undefined)
-          return this.#exhausted(family, { owner, signal, cooling });
+        const claim = await this.#claim(pools, signal);
+        if (claim.kind === 'claimed') continue;
+        // The claim has read all blocks: who had borrowed of ours may have given back.
+        const returned = await takeOwn();
+        if (returned !== undefined) return returned;
+        for (const lender of this.#lenders(pools, claim.blocks)) {
+          const borrowed = await take(lender);
+          if (borrowed !== undefined) return borrowed;
+        }
+        return this.#exhausted(family, { owner, signal, cooling });
       }
       throw new Error(
         `Cannot allocate an IPv${family} address for "${owner.handle}": ${MAX_CAS_RETRIES} claimed blocks were lost or full`,
@@ -252,12 +298,22 @@ export class Allocator implements AddressSource {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const block = await this.#blockOf(requested, pool, signal);
       if (block === undefined) continue;
-      if (block.spec.node !== this.#node)
-        return refused(`block ${block.spec.cidr} belongs to node "${block.spec.node}"`);
+      if (!this.#mayTakeOf(block))
+        return refused(
+          `block ${block.spec.cidr} belongs to node "${block.spec.node}", and ${
+            pool.spec.strictAffinity === true
+              ? `IPPool "${pool.metadata.name}" lets nobody borrow ("spec.strictAffinity")`
+              : 'that node has not confirmed its claim yet'
+          }`,
+        );
       const taken = await this.#take(block.metadata.name, { owner, requested, signal });
       if (taken?.kind === 'taken')
         return { kind: 'allocated', address: taken.address, isNew: true };
-      if (taken?.kind === 'busy') return refused(`it is in use by "${taken.allocation.handle}"`);
+      if (taken?.kind !== 'busy') continue;
+      const { handle, node } = taken.allocation;
+      // Another node gives back without our hearing of it.
+      if (node === this.#node || attempt > 0) return refused(`it is in use by "${handle}"`);
+      await this.#refresh(block.metadata.name, signal);
     }
     throw new Error(
       `Cannot allocate ${requested}: its block was lost to others ${MAX_CAS_RETRIES} times`,
@@ -267,9 +323,15 @@ export class Allocator implements AddressSource {
   /** The block of the address, claimed for this node if it was nobody's. Undefined: a race was lost, look again. */
   async #blockOf(address: Ip, pool: IPPool, signal: Signal): Promise<IPBlock | undefined> {
     const holds = (block: IPBlock) => cidrContains(cidr(block.spec.cidr), address);
-    const own = [...(await this.#own(signal)).values()].find(holds);
-    const block = own ?? (await this.#listBlocks(signal)).find(holds);
-    if (block !== undefined && block.spec.node !== '') return block;
+    const own = [...(await this.#known(signal)).values()].find(
+      (it) => it.spec.node === this.#node && holds(it),
+    );
+    if (own !== undefined) return own;
+    const block = (await this.#readBlocks(signal)).find(holds);
+    if (block !== undefined && block.spec.node !== '') {
+      this.#remember(block);
+      return block;
+    }
     const fresh = { cidr: blockAt(pool, address), pool: pool.metadata.name, node: this.#node };
     const name =
       block === undefined
@@ -283,7 +345,8 @@ export class Allocator implements AddressSource {
     what: { owner: AddressOwner; requested?: Ip; signal: Signal },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
     const { owner, requested, signal } = what;
-    return this.#change(name, signal, (block) => {
+    return this.#change<ReturnType<typeof takeAddress> | undefined>(name, signal, (block) => {
+      if (!this.#mayTakeOf(block)) return { block, value: undefined };
       const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
       const taken = takeAddress(block, {
         owner,
@@ -297,21 +360,39 @@ export class Allocator implements AddressSource {
     });
   }
 
+  /** Whether this node may take addresses of the block as it is now. */
+  #mayTakeOf({ spec }: IPBlock): boolean {
+    if (spec.node === this.#node) return true;
+    const pool = this.#pools().find((it) => it.metadata.name === spec.pool);
+    // A block that is only being claimed, or is nobody's, can be another node's in a moment.
+    return spec.node !== '' && spec.affinity === 'Confirmed' && pool?.spec.strictAffinity !== true;
+  }
+
+  /** Names of other nodes' blocks with free addresses to borrow. */
+  #lenders(pools: readonly IPPool[], blocks: readonly IPBlock[]): string[] {
+    const lenders = planLenders(pools, blocks, this.#node).filter((it) => this.#mayTakeOf(it));
+    for (const block of lenders) this.#remember(block);
+    return lenders.map((it) => it.metadata.name);
+  }
+
   /**
    * Claims a block in one of the pools: one that is nobody's, else a new one.
    * Done in two steps: a block that is `Pending` counts as absent for everybody else's routing.
-   * @returns its name, or undefined if there is none left
+   * @returns all blocks if there is none left to claim
    */
-  async #claim(pools: readonly IPPool[], signal: Signal): Promise<string | undefined> {
+  async #claim(pools: readonly IPPool[], signal: Signal): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const all = await this.#listBlocks(signal);
+      const all = await this.#readBlocks(signal);
+      // An own block that was full may have got room by others: memory learns of it here.
+      for (const block of all)
+        if (this.#concerns(block)) this.#blocks?.set(block.metadata.name, block);
       const names = new Set(pools.map((pool) => pool.metadata.name));
       const orphan = all.find(
         (it) => it.spec.node === '' && it.spec.free.length > 0 && names.has(it.spec.pool),
       );
       if (orphan !== undefined) {
         const name = await this.#adopt(orphan, signal);
-        if (name !== undefined) return name;
+        if (name !== undefined) return { kind: 'claimed' };
         continue;
       }
       const fresh = firstDefined(pools, (pool) => {
@@ -320,9 +401,9 @@ export class Allocator implements AddressSource {
           ? undefined
           : newBlock({ cidr: prefix, pool: pool.metadata.name, node: this.#node });
       });
-      if (fresh === undefined) return undefined;
+      if (fresh === undefined) return { kind: 'none', blocks: all };
       const name = await this.#create(fresh, signal);
-      if (name !== undefined) return name;
+      if (name !== undefined) return { kind: 'claimed' };
     }
     throw new Error(`Cannot claim an IPBlock: ${MAX_CAS_RETRIES} were taken by others in a row`);
   }
@@ -331,7 +412,7 @@ export class Allocator implements AddressSource {
   async #create(block: IPBlock, signal: Signal): Promise<string | undefined> {
     try {
       const created = await this.#client.create(IP_BLOCK, block, options(signal));
-      (await this.#own(signal)).set(created.metadata.name, created);
+      this.#remember(created);
     } catch (error) {
       if (isAlreadyExists(error)) return undefined;
       throw error;
@@ -343,7 +424,7 @@ export class Allocator implements AddressSource {
     try {
       const pending = withAffinity(block, this.#node, 'Pending');
       const updated = await this.#client.update(IP_BLOCK, pending, options(signal));
-      (await this.#own(signal)).set(updated.metadata.name, updated);
+      this.#remember(updated);
     } catch (error) {
       if (isConflict(error) || isNotFound(error)) return undefined;
       throw error;
@@ -352,20 +433,22 @@ export class Allocator implements AddressSource {
   }
 
   async #confirm(name: string, signal: Signal): Promise<string | undefined> {
-    const done = await this.#change(name, signal, (block) => ({
-      block:
-        block.spec.affinity === 'Confirmed' ? block : withAffinity(block, this.#node, 'Confirmed'),
-      value: block.spec.cidr,
-    }));
+    const done = await this.#change<string | undefined>(name, signal, (block) => {
+      if (block.spec.node !== this.#node) return { block, value: undefined };
+      const { affinity, cidr } = block.spec;
+      const next = affinity === 'Confirmed' ? block : withAffinity(block, this.#node, 'Confirmed');
+      return { block: next, value: cidr };
+    });
     if (done === undefined) return undefined;
     this.#log.info({ block: done, node: this.#node }, 'claimed an address block');
     return name;
   }
 
   /**
-   * Changes one of the node's own blocks with compare-and-swap.
-   * @param change may run several times; the same block as result means nothing to write
-   * @returns undefined if the block is this node's no more
+   * Changes a block with compare-and-swap.
+   * @param change may run several times, and the block may have become another's in between; the same block as result
+   *   means nothing to write
+   * @returns undefined if there is no such block
    */
   #change<T>(
     name: string,
@@ -378,16 +461,16 @@ export class Allocator implements AddressSource {
     return writer.change(change);
   }
 
-  /** @returns false if the block is this node's no more */
+  /** @returns false if there is no such block */
   async #write(name: string, apply: (block: IPBlock) => IPBlock): Promise<boolean> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const block = (await this.#own()).get(name);
+      const block = (await this.#known()).get(name) ?? (await this.#refresh(name, undefined));
       if (block === undefined) return false;
       const next = apply(block);
       if (next === block) return true;
       try {
         const written = await this.#client.update(IP_BLOCK, next);
-        this.#blocks?.set(name, written);
+        this.#remember(written);
         return true;
       } catch (error) {
         if (!isConflict(error) && !isNotFound(error)) throw error;
@@ -399,23 +482,23 @@ export class Allocator implements AddressSource {
     );
   }
 
-  async #refresh(name: string, signal: Signal): Promise<void> {
+  async #refresh(name: string, signal: Signal): Promise<IPBlock | undefined> {
     const block = await this.#client
       .get(IP_BLOCK, name, undefined, options(signal))
       .catch((error: unknown) => {
         if (isNotFound(error)) return undefined;
         throw error;
       });
-    const own = await this.#own(signal);
-    if (block?.spec.node === this.#node) own.set(name, block);
-    else own.delete(name);
+    if (block !== undefined) this.#remember(block);
+    else this.#blocks?.delete(name);
+    return block;
   }
 
   /** Gives back the families that were had before another one failed. */
   async #undo(got: readonly One[], signal: Signal): Promise<void> {
     for (const one of got) {
       if (one.kind !== 'allocated' || !one.isNew) continue;
-      for (const name of (await this.#own(signal)).keys())
+      for (const name of [...(await this.#known(signal)).keys()])
         await this.#change(name, signal, (block) => ({
           block: releaseAddresses(block, [one.address], this.#clock.now()).block,
           value: undefined,
@@ -443,14 +526,18 @@ export class Allocator implements AddressSource {
     const blocks = await this.#listBlocks(signal);
     const usage = usageOf(pools, blocks);
     const ownBlocks = (await this.#ownOf(pools, signal)).length;
-    const message = explainExhaustion(family, usage, { node: this.#node, ownBlocks, cooling });
+    const strict = pools.some((it) => it.spec.strictAffinity === true);
+    const facts = { node: this.#node, ownBlocks, cooling, strict };
+    const message = explainExhaustion(family, usage, facts);
     return { kind: 'exhausted', family, pools: usage, message };
   }
 
   /** Names of this node's blocks in the pools, confirmed ones first, then by prefix. */
   async #ownOf(pools: readonly IPPool[], signal: Signal): Promise<string[]> {
     const names = new Set(pools.map((pool) => pool.metadata.name));
-    const own = [...(await this.#own(signal)).values()].filter((it) => names.has(it.spec.pool));
+    const own = [...(await this.#known(signal)).values()].filter(
+      ({ spec }) => spec.node === this.#node && names.has(spec.pool),
+    );
     const result: string[] = [];
     for (const block of own.sort((a, b) => compare(a.metadata.name, b.metadata.name))) {
       const isOurs =
@@ -461,13 +548,44 @@ export class Allocator implements AddressSource {
     return result;
   }
 
-  async #own(signal?: Signal): Promise<Map<string, IPBlock>> {
-    if (this.#blocks !== undefined) return this.#blocks;
-    const all = await this.#listBlocks(signal);
-    this.#blocks = new Map(
-      all.filter((it) => it.spec.node === this.#node).map((it) => [it.metadata.name, it]),
-    );
-    return this.#blocks;
+  async #known(signal?: Signal): Promise<Map<string, IPBlock>> {
+    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
+      if (this.#blocks !== undefined) return this.#blocks;
+      const epoch = this.#epoch;
+      const all = await this.#readBlocks(signal);
+      if (epoch !== this.#epoch) continue;
+      this.#blocks ??= new Map(
+        all.filter((it) => this.#concerns(it)).map((it) => [it.metadata.name, it]),
+      );
+    }
+    throw new Error(`Cannot read the IPBlocks: calls failed meanwhile ${MAX_CAS_RETRIES} times`);
+  }
+
+  #remember(block: IPBlock): void {
+    this.#blocks?.set(block.metadata.name, block);
+    for (const written of this.#readings) written.set(block.metadata.name, block);
+  }
+
+  #forget(): void {
+    this.#blocks = undefined;
+    this.#epoch++;
+  }
+
+  /** All blocks, with what this node writes while they are being read. */
+  async #readBlocks(signal: Signal): Promise<readonly IPBlock[]> {
+    const written = new Map<string, IPBlock>();
+    this.#readings.add(written);
+    try {
+      const all = await this.#listBlocks(signal);
+      const others = all.filter((it) => !written.has(it.metadata.name));
+      return [...others, ...written.values()];
+    } finally {
+      this.#readings.delete(written);
+    }
+  }
+
+  #concerns(block: IPBlock): boolean {
+    return block.spec.node === this.#node || hasAddressOf(block, this.#node);
   }
 
   async #listBlocks(signal: Signal): Promise<readonly IPBlock[]> {
@@ -478,6 +596,10 @@ export class Allocator implements AddressSource {
 /** The handle of a node's own address on the fabric. */
 export function tunnelHandle(node: string): string {
   return `vxlan-tunnel-addr-${node}`;
+}
+
+function isEmpty({ allocations }: IPBlock['spec']): boolean {
+  return Object.keys(allocations).length === 0;
 }
 
 function isAmong(addresses: readonly AllocatedAddress[]): (found: AllocatedAddress) => boolean {

@@ -86,7 +86,7 @@ describe('releaseAddresses()', () => {
     const late = releaseAddresses(second.block, [first.address], START);
     assert.equal(late.block, second.block);
     assert.deepEqual(late.released, []);
-    assert.equal(addressesOfHandle(late.block, 'b').length, 1);
+    assert.equal(addressesOfHandle(late.block, 'b', 'n1').length, 1);
   });
 
   test('is idempotent', () => {

@@ -45,6 +45,11 @@ export function newBlock(of: { cidr: Cidr; pool: string; node: string }): IPBloc
   };
 }
 
+/** Whether the node has an address of the block. */
+export function hasAddressOf({ spec }: IPBlock, node: string): boolean {
+  return Object.values(spec.allocations).some((it) => it.node === node);
+}
+
 /** The block with the node as its owner; `Pending` is the first step, `Confirmed` the second. */
 export function withAffinity(
   block: IPBlock,
@@ -99,7 +104,7 @@ export function takeAddress(block: IPBlock, options: TakeOptions): Taken {
       sequence,
       allocations: { ...spec.allocations, [ordinal]: describe(options, sequence) },
       free: spec.free.filter((it) => it !== ordinal),
-      releasedAt: prunedReleases(spec.releasedAt, options, ordinal),
+      releasedAt: releasesAfter(spec, options, ordinal),
     },
   };
   return { kind: 'taken', block: next, address: addressAt(next, ordinal, sequence) };
@@ -132,10 +137,17 @@ export function releaseAddresses(
   return { block: { ...block, spec: { ...spec, allocations, free, releasedAt } }, released };
 }
 
-/** All addresses of the block that belong to the handle. */
-export function addressesOfHandle(block: IPBlock, handle: string): AllocatedAddress[] {
+/**
+ * All addresses of the block that belong to the handle.
+ * @param node where the handle is of: two machines may name their containers the same
+ */
+export function addressesOfHandle(
+  block: IPBlock,
+  handle: string,
+  node: string,
+): AllocatedAddress[] {
   return Object.entries(block.spec.allocations)
-    .filter(([, allocation]) => allocation.handle === handle)
+    .filter(([, allocation]) => allocation.handle === handle && allocation.node === node)
     .map(([ordinal, allocation]) => addressAt(block, Number(ordinal), allocation.sequence));
 }
 
@@ -177,15 +189,18 @@ function isCooling(
   return ageMs < time.coolDownMs && ageMs >= -time.coolDownMs;
 }
 
-/** Releases that still matter: what has cooled down needs no entry, and neither does what is taken now. */
-function prunedReleases(
-  releasedAt: Readonly<Record<string, string>>,
-  time: { nowMs: number; coolDownMs: number },
+/**
+ * Releases that still matter: what has cooled down needs no entry, and neither does what is taken now. Only the block's
+ * own node tidies up: who borrows an address changes nothing but that address.
+ */
+function releasesAfter(
+  { releasedAt, node }: IPBlock['spec'],
+  by: { node: string; nowMs: number; coolDownMs: number },
   taken: number,
 ): Record<string, string> {
   return Object.fromEntries(
     Object.entries(releasedAt).filter(
-      ([ordinal, at]) => ordinal !== String(taken) && isCooling(at, time),
+      ([ordinal, at]) => ordinal !== String(taken) && (by.node !== node || isCooling(at, by)),
     ),
   );
 }

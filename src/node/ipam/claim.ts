@@ -116,6 +116,23 @@ export function planNewBlock(
   return undefined;
 }
 
+/**
+ * Other nodes' blocks that have a free address, in the order in which to try them. The order depends on the node, so
+ * that nodes which run out together do not all write the same block.
+ */
+export function planLenders(
+  pools: readonly IPPool[],
+  blocks: readonly IPBlock[],
+  node: string,
+): IPBlock[] {
+  const names = new Set(pools.map((pool) => pool.metadata.name));
+  return blocks
+    .filter(({ spec }) => names.has(spec.pool) && spec.node !== node && spec.free.length > 0)
+    .map((block) => ({ block, rank: hashOf(`${node}/${block.metadata.name}`) }))
+    .sort((a, b) => (a.rank < b.rank ? -1 : 1))
+    .map(({ block }) => block);
+}
+
 function covers(outer: Cidr, inner: Cidr): boolean {
   return (
     prefixLengthOf(outer) <= prefixLengthOf(inner) && cidrContains(outer, networkAddress(inner))
@@ -142,20 +159,23 @@ export function usageOf(pools: readonly IPPool[], blocks: readonly IPBlock[]): P
 export function explainExhaustion(
   family: Family,
   pools: readonly PoolUsage[],
-  facts: { node: string; ownBlocks: number; cooling: number },
+  facts: { node: string; ownBlocks: number; cooling: number; strict: boolean },
 ): string {
   if (pools.length === 0)
     return `there is no enabled IPPool for IPv${family}; create one, or enable one with "spec.disabled: false"`;
   const list = pools
     .map((it) => `"${it.name}" ${it.cidr}: ${it.used} of ${it.total} addresses in use`)
     .join('; ');
+  const strict = facts.strict
+    ? '; "spec.strictAffinity" keeps it from borrowing of other nodes'
+    : ', and no other node has one to lend';
   const cooling =
     facts.cooling === 0
       ? ''
       : `; ${facts.cooling} released moments ago may be used again when their cool-down is over`;
   return (
     `no free IPv${family} address for node "${facts.node}": IPPool ${list}; no block is left to claim, ` +
-    `the node's own ${facts.ownBlocks} are full${cooling}. Add an IPPool or remove pods`
+    `the node's own ${facts.ownBlocks} are full${strict}${cooling}. Add an IPPool or remove pods`
   );
 }
 

@@ -8,7 +8,7 @@ import { cidr, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { OwnAllocation } from './allocator.ts';
 import { Allocator } from './allocator.ts';
-import { createIpamGc, type GcState, planGc } from './gc.ts';
+import { createIpamGc, type GcState, planGc, planGiveBack } from './gc.ts';
 
 const EMPTY: GcState = { suspects: new Map() };
 const own = (handle: string, more: Partial<OwnAllocation['allocation']> = {}): OwnAllocation => ({
@@ -61,6 +61,14 @@ describe('planGc()', () => {
     });
 });
 
+test('planGiveBack() leaves a block to others that two looks found empty, the grace period apart', () => {
+  const first = planGiveBack(['a', 'b'], new Map(), 0, 1000);
+  assert.deepEqual(first.giveBack, []);
+  const used = planGiveBack(['a'], first.emptySinceMs, 500, 1000);
+  const third = planGiveBack(['a', 'b'], used.emptySinceMs, 1000, 1000);
+  assert.deepEqual(third.giveBack, ['a']);
+});
+
 const POOL: IPPool = {
   apiVersion: 'tulle.dev/v1alpha1',
   kind: 'IPPool',
@@ -90,6 +98,8 @@ test('createIpamGc() looks once more right before it releases', async () => {
         return [ip('192.0.2.1')];
       },
       allocate: async () => assert.fail('nothing is held'),
+      emptyBlocks: async () => [],
+      giveBack: async () => assert.fail('no block is empty'),
     },
   });
   await gc();

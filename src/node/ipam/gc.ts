@@ -3,7 +3,8 @@
  * rebooted, the agent died between two steps.
  *
  * An allocation must be seen without its attachment twice, at least the grace period apart, before it is released,
- * and it is checked once more right before. What is not understood is taken to be alive.
+ * and it is checked once more right before. What is not understood is taken to be alive. Blocks that have become empty
+ * are given back by the same two looks.
  */
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -60,6 +61,21 @@ function lifeOf({ address }: OwnAllocation): string {
   return `${address.address}#${address.sequence}`;
 }
 
+/**
+ * Which blocks without an address in use the node leaves to others: those that two looks, the grace period apart, found
+ * empty. Pure.
+ */
+export function planGiveBack(
+  empty: readonly string[],
+  emptySinceMs: ReadonlyMap<string, number>,
+  nowMs: number,
+  graceMs: number,
+): { readonly giveBack: readonly string[]; readonly emptySinceMs: ReadonlyMap<string, number> } {
+  const since = new Map(empty.map((name) => [name, emptySinceMs.get(name) ?? nowMs]));
+  const giveBack = empty.filter((name) => nowMs - (since.get(name) ?? nowMs) >= graceMs);
+  return { giveBack, emptySinceMs: since };
+}
+
 /** What an attachment has, and for whom. */
 export interface HeldAddresses {
   readonly owner: AddressOwner;
@@ -83,7 +99,10 @@ export function planRetake(
 
 export interface IpamGcOptions {
   readonly node: string;
-  readonly allocator: Pick<Allocator, 'allocations' | 'release' | 'allocate'>;
+  readonly allocator: Pick<
+    Allocator,
+    'allocations' | 'release' | 'allocate' | 'emptyBlocks' | 'giveBack'
+  >;
   /** Handles of all attachments that exist or are being made. */
   readonly liveHandles: () => Iterable<string>;
   /**
@@ -106,6 +125,13 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
   const clock = options.clock ?? systemClock;
   const graceMs = options.graceMs ?? DEFAULT_GC_GRACE_MS;
   let state: GcState = { suspects: new Map() };
+  let emptySinceMs: ReadonlyMap<string, number> = new Map();
+  const giveBlocksBack = async () => {
+    const plan = planGiveBack(await allocator.emptyBlocks(), emptySinceMs, clock.now(), graceMs);
+    emptySinceMs = plan.emptySinceMs;
+    for (const name of plan.giveBack)
+      if (await allocator.giveBack(name)) log.info({ block: name }, 'gave an empty block back');
+  };
   return async () => {
     // In this order: an attachment announces itself before it asks for an address, so an allocation that is
     // seen here has its handle in the live set if the attachment is not gone.
@@ -136,6 +162,7 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
         'released an address whose pod is gone',
       );
     }
+    await giveBlocksBack();
     return released;
   };
 }

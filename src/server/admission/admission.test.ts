@@ -115,6 +115,66 @@ test('nodeRestriction lets a node take a block that nobody holds, and none that 
   await assert.rejects(take('10-244-0-0-28', 'm2'), { status: 403 });
 });
 
+test("nodeRestriction lets a node borrow addresses of another's block, and change nothing else there", async () => {
+  await using fixture = await withPool();
+  const used = (owner: string, sequence = 1) => ({
+    ...{ handle: `h-${owner}`, sequence, since: '2026-01-01T00:00:00Z' },
+    ...{ node: owner, purpose: 'Pod' },
+  });
+  const theirs = block('10-244-0-32-28', '10.244.0.32/28', 'm2');
+  await fixture.create(IP_BLOCK, {
+    ...theirs,
+    spec: {
+      ...theirs.spec,
+      affinity: 'Confirmed',
+      sequence: 1,
+      allocations: { 0: used('m2') },
+      free: theirs.spec.free.slice(1),
+    },
+  });
+  type Spec = (typeof theirs)['spec'] & { allocations: Record<string, unknown> };
+  const change = (edit: (spec: Spec) => Partial<Spec>, labels?: Record<string, string>) =>
+    fixture.of(IP_BLOCK).update(
+      { namespace: '', name: '10-244-0-32-28' },
+      (stored) => {
+        const { spec } = stored as KubeObject & { spec: Spec };
+        const metadata = { ...stored.metadata, ...(labels === undefined ? {} : { labels }) };
+        return { ...stored, metadata, spec: { ...spec, ...edit(spec) } } as KubeObject;
+      },
+      AS_M1,
+    );
+  const take = (ordinal: number, owner: string) => (spec: Spec) => ({
+    sequence: spec.sequence + 1,
+    allocations: { ...spec.allocations, [ordinal]: used(owner, spec.sequence + 1) },
+    free: spec.free.filter((it) => it !== ordinal),
+  });
+  await change(take(1, 'm1'));
+  const refused = { status: 403, message: /of others only what it borrows/ };
+  await assert.rejects(change(take(2, 'm3')), refused);
+  await assert.rejects(
+    change((spec) => ({ allocations: { 1: spec.allocations[1] }, free: [...spec.free, 0] })),
+    refused,
+  );
+  await assert.rejects(change(take(2, 'm1'), { a: 'b' }), refused);
+  await assert.rejects(
+    change((spec) => ({ ...take(2, 'm1')(spec), sequence: 1_000 })),
+    refused,
+  );
+  await assert.rejects(
+    change((spec) => ({ free: spec.free.toReversed() })),
+    refused,
+  );
+  await assert.rejects(
+    change(() => ({ node: 'm1' })),
+    refused,
+  );
+  await change((spec) => ({
+    allocations: { 0: spec.allocations[0] },
+    free: [...spec.free, 1],
+    releasedAt: { 1: '2026-01-01T00:01:00Z' },
+  }));
+});
+
 test('ipPools refuses a pool that overlaps another one, with both named', async () => {
   await using fixture = await withPool();
   await assert.rejects(fixture.create(IP_POOL, pool('q', '10.244.128.0/17')), {

@@ -1,12 +1,13 @@
 /**
  * A node's agent writes only what is its own: its Node, its Lease, the pods that run on it, and the blocks of addresses
- * that it holds or that nobody holds. So one stolen node certificate does not take the cluster.
+ * that it holds or that nobody holds; in another node's block it only takes and gives back addresses for itself. So one stolen node certificate does not take the cluster.
  */
 
 import type { Pod } from '#api/core/v1/pod.ts';
 import { forbidden } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import { isOwnLoan } from '#api/tulle/v1alpha1/ip-block-loan.ts';
 import { qualifiedResource } from '../errors.ts';
 import { nodeNameOf } from '../principal.ts';
 import type { AdmissionPlugin, AdmissionReview } from './admission.ts';
@@ -40,9 +41,10 @@ function whyNotOwn(review: AdmissionReview, node: string): string | undefined {
         ? undefined
         : 'may write only pods with its own name in spec.nodeName';
     case 'ipblocks.tulle.dev':
-      return states.every((block) => ['', node].includes(nodeOfBlock(block)))
+      return states.every((block) => ['', node].includes(nodeOfBlock(block))) ||
+        borrows(review, node)
         ? undefined
-        : 'may write only address blocks that are its own or belong to no node';
+        : 'may write only address blocks that are its own or belong to no node, and of others only what it borrows';
     case 'events':
     // Only its status: authorization sees to that.
     case 'clusternetworkpolicies.policy.networking.k8s.io':
@@ -50,6 +52,15 @@ function whyNotOwn(review: AdmissionReview, node: string): string | undefined {
     default:
       return 'may not write this kind';
   }
+}
+
+function borrows({ operation, old, object }: AdmissionReview, node: string): boolean {
+  return (
+    operation === 'UPDATE' &&
+    old !== undefined &&
+    object !== undefined &&
+    isOwnLoan(old as IPBlock, object as IPBlock, node)
+  );
 }
 
 function nodeOfPod(object: KubeObject): string {

@@ -48,6 +48,11 @@ export interface IPPoolSpec {
   nodeSelector?: LabelSelector;
   /** Namespaces whose pods the pool is for: they get addresses of it and of no other. Default: those no pool selects. */
   namespaceSelector?: LabelSelector;
+  /**
+   * A node uses addresses of its own blocks only. Else a node without a free one, when no block is left to claim, borrows
+   * single addresses of other nodes' blocks. Default false.
+   */
+  strictAffinity?: boolean;
   /** Addresses and prefixes that only those get who ask for them by name. */
   reserved?: string[];
 }
@@ -99,6 +104,9 @@ const SCHEMA = kindSchema(
         ),
         nodeSelector: LABEL_SELECTOR_SCHEMA,
         namespaceSelector: LABEL_SELECTOR_SCHEMA,
+        strictAffinity: boolean(
+          "A node uses addresses of its own blocks only, and never borrows one of another node's block when its own are full and no block is left. Default false.",
+        ),
         reserved: strings(
           'Addresses and prefixes of the pool that only those get who ask for them by name.',
         ),
@@ -120,6 +128,7 @@ function setDefaults(pool: IPPool): IPPool {
     disabled: false,
     natOutgoing: true,
     encapsulation: 'Always',
+    strictAffinity: false,
     ...pool.spec,
   };
   // Without a readable prefix there is no family to choose by; validation refuses it.

@@ -32,6 +32,7 @@ test('IP_POOL.setDefaults() fills in by family', () => {
     disabled: false,
     natOutgoing: true,
     encapsulation: 'Always',
+    strictAffinity: false,
   });
   const sizeOf = (cidr: string) => IP_POOL.setDefaults(pool({ cidr })).spec.blockSize;
   assert.equal(sizeOf('fd00:10::/64'), 122);
