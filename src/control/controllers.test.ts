@@ -6,6 +6,8 @@ import { NODE, type Node } from '#api/core/v1/node.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
+import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
+import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { ApiError } from '#lib/errors.ts';
@@ -162,6 +164,35 @@ describe('startControllers()', () => {
     t.api.remove(NODE, 'm1');
     await t.pass(50_000);
     assert.deepEqual(t.api.objects(POD), []);
+  });
+
+  test('takes addresses back from a node that is no more, and removes the blocks of a disabled pool', async () => {
+    const t = setUp();
+    t.addNode('m1');
+    const spec = { cidr: '192.0.2.0/30', pool: 'v4', affinity: 'Confirmed', sequence: 2 } as const;
+    const used = (node: string) =>
+      ({ handle: node, sequence: 2, since: '2026-01-01T00:00:00Z', node, purpose: 'Pod' }) as const;
+    const allocations = { 0: used('m1'), 1: used('m2') };
+    t.api.put(IP_BLOCK, {
+      ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'IPBlock' },
+      metadata: { name: '192-0-2-0-30' },
+      spec: { ...spec, node: 'm2', allocations, free: [2, 3], releasedAt: {} },
+    });
+    const block = () => t.api.objects(IP_BLOCK)[0]?.spec;
+    await using _ = startControllers({ client: t.api, log: silentLogger, clock: t.clock });
+    await t.pass(30_000, ['m1']);
+    assert.equal(block()?.node, 'm2');
+    await t.pass(20_000, ['m1']);
+    assert.deepEqual([block()?.node, Object.keys(block()?.allocations ?? {})], ['', ['0']]);
+    t.api.put(IP_POOL, {
+      ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'IPPool', metadata: { name: 'v4' } },
+      spec: { cidr: '192.0.2.0/24', disabled: true },
+    });
+    await t.pass(10_000, ['m1']);
+    assert.equal(t.api.objects(IP_BLOCK).length, 1, 'm1 has an address of it');
+    t.api.remove(NODE, 'm1');
+    await t.pass(50_000);
+    assert.deepEqual(t.api.objects(IP_BLOCK), []);
   });
 
   test('a restart loses nothing and writes nothing', async () => {

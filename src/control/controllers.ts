@@ -81,7 +81,7 @@ export function startControllers(options: ControllersOptions): Controllers {
   const ipPools = stack.use(startCache(client, IP_POOL, common));
   const blocks = stack.use(startCache(client, IP_BLOCK, common));
   const poolStatus = stack.use(startPoolStatus({ ...common, client, pools: ipPools, blocks }));
-  const addressPools = stack.use(startAddressPools({ ...base, blocks }));
+  const addressPools = stack.use(startAddressPools({ ...base, blocks, pools: ipPools }));
   const accounts = stack.use(startServiceAccounts({ ...common, client }));
   const caches = {
     ...{ services, pods, nodes, leases, endpointslices: slices },

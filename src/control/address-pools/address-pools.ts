@@ -1,16 +1,19 @@
-/** Takes address blocks back from nodes that were deleted. */
-import { NODE, type Node } from '#api/core/v1/node.ts';
+/** Takes addresses and blocks back from nodes that were deleted, and removes the blocks of pools that are to go. */
+import type { Node } from '#api/core/v1/node.ts';
 import { IP_BLOCK, type IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import { planReclaim } from './plan.ts';
+import { MissingNodes } from '../missing-nodes.ts';
+import { nodesOf, planReclaim } from './plan.ts';
 
 export interface AddressPoolsOptions {
   readonly client: ApiClient;
   readonly blocks: Cache<IPBlock>;
+  readonly pools: Cache<IPPool>;
   readonly nodes: Cache<Node>;
   readonly log: Logger;
   readonly clock: Clock;
@@ -23,25 +26,29 @@ export function startAddressPools(options: AddressPoolsOptions): AddressPools {
 export class AddressPools implements AsyncDisposable {
   readonly #options: AddressPoolsOptions;
   readonly #loop: SyncLoop;
+  readonly #missing: MissingNodes;
   readonly #stops: (() => void)[];
-  #missingSinceMs: ReadonlyMap<string, number> = new Map();
-  #cancelTimer: (() => void) | undefined;
-  #isClosed = false;
 
   constructor(options: AddressPoolsOptions) {
-    const { blocks, nodes, log, clock } = options;
+    const { blocks, pools, nodes, log, clock } = options;
     this.#options = options;
     this.#loop = new SyncLoop(() => this.#sync(), { name: 'address-pools', log, clock });
+    const trigger = () => this.#loop.trigger();
+    this.#missing = new MissingNodes({ ...options, onDue: trigger });
     this.#stops = [
       nodes.onChange(({ old, current }) => {
-        if (old === undefined || current === undefined) this.#loop.trigger();
+        if (old === undefined || current === undefined) trigger();
+      }),
+      pools.onChange(({ old, current }) => {
+        if (old?.spec.disabled !== current?.spec.disabled) trigger();
       }),
       blocks.onChange(({ current }) => {
-        const node = current?.spec.node ?? '';
-        if (node !== '' && nodes.get(node) === undefined) this.#loop.trigger();
+        if (current === undefined) return;
+        const isNobodys = current.spec.node === '';
+        if (isNobodys || nodesOf(current).some((name) => nodes.get(name) === undefined)) trigger();
       }),
     ];
-    this.#loop.trigger();
+    trigger();
   }
 
   settled(): Promise<void> {
@@ -49,47 +56,46 @@ export class AddressPools implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true;
     for (const stop of this.#stops) stop();
-    this.#cancelTimer?.();
+    this.#missing[Symbol.dispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
 
   async #sync(): Promise<void> {
-    const { client, blocks, nodes, log, clock } = this.#options;
-    await Promise.all([blocks.synced(), nodes.synced()]);
+    const { client, blocks, pools, log, clock } = this.#options;
+    await Promise.all([blocks.synced(), pools.synced()]);
+    const gone = await this.#missing.gone(new Set([...blocks.values()].flatMap(nodesOf)));
     const plan = planReclaim({
       blocks: blocks.values(),
-      nodeExists: (name) => nodes.get(name) !== undefined,
-      missingSinceMs: this.#missingSinceMs,
+      pools: pools.values(),
+      gone,
       nowMs: clock.now(),
     });
-    this.#missingSinceMs = plan.missingSinceMs;
-    this.#cancelTimer?.();
-    this.#cancelTimer = undefined;
-    for (const block of plan.orphan) {
-      const node = blocks.get(block.metadata.name)?.spec.node ?? '';
-      // A cache can be behind: the node may be there again.
-      if (await exists(client, node)) continue;
-      try {
+    for (const { block, released } of plan.update)
+      await unlessChanged(async () => {
         await client.update(IP_BLOCK, block);
-        log.warn({ block: block.spec.cidr, node }, 'took the block of a deleted node back');
-      } catch (error) {
-        // Somebody else has changed it; the change brings us here again.
-        if (!isConflict(error) && !isNotFound(error)) throw error;
-      }
-    }
-    if (plan.nextAtMs !== undefined && !this.#isClosed)
-      this.#cancelTimer = clock.schedule(plan.nextAtMs - clock.now(), () => this.#loop.trigger());
+        const { cidr, node } = block.spec;
+        log.warn({ block: cidr, node, released }, 'took back what a deleted node had of a block');
+      });
+    for (const block of plan.remove)
+      await unlessChanged(async () => {
+        const { name, uid, resourceVersion } = block.metadata;
+        // Only as it was seen: a node may have claimed it if the pool was enabled again.
+        const preconditions = {
+          ...(uid === undefined ? {} : { uid }),
+          ...(resourceVersion === undefined ? {} : { resourceVersion }),
+        };
+        await client.delete(IP_BLOCK, { name }, { preconditions });
+        log.info({ block: block.spec.cidr }, 'removed an empty block of a disabled pool');
+      });
   }
 }
 
-async function exists(client: ApiClient, node: string): Promise<boolean> {
+/** Who has changed the block meanwhile brings us here again. */
+async function unlessChanged(write: () => Promise<void>): Promise<void> {
   try {
-    await client.get(NODE, node);
-    return true;
+    await write();
   } catch (error) {
-    if (isNotFound(error)) return false;
-    throw error;
+    if (!isConflict(error) && !isNotFound(error)) throw error;
   }
 }

@@ -1,51 +1,51 @@
 /**
- * Pure: which address blocks belong to nodes that are no more, and what becomes of them.
+ * Pure: what becomes of the addresses and blocks of nodes that are no more, and of the blocks of pools that are to go.
  *
- * A node that was deleted cannot give anything back, so its addresses are released here and its blocks are anybody's.
- * It has to be missed for a while first: a node that is being made again keeps what it has.
+ * A node that was deleted cannot give anything back, so its addresses are released here, those that it had borrowed too,
+ * and its blocks are anybody's; what others have borrowed of them stays theirs. A disabled pool gives out nothing, so its
+ * empty blocks are removed: a pool can be deleted when it has none.
  */
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import { releaseOrdinals } from '#api/tulle/v1alpha1/ip-block-release.ts';
-
-/** Longer than a node takes to come back, and than any pod lives on without its node's object. */
-export const QUARANTINE_MS = 60_000;
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 
 export interface ReclaimInput {
   readonly blocks: Iterable<IPBlock>;
-  readonly nodeExists: (name: string) => boolean;
-  /** Nodes that are missed, and since when. */
-  readonly missingSinceMs: ReadonlyMap<string, number>;
+  readonly pools: Iterable<IPPool>;
+  readonly gone: ReadonlySet<string>;
   readonly nowMs: number;
 }
 
 export interface ReclaimPlan {
-  /** The next input's. */
-  readonly missingSinceMs: ReadonlyMap<string, number>;
-  /** Blocks as they are to be written. */
-  readonly orphan: readonly IPBlock[];
-  /** When the next quarantine ends; `undefined` if none runs. */
-  readonly nextAtMs: number | undefined;
+  /** Blocks as they are to be written, and what of them was taken back. */
+  readonly update: readonly { readonly block: IPBlock; readonly released: number }[];
+  readonly remove: readonly IPBlock[];
 }
 
-export function planReclaim(input: ReclaimInput): ReclaimPlan {
-  const { blocks, nodeExists, nowMs } = input;
-  const missingSinceMs = new Map<string, number>();
-  const orphan: IPBlock[] = [];
-  let nextAtMs: number | undefined;
+export function planReclaim({ blocks, pools, gone, nowMs }: ReclaimInput): ReclaimPlan {
+  const disabled = new Set(
+    [...pools].filter((it) => it.spec.disabled === true).map((it) => it.metadata.name),
+  );
+  const update: ReclaimPlan['update'][number][] = [];
+  const remove: IPBlock[] = [];
   for (const block of blocks) {
-    const { node } = block.spec;
-    if (node === '' || nodeExists(node)) continue;
-    const sinceMs = input.missingSinceMs.get(node) ?? nowMs;
-    missingSinceMs.set(node, sinceMs);
-    const dueAtMs = sinceMs + QUARANTINE_MS;
-    if (dueAtMs > nowMs) nextAtMs = Math.min(nextAtMs ?? Infinity, dueAtMs);
-    else orphan.push(orphaned(block, nowMs));
+    const { node, pool, allocations } = block.spec;
+    const lost = Object.keys(allocations).filter((it) => gone.has(allocations[it]?.node ?? ''));
+    if (lost.length > 0 || gone.has(node)) {
+      const freed = releaseOrdinals(block, lost, nowMs);
+      const next = gone.has(node) ? nobodys(freed) : freed;
+      update.push({ block: next, released: lost.length });
+    } else if (node === '' && disabled.has(pool) && Object.keys(allocations).length === 0)
+      remove.push(block);
   }
-  return { missingSinceMs, orphan, nextAtMs };
+  return { update, remove };
 }
 
-/** The block as nobody's, with every address free and cooling down. */
-function orphaned(block: IPBlock, nowMs: number): IPBlock {
-  const freed = releaseOrdinals(block, Object.keys(block.spec.allocations), nowMs);
-  return { ...freed, spec: { ...freed.spec, node: '', affinity: 'Pending' } };
+/** The nodes that the block is kept for. */
+export function nodesOf({ spec }: IPBlock): string[] {
+  return [spec.node, ...Object.values(spec.allocations).map((it) => it.node)];
+}
+
+function nobodys(block: IPBlock): IPBlock {
+  return { ...block, spec: { ...block.spec, node: '', affinity: 'Pending' } };
 }

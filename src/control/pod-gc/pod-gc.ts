@@ -1,5 +1,5 @@
 /** Deletes the Pod objects of nodes that are no more. Their addresses are given back by the garbage collection of addresses. */
-import { NODE, type Node } from '#api/core/v1/node.ts';
+import type { Node } from '#api/core/v1/node.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
@@ -7,7 +7,8 @@ import type { Clock } from '#lib/clock.ts';
 import { isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import { isManaged, planPodGc } from './plan.ts';
+import { MissingNodes } from '../missing-nodes.ts';
+import { isManaged, managedPods } from './plan.ts';
 
 export interface PodGcOptions {
   readonly client: ApiClient;
@@ -25,14 +26,14 @@ export class PodGc implements AsyncDisposable {
   readonly #options: PodGcOptions;
   readonly #loop: SyncLoop;
   readonly #stops: (() => void)[];
-  #missingSinceMs: ReadonlyMap<string, number> = new Map();
-  #cancelTimer: (() => void) | undefined;
+  readonly #missing: MissingNodes;
   #isClosed = false;
 
   constructor(options: PodGcOptions) {
     const { pods, nodes, log, clock } = options;
     this.#options = options;
     this.#loop = new SyncLoop(() => this.#sync(), { name: 'pod-gc', log, clock });
+    this.#missing = new MissingNodes({ ...options, onDue: () => this.#loop.trigger() });
     this.#stops = [
       nodes.onChange(({ old, current }) => {
         if (old === undefined || current === undefined) this.#loop.trigger();
@@ -52,7 +53,7 @@ export class PodGc implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     for (const stop of this.#stops) stop();
-    this.#cancelTimer?.();
+    this.#missing[Symbol.dispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
 
@@ -63,35 +64,12 @@ export class PodGc implements AsyncDisposable {
   }
 
   async #sync(): Promise<void> {
-    const { pods, nodes, clock } = this.#options;
+    const { pods, nodes } = this.#options;
     if (!pods.isSynced || !nodes.isSynced) return;
-    const plan = planPodGc({
-      pods: pods.values(),
-      nodeExists: (name) => nodes.get(name) !== undefined,
-      missingSinceMs: this.#missingSinceMs,
-      nowMs: clock.now(),
-    });
-    this.#missingSinceMs = plan.missingSinceMs;
-    this.#cancelTimer?.();
-    this.#cancelTimer =
-      plan.nextAtMs === undefined
-        ? undefined
-        : clock.schedule(plan.nextAtMs - clock.now(), () => this.#loop.trigger());
-    for (const [nodeName, orphans] of plan.remove) {
-      // Deleting cannot be taken back: what the cache misses must be missing at the server, too.
-      if (await this.#nodeExists(nodeName)) continue;
-      for (const pod of orphans) await this.#remove(pod);
-    }
-  }
-
-  async #nodeExists(name: string): Promise<boolean> {
-    try {
-      await this.#options.client.get(NODE, name);
-      return true;
-    } catch (error) {
-      if (isNotFound(error)) return false;
-      throw error;
-    }
+    const managed = managedPods(pods.values());
+    const gone = await this.#missing.gone(managed.keys());
+    for (const nodeName of gone)
+      for (const pod of managed.get(nodeName) ?? []) await this.#remove(pod);
   }
 
   async #remove(pod: Pod): Promise<void> {
