@@ -3,7 +3,13 @@ import { test } from 'node:test';
 import type { Pod } from '#api/core/v1/pod.ts';
 import type { IPAllocation, IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import { ip } from '#lib/ip.ts';
-import { explainAddress, findAddressProblems, formatPools, type IpamInput } from './ipam-report.ts';
+import {
+  explainAddress,
+  explainLoans,
+  findAddressProblems,
+  formatPools,
+  type IpamInput,
+} from './ipam-report.ts';
 
 const allocation = (more: Partial<IPAllocation> = {}): IPAllocation => ({
   handle: 'tulle.c1.eth0',
@@ -57,8 +63,28 @@ const input = (more: Partial<IpamInput> = {}): IpamInput => ({
 
 test('formatPools() tells how full pools and blocks are', () => {
   const text = formatPools(input());
-  assert.match(text, /v4 +192\.0\.2\.0\/24 +1\/256 +1 +1 +false/);
-  assert.match(text, /192\.0\.2\.0\/30 +v4 +n1 +1\/4 +1 +Confirmed/);
+  assert.match(text, /v4 +192\.0\.2\.0\/24 +1\/256 +1 +1 +false +false/);
+  assert.match(text, /192\.0\.2\.0\/30 +v4 +n1 +1\/4 +<none> +1 +Confirmed/);
+});
+
+test('a lent address is explained, and no problem', () => {
+  const lent = input({
+    blocks: [block({ allocations: { 1: allocation({ node: 'n2' }) } })],
+    nodes: ['n1', 'n2'].map((name) => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } })),
+  });
+  assert.match(formatPools(lent), /n1 +1\/4 +n2:1 +1 +Confirmed/);
+  assert.match(
+    explainAddress(lent, ip('192.0.2.1')),
+    /of node "n1", Confirmed\nlent to node "n2": every other node has a route.*\nin use since .* on node "n2"/,
+  );
+  assert.deepEqual(explainLoans(lent), [
+    '192.0.2.1 of block 192.0.2.0/30 of node "n1" is lent to node "n2" since 2026-01-01T00:00:00.000Z, for pod default/web',
+  ]);
+  assert.deepEqual(findAddressProblems(lent), []);
+  const [pool] = lent.pools;
+  assert.ok(pool !== undefined);
+  const strict = { ...lent, pools: [{ ...pool, spec: { ...pool.spec, strictAffinity: true } }] };
+  assert.match(findAddressProblems(strict).join(), /though pool "v4" is strict by now/);
 });
 
 test('explainAddress() tells who holds an address, since when and why', () => {
@@ -87,9 +113,9 @@ const CASES: [string, Partial<IpamInput>, RegExp][] = [
     /overlap/,
   ],
   [
-    'an allocation of another node',
+    'an address lent to a lost node',
     { blocks: [block({ allocations: { 1: allocation({ node: 'n2' }) } })] },
-    /used on node "n2"/,
+    /192\.0\.2\.1 is lent to node "n2", which does not exist/,
   ],
   [
     'two addresses of one handle',

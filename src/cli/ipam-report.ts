@@ -2,6 +2,7 @@
 import type { Node } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
 import type { IPAllocation, IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import { loansOf } from '#api/tulle/v1alpha1/ip-block-loan.ts';
 import { type IPPool, parseReserved } from '#api/tulle/v1alpha1/ip-pool.ts';
 import {
   type Cidr,
@@ -36,22 +37,62 @@ export function formatPools({ pools, blocks }: IpamInput): string {
       `${used}/${cidrSize(cidr(pool.spec.cidr))}`,
       String(mine.length),
       String(pool.spec.reserved?.length ?? 0),
+      String(pool.spec.strictAffinity ?? false),
       String(pool.spec.disabled ?? false),
     ];
   });
-  const blockRows = blocks.map(({ spec }) => [
-    spec.cidr,
-    spec.pool,
-    spec.node || '<none>',
-    `${Object.keys(spec.allocations).length}/${cidrSize(cidr(spec.cidr))}`,
-    String(Object.keys(spec.releasedAt).length),
-    spec.affinity,
-  ]);
+  const blockRows = blocks.map((block) => {
+    const { spec } = block;
+    return [
+      spec.cidr,
+      spec.pool,
+      spec.node || '<none>',
+      `${Object.keys(spec.allocations).length}/${cidrSize(cidr(spec.cidr))}`,
+      lentTo(block) || '<none>',
+      String(Object.keys(spec.releasedAt).length),
+      spec.affinity,
+    ];
+  });
   return [
-    formatColumns([['POOL', 'CIDR', 'USED', 'BLOCKS', 'RESERVED', 'DISABLED'], ...poolRows]),
+    formatColumns([
+      ['POOL', 'CIDR', 'USED', 'BLOCKS', 'RESERVED', 'STRICT', 'DISABLED'],
+      ...poolRows,
+    ]),
     '',
-    formatColumns([['BLOCK', 'POOL', 'NODE', 'USED', 'RELEASED', 'AFFINITY'], ...blockRows]),
+    formatColumns([
+      ['BLOCK', 'POOL', 'NODE', 'USED', 'LENT-TO', 'RELEASED', 'AFFINITY'],
+      ...blockRows,
+    ]),
   ].join('\n');
+}
+
+/** `m2:3,m3:1`: how many addresses of the block which other nodes have. */
+function lentTo(block: IPBlock): string {
+  const counts = new Map<string, number>();
+  for (const { node } of loansOf(block))
+    if (node !== block.spec.node) counts.set(node, (counts.get(node) ?? 0) + 1);
+  return [...counts].map(([node, count]) => `${node}:${count}`).join(',');
+}
+
+/** What is worth knowing and no fault: a sentence for each address that is lent. */
+export function explainLoans({ blocks }: IpamInput): string[] {
+  return blocks.flatMap((block) =>
+    loansOf(block)
+      .filter(({ node }) => node !== block.spec.node)
+      .map(
+        ({ address, node, allocation }) =>
+          `${address} of block ${block.spec.cidr} of ${ownerOf(block)} is lent to node "${node}" since ${allocation.since}, for ${userOf(allocation)}`,
+      ),
+  );
+}
+
+function ownerOf({ spec }: IPBlock): string {
+  return spec.node === '' ? 'nobody' : `node "${spec.node}"`;
+}
+
+function userOf({ purpose, namespace, pod, handle }: IPAllocation): string {
+  if (purpose === 'Tunnel') return 'its own address on the fabric';
+  return pod === undefined ? handle : `pod ${namespace ?? 'default'}/${pod}`;
 }
 
 /** One address in words. */
@@ -67,8 +108,11 @@ export function explainAddress(input: IpamInput, address: Ip): string {
   const found = findAllocation(input.blocks, address);
   if (found === undefined) return [...lines, 'no node has claimed its block'].join('\n');
   const { block, ordinal, allocation } = found;
-  const owner = block.spec.node === '' ? 'nobody' : `node "${block.spec.node}"`;
-  lines.push(`block ${block.spec.cidr} of ${owner}, ${block.spec.affinity}`);
+  lines.push(`block ${block.spec.cidr} of ${ownerOf(block)}, ${block.spec.affinity}`);
+  if (allocation !== undefined && allocation.node !== block.spec.node)
+    lines.push(
+      `lent to node "${allocation.node}": every other node has a route for this address alone`,
+    );
   if (allocation !== undefined) return [...lines, ...describe(allocation)].join('\n');
   const released = block.spec.releasedAt[ordinal];
   lines.push(released === undefined ? 'free' : `free, released ${released}`);
@@ -148,18 +192,23 @@ function compareAddresses(a: Cidr, b: Cidr): number {
   return x < y ? -1 : x > y ? 1 : 0;
 }
 
-function allocationProblems({ blocks }: IpamInput): string[] {
+function allocationProblems({ blocks, nodes, pools }: IpamInput): string[] {
   const seen = new Map<string, Ip>();
   return blocks.flatMap(({ spec }) =>
     Object.entries(spec.allocations).flatMap(([ordinal, allocation]) => {
       const prefix = cidr(spec.cidr);
       const address = cidrAddress(prefix, Number(ordinal));
       const problems: string[] = [];
-      if (allocation.node !== spec.node)
+      const isLent = allocation.node !== spec.node;
+      if (isLent && !nodes.some((it) => it.metadata.name === allocation.node))
+        problems.push(`${address} is lent to node "${allocation.node}", which does not exist`);
+      const pool = pools.find((it) => it.metadata.name === spec.pool);
+      if (isLent && spec.node !== '' && pool?.spec.strictAffinity === true)
         problems.push(
-          `${address} is used on node "${allocation.node}", its block belongs to "${spec.node}"`,
+          `${address} of a block of node "${spec.node}" is lent to "${allocation.node}", though pool "${spec.pool}" is strict by now; it stays until its pod is gone`,
         );
-      const key = `${address.includes(':') ? 6 : 4} ${allocation.handle}`;
+      // Two machines may name their containers the same.
+      const key = `${address.includes(':') ? 6 : 4} ${allocation.node} ${allocation.handle}`;
       const other = seen.get(key);
       if (other !== undefined)
         problems.push(

@@ -10,6 +10,7 @@ import { type Ip, parseIp } from '#lib/ip.ts';
 import { connect } from '../client.ts';
 import {
   explainAddress,
+  explainLoans,
   findAddressProblems,
   findAllocation,
   formatPools,
@@ -37,9 +38,13 @@ export async function ipamCheck(flags: Flags, { print }: CommandContext): Promis
   await using client = connect(flags.kubeconfig);
   const input = await read(client);
   const problems = findAddressProblems(input);
+  const loans = explainLoans(input);
+  for (const loan of loans) print(`note: ${loan}`);
   for (const problem of problems) print(problem);
   const used = input.blocks.reduce((sum, it) => sum + Object.keys(it.spec.allocations).length, 0);
-  print(`${used} addresses in ${input.blocks.length} blocks, ${problems.length} problems`);
+  print(
+    `${used} addresses in ${input.blocks.length} blocks, ${loans.length} lent, ${problems.length} problems`,
+  );
   if (problems.length > 0) process.exitCode = 1;
 }
 
