@@ -17,6 +17,7 @@ import { type Cidr, hostCidr, type Ip, parseCidr, splitCidr } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
+import { ALIASED_LABEL } from './aliases.ts';
 import { AnswerRelay } from './answer-watch.ts';
 import type { Attachments } from './attachment.ts';
 import { DNS_CONFIG_MAP } from './dns/config.ts';
@@ -128,6 +129,9 @@ export class NameService implements AsyncDisposable {
         slices,
         namespaces: parts.use(startCache(client, NAMESPACE, { log })),
         configMaps: parts.use(this.#configMaps()),
+        aliased: parts.use(
+          startCache(client, POD, { labelSelector: `${ALIASED_LABEL}=true`, log }),
+        ),
         openPods: () => startCache(client, POD, { log }),
         trusted: () => this.#trusted(),
         memory,

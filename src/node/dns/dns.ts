@@ -52,6 +52,7 @@ export interface DnsOptions {
   /** Without it a namespace exists while a service is in it. */
   readonly namespaces?: Cache<Namespace>;
   /** Opens a cache of all pods of the cluster, for names of pods that are verified. */
+  readonly aliased?: Cache<Pod>;
   readonly openPods?: () => Cache<Pod> & AsyncDisposable;
   /** The configuration, `kube-system/tulle-dns`. */
   readonly configMaps?: Cache<ConfigMap>;

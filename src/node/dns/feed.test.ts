@@ -6,6 +6,7 @@ import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { ALIASES_ANNOTATION } from '../aliases.ts';
 import { DEFAULT_CONFIG, type PodMode } from './config.ts';
 import { ZoneFeed, type ZoneFeedOptions } from './feed.ts';
 import { NameTable } from './table.ts';
@@ -84,6 +85,34 @@ test('ZoneFeed: a namespace exists also without services, and no longer when it 
   assert.match(it.ask('late.svc.cluster.local'), NODATA);
   it.namespaces.remove('empty');
   assert.match(it.ask('empty.svc.cluster.local'), NXDOMAIN);
+});
+
+test('ZoneFeed: aliases of a pod, of several at once, and none where a service has the name', async () => {
+  const aliased = new HandCache<Pod>();
+  const withAliases = (name: string, podIP: string, aliases: string, phase?: 'Succeeded'): Pod => {
+    const plain = pod(name, podIP, phase);
+    return {
+      ...plain,
+      metadata: { ...plain.metadata, annotations: { [ALIASES_ANNOTATION]: aliases } },
+    };
+  };
+  const it = create({ aliased });
+  aliased.put(withAliases('a', '192.0.2.1', 'db,store'));
+  aliased.sync();
+  await it.sync();
+  assert.match(it.ask('db.default.svc.cluster.local'), /192\.0\.2\.1$/);
+  assert.match(it.ask('store.default.svc.cluster.local'), /192\.0\.2\.1$/);
+  assert.match(it.ask('db.other.svc.cluster.local'), NXDOMAIN);
+  aliased.put(withAliases('b', '192.0.2.2', 'db'));
+  aliased.put(withAliases('a', '192.0.2.1', 'store', 'Succeeded'));
+  assert.match(it.ask('db.default.svc.cluster.local'), /192\.0\.2\.2$/);
+  assert.match(it.ask('store.default.svc.cluster.local'), NXDOMAIN);
+  it.services.put(service('default/db', { clusterIP: '10.96.0.9', ports: [{ port: 80 }] }));
+  assert.match(it.ask('db.default.svc.cluster.local'), /10\.96\.0\.9$/);
+  it.services.remove('default/db');
+  assert.match(it.ask('db.default.svc.cluster.local'), /192\.0\.2\.2$/);
+  aliased.remove('default/b');
+  assert.match(it.ask('db.default.svc.cluster.local'), NXDOMAIN);
 });
 
 test('ZoneFeed: names of pods by mode', async () => {

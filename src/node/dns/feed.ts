@@ -9,6 +9,7 @@ import { explainError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Name } from '#wire/dns/name.ts';
+import { aliasesOfPod } from '../aliases.ts';
 import type { DnsConfig, PodMode } from './config.ts';
 import { NO_SETS } from './sets.ts';
 import type { NameChange, Zone } from './zone.ts';
@@ -27,6 +28,8 @@ export interface ZoneFeedOptions {
   readonly slices: Cache<EndpointSlice>;
   /** Without it a namespace exists while a service is in it. */
   readonly namespaces?: Cache<Namespace> | undefined;
+  /** Pods with names of their own. */
+  readonly aliased?: Cache<Pod> | undefined;
   /** All pods of the cluster; asked for when names of pods are to be verified, and ended when not any more. */
   readonly openPods?: (() => Cache<Pod> & AsyncDisposable) | undefined;
   /** What the agent before this one knew; it holds until the API has told all. */
@@ -80,8 +83,10 @@ export class ZoneFeed implements Disposable {
   }
 
   start(publish: (changes: readonly NameChange[]) => void): void {
-    const { services, slices, namespaces, log } = this.#options;
+    const { services, slices, namespaces, aliased, log } = this.#options;
     this.#publish = publish;
+    if (aliased !== undefined)
+      this.#stops.push(aliased.onChange(({ key, current }) => this.#onAliased(key, current)));
     this.#stops.push(slices.onChange((change) => this.#onSlice(change)));
     this.#stops.push(services.onChange(({ key }) => this.#onService(key)));
     if (namespaces !== undefined)
@@ -93,7 +98,8 @@ export class ZoneFeed implements Disposable {
       }, this.#options.graceMs ?? GRACE_MS);
       this.#stops.push(() => clearTimeout(timer));
     }
-    Promise.all([services.synced(), slices.synced(), namespaces?.synced()]).then(
+    const caches = [services, slices, namespaces, aliased];
+    Promise.all(caches.map((cache) => cache?.synced())).then(
       () => this.#fill(),
       (error: unknown) => log.error({ err: error }, 'DNS gets no services: a cache ended'),
     );
@@ -130,6 +136,8 @@ export class ZoneFeed implements Disposable {
     };
     for (const namespace of namespaces?.values() ?? [])
       keep(zone.setNamespace(namespace.metadata.name, true));
+    for (const pod of this.#options.aliased?.values() ?? [])
+      keep(zone.setAliases(objectKey(pod), aliasesOfPod(pod), addressesOf(pod)));
     for (const service of services.values()) keep(this.#set(objectKey(service), service));
     this.#filled = true;
     keep(this.#forget());
@@ -153,6 +161,14 @@ export class ZoneFeed implements Disposable {
 
   #onNamespace(name: string, current: Namespace | undefined): void {
     if (this.#filled) this.#tell(this.#options.zone.setNamespace(name, current !== undefined));
+  }
+
+  #onAliased(key: string, pod: Pod | undefined): void {
+    if (!this.#filled) return;
+    const addresses = pod === undefined ? [] : addressesOf(pod);
+    this.#tell(
+      this.#options.zone.setAliases(key, pod === undefined ? [] : aliasesOfPod(pod), addresses),
+    );
   }
 
   #onSlice({ old, current }: CacheChange<EndpointSlice>): void {

@@ -151,6 +151,21 @@ export function recordsOfPod(zone: Name, namespace: string, addresses: readonly 
   return records;
 }
 
+/** `<alias>.<namespace>.svc.<zone>`, where the search list of the namespace's pods finds it. */
+export function recordsOfAliases(
+  zone: Name,
+  namespace: string,
+  aliases: readonly string[],
+  addresses: readonly Ip[],
+): Records {
+  const records: Records = new Map();
+  for (const alias of addresses.length === 0 ? [] : aliases) {
+    const owner = parseName(`${alias}.${namespace}.svc.${zone}`);
+    if (owner !== undefined) addAddresses(records, canonicalName(owner), addresses);
+  }
+  return records;
+}
+
 /** An address as one label: `192-0-2-1`, `2001-db8--1`. */
 function dashedAddress(address: Ip): string {
   const label = address.replace(/[.:]/g, '-');

@@ -12,6 +12,7 @@ import type { HostEntry } from './config.ts';
 import {
   type RecordSet,
   type Records,
+  recordsOfAliases,
   recordsOfHosts,
   recordsOfNamespace,
   recordsOfPod,
@@ -32,6 +33,7 @@ const ZONE_OWNER = '';
 const HOSTS_OWNER = 'hosts';
 const NAMESPACE_OWNER = 'namespace:';
 const POD_OWNER = 'pod:';
+const ALIAS_OWNER = 'alias:';
 
 export class Zone {
   readonly domain: Name;
@@ -86,6 +88,18 @@ export class Zone {
   setPod(key: string, addresses: readonly Ip[]): NameChange[] {
     const namespace = key.slice(0, key.indexOf('/'));
     return this.#give(POD_OWNER + key, recordsOfPod(this.domain, namespace, addresses));
+  }
+
+  /**
+   * Sets the other names of a pod. A service of such a name has it for itself.
+   * @param key `namespace/name`
+   * @param addresses none when it is gone or has ended
+   * @returns the names that changed
+   */
+  setAliases(key: string, aliases: readonly string[], addresses: readonly Ip[]): NameChange[] {
+    const namespace = key.slice(0, key.indexOf('/'));
+    const records = recordsOfAliases(this.domain, namespace, aliases, addresses);
+    return this.#give(ALIAS_OWNER + key, records);
   }
 
   /** The keys of the pods that are set. */
@@ -201,7 +215,8 @@ export class Zone {
       return { name, sets: this.#textOf(only, name) };
     }
     const byType = new Map<number, RecordSet>();
-    for (const owner of [...owners].sort())
+    const others = [...owners].filter((owner) => !owner.startsWith(ALIAS_OWNER));
+    for (const owner of (others.length > 0 ? others : [...owners]).sort())
       for (const set of decodeSets(name, this.#textOf(owner, name)))
         byType.set(set.type, mergeSets(byType.get(set.type), set));
     return { name, sets: encodeSets(name, [...byType.values()]) };

@@ -3,6 +3,7 @@ import type { Pod, PodPhase, PodStatus } from '#api/core/v1/pod.ts';
 import { checkLabelValue, checkQualifiedName } from '#api/machinery/names.ts';
 import { type Condition, objectKey } from '#api/meta.ts';
 import type { Ip } from '#lib/ip.ts';
+import { aliasMarks } from '../aliases.ts';
 import { type Attachment, ipsOf } from '../attachment.ts';
 import { EXEC_SETTING, READINESS_PREFIX, type Readiness } from '../readiness.ts';
 import type { ContainerInfo } from './runtimes/runtime.ts';
@@ -152,15 +153,17 @@ export function planPod(
   const labels = Object.fromEntries(entries.filter((entry) => !isSetting(entry)));
   const settings = Object.fromEntries(entries.filter(isSetting));
   const [namespace = '', name = ''] = key.split('/');
+  const aliases = aliasMarks(attachment);
   return {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
       name,
       namespace,
-      labels: { ...validLabels(labels, onSkip), [MANAGED_LABEL]: 'true' },
+      labels: { ...validLabels(labels, onSkip), ...aliases.labels, [MANAGED_LABEL]: 'true' },
       annotations: {
         ...validAnnotations({ ...settings, ...info?.annotations }, onSkip),
+        ...aliases.annotations,
         [CONTAINER_ID_ANNOTATION]: attachment.containerId,
       },
     },
