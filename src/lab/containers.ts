@@ -107,6 +107,7 @@ function makeRootfs(machine: Machine): void {
 export interface ContainerSpec {
   readonly name: string;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly aliases?: readonly string[];
   /** `server` answers HTTP with its name; `client` waits for commands. */
   readonly role: 'server' | 'client';
 }
@@ -114,11 +115,12 @@ export interface ContainerSpec {
 /** `podman run -d` on a machine, attached by our CNI plugin. */
 export async function runContainer(machine: Machine, spec: ContainerSpec): Promise<void> {
   const labels = Object.entries(spec.labels ?? {}).flatMap(([k, v]) => ['--label', `${k}=${v}`]);
+  const aliases = (spec.aliases ?? []).flatMap((alias) => ['--network-alias', alias]);
   const command = spec.role === 'server' ? SERVER_SCRIPT : 'exec sleep 86400';
   await machine.runOk(
     [
       ...['podman', 'run', '--detach', '--name', spec.name, '--hostname', spec.name],
-      ...['--network', 'tulle', '--tmpfs', '/srv', '--cap-add', 'NET_RAW', ...labels],
+      ...['--network', 'tulle', '--tmpfs', '/srv', '--cap-add', 'NET_RAW', ...labels, ...aliases],
       ...['--rootfs', ROOTFS, 'sh', '-c', command],
     ],
     { timeoutMs: 60_000 },

@@ -1,0 +1,58 @@
+/** Podman's network aliases as names: on the container's own machine, on another one, and until it is gone. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { LabCluster, until } from '#lab/cluster.ts';
+import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { Lab } from '#lab/lab.ts';
+
+const WAIT_MS = 20_000;
+const NAME = 'test-aliases';
+
+let lab: Lab;
+let cluster: LabCluster;
+before(async () => {
+  await Lab.remove(NAME);
+  lab = await Lab.create({ name: NAME, machines: 2 });
+  cluster = new LabCluster(lab);
+  await cluster.startServer();
+  for (const machine of lab.hosts) {
+    preparePodman(machine);
+    await cluster.startAgent(machine);
+  }
+  await cluster.nodesReady();
+});
+after(() => Lab.remove(NAME));
+
+test('containers find another by each of its aliases, on every machine, and not when it is gone', async () => {
+  const [m1, m2] = [lab.machine('m1'), lab.machine('m2')];
+  await runContainer(m1, { name: 'pg-1', role: 'server', aliases: ['db', 'Store_1'] });
+  for (const machine of [m1, m2])
+    await runContainer(machine, { name: `client-${machine.name}`, role: 'client' });
+  const ask = async (machine: typeof m1, name: string) =>
+    (
+      await execInContainer(
+        machine,
+        `client-${machine.name}`,
+        `wget -T 2 -q -O - http://${name}:8080`,
+      )
+    ).stdout;
+  for (const machine of [m1, m2])
+    for (const name of ['db', 'store_1', 'db.default'])
+      await until(`${machine.name} finds ${name}`, WAIT_MS, async () =>
+        (await ask(machine, name)).startsWith('pg-1'),
+      );
+  await cluster.killAgent(m2);
+  await cluster.startAgent(m2);
+  await cluster.nodesReady();
+  assert.match(await ask(m2, 'db'), /^pg-1/);
+  await m1.runOk(['podman', 'rm', '-f', '-t', '0', 'pg-1'], { timeoutMs: WAIT_MS });
+  for (const machine of [m1, m2])
+    await until(`${machine.name} finds it no more`, WAIT_MS, async () => {
+      const { exitCode } = await execInContainer(
+        machine,
+        `client-${machine.name}`,
+        'nslookup db.default.svc.cluster.local',
+      );
+      return exitCode !== 0;
+    });
+});
