@@ -22,6 +22,8 @@ export interface BridgeAttachment {
   readonly ips: readonly CniIp[];
   readonly routes: readonly CniRoute[];
   readonly dns: CniDns;
+  /** The addresses come out of IPPools; the attachment has them too. */
+  readonly fromPools?: true;
   /** How to give the addresses back; absent if no address plugin was asked. */
   readonly ipam?: {
     readonly type: string;

@@ -25,6 +25,7 @@ import type { CniResult } from '#wire/cni/result.ts';
 import type { AddressSource } from '../addresses.ts';
 import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { completeBridge } from './bridge.ts';
+import { bridgeWithPoolAddresses, removePoolSide } from './bridge-pools.ts';
 import { addIpam, deleteIpam } from './ipam-plugin.ts';
 import { netnsIdentity } from './link.ts';
 import { LinkRemover } from './link-remover.ts';
@@ -303,6 +304,17 @@ export class Attacher implements Attachments, AsyncDisposable {
     if (chained !== undefined) return attachment;
     if (bridge === undefined)
       return { ...attachment, addresses: await this.#allocate(attachment, requested) };
+    if (bridge.fromPools === true) {
+      const addresses = await this.#allocate(attachment, requested);
+      const complete = {
+        ...attachment,
+        addresses,
+        bridge: bridgeWithPoolAddresses(bridge, addresses),
+      };
+      // The route of such a pod does not go with its link: who undoes this must know the address.
+      await this.#record('adding', complete);
+      return complete;
+    }
     if (bridge.ipam === undefined) return attachment;
     const given = await addIpam(bridge.ipam, attachment);
     if (given.ips.length === 0)
@@ -315,7 +327,9 @@ export class Attacher implements Attachments, AsyncDisposable {
     const { bridge, chained, handle } = attachment;
     if (chained !== undefined) return;
     if (bridge?.ipam !== undefined) await deleteIpam(bridge.ipam, attachment);
-    if (bridge === undefined) await this.#options.addresses.release(handle);
+    if (bridge !== undefined && bridge.fromPools !== true) return;
+    const released = await this.#options.addresses.release(handle);
+    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options.bridge, released);
   }
 
   async #allocate(

@@ -131,7 +131,7 @@ const DUAL = {
   ranges: [[{ subnet: '10.88.0.0/24' }], [{ subnet: '2001:db8:88::/64' }]],
 };
 const CASES: readonly (readonly [string, Config])[] = [
-  ['layer 2 only', {}],
+  ['layer 2 only', { ipam: {} }],
   ['addresses without a gateway', { ipam: V4 }],
   ['a gateway', { bridge: 'br7', isGateway: true, ipam: V4 }],
   ['a default gateway', { isDefaultGateway: true, ipam: V4 }],

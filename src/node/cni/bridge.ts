@@ -18,11 +18,12 @@ import {
   parseIp,
   splitCidr,
 } from '#lib/ip.ts';
-import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
+import { GATEWAY_V4, ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniIp, CniResult, CniRoute } from '#wire/cni/result.ts';
 import type { Attachment, BridgeAttachment } from '../attachment.ts';
+import { checkPoolSide, ensurePoolSide, type SourceOf } from './bridge-pools.ts';
 import { enableForwarding } from './link.ts';
 
 /** An attachment in this mode. */
@@ -58,11 +59,13 @@ export function createBridgeLink(
   host: NetworkStack,
   openStack: OpenNetworkStack,
   attachment: OnBridge,
+  sourceOf: SourceOf,
 ): void {
   const { bridge, hostLink, ifName, netns, mac } = attachment;
   const { options } = bridge;
   if (!options.portIsolation) requireFilter(host, options.bridge);
-  const mtu = options.mtuBytes === 0 ? {} : { mtuBytes: options.mtuBytes };
+  const mtuBytes = mtuOf(attachment);
+  const mtu = mtuBytes === 0 ? {} : { mtuBytes };
   const master = ensureBridge(host, attachment);
   const hostEnd = host.links.create({
     kind: 'veth',
@@ -78,11 +81,15 @@ export function createBridgeLink(
   host.links.set(hostEnd.index, { up: true });
   using pod = openStack({ netns });
   if (!options.disableContainerInterface) fillContainer(pod, attachment);
-  if (options.isGateway) ensureGateways(host, master, attachment);
+  if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
 }
 
 /** Sets the host's side right again. @returns false if the port is gone */
-export function repairBridgeLink(host: NetworkStack, attachment: OnBridge): boolean {
+export function repairBridgeLink(
+  host: NetworkStack,
+  attachment: OnBridge,
+  sourceOf: SourceOf,
+): boolean {
   const port = host.links.get(attachment.hostLink);
   if (port === undefined) return false;
   const { options } = attachment.bridge;
@@ -93,7 +100,7 @@ export function repairBridgeLink(host: NetworkStack, attachment: OnBridge): bool
     hairpin: options.hairpinMode,
     isolated: options.portIsolation,
   });
-  if (options.isGateway) ensureGateways(host, master, attachment);
+  if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
   return true;
 }
 
@@ -102,6 +109,7 @@ export function checkBridgeLink(
   host: NetworkStack,
   openStack: OpenNetworkStack,
   attachment: OnBridge,
+  sourceOf: SourceOf,
 ): string[] {
   const { bridge, hostLink, netns } = attachment;
   const { options } = bridge;
@@ -118,6 +126,7 @@ export function checkBridgeLink(
   if (!port.up) faults.push(`host link "${hostLink}" is down`);
   if (port.bridgePort !== undefined && port.bridgePort.hairpin !== options.hairpinMode)
     faults.push(`host link "${hostLink}" has hairpin mode ${port.bridgePort.hairpin}`);
+  if (bridge.fromPools === true) faults.push(...checkPoolSide(host, master, attachment, sourceOf));
   try {
     using pod = openStack({ netns });
     faults.push(...checkContainer(pod, attachment, port));
@@ -152,8 +161,15 @@ export function bridgeResult(host: NetworkStack, attachment: OnBridge): CniResul
   };
 }
 
-function ensureBridge(host: NetworkStack, { bridge }: OnBridge): Link {
-  const { bridge: name, mtuBytes, promiscMode } = bridge.options;
+/** Packets to and from addresses of pools go over the fabric, so they have its MTU unless the configuration says otherwise. */
+function mtuOf({ bridge, mtuBytes }: OnBridge): number {
+  if (bridge.options.mtuBytes !== 0 || bridge.fromPools !== true) return bridge.options.mtuBytes;
+  return mtuBytes;
+}
+
+function ensureBridge(host: NetworkStack, attachment: OnBridge): Link {
+  const { bridge: name, promiscMode } = attachment.bridge.options;
+  const mtuBytes = mtuOf(attachment);
   let link = host.links.get(name);
   if (link === undefined) {
     link = host.links.create({ kind: 'bridge', name, ...(mtuBytes === 0 ? {} : { mtuBytes }) });
@@ -185,9 +201,20 @@ function requireFilter(host: NetworkStack, bridge: string): void {
 }
 
 /** Gives the bridge the gateways' addresses. */
-function ensureGateways(host: NetworkStack, master: Link, attachment: OnBridge): void {
-  const { options, ips } = attachment.bridge;
+function ensureGateways(
+  host: NetworkStack,
+  master: Link,
+  attachment: OnBridge,
+  sourceOf: SourceOf,
+): void {
+  const { options, ips, fromPools } = attachment.bridge;
   const families = new Set<Family>();
+  if (fromPools === true) {
+    ensurePoolSide(host, master, attachment, sourceOf);
+    allowLoopback(host, attachment);
+    enableForwarding(host, [...new Set(ips.flatMap(gatewayOf).map((it) => familyOf(it.address)))]);
+    return;
+  }
   for (const gateway of ips.flatMap(gatewayOf)) {
     const family = familyOf(gateway.address);
     families.add(family);
@@ -208,10 +235,15 @@ function ensureGateways(host: NetworkStack, master: Link, attachment: OnBridge):
       ...gateway,
       ...(family === 6 ? { nodad: true } : {}),
     });
-    if (family === 4 && attachment.portMappings !== undefined)
-      host.sysctl.set(`net/ipv4/conf/${options.bridge}/route_localnet`, '1');
+    if (family === 4) allowLoopback(host, attachment);
   }
   enableForwarding(host, [...families]);
+}
+
+/** For programs of this machine that ask a host port at 127.0.0.1. */
+function allowLoopback(host: NetworkStack, { bridge, portMappings }: OnBridge): void {
+  if (portMappings !== undefined)
+    host.sysctl.set(`net/ipv4/conf/${bridge.options.bridge}/route_localnet`, '1');
 }
 
 function fillContainer(pod: NetworkStack, attachment: OnBridge): void {
@@ -228,6 +260,13 @@ function fillContainer(pod: NetworkStack, attachment: OnBridge): void {
       ['accept_dad', '0'],
     ] as const)
       pod.sysctl.set(`net/ipv6/conf/${ifName}/${key}`, value);
+  if (bridge.fromPools === true)
+    // The node tells containers of one bridge that they could talk without it; then policy would not see them.
+    for (const family of ['ipv4', 'ipv6'])
+      for (const name of ['all', ifName]) {
+        const key = `net/${family}/conf/${name}/accept_redirects`;
+        if (pod.sysctl.get(key) !== undefined) pod.sysctl.set(key, '0');
+      }
   // Neighbours that knew an earlier owner of the address learn of the new one.
   pod.sysctl.set(`net/ipv4/conf/${ifName}/arp_notify`, '1');
   if (pod.sysctl.get(`net/ipv6/conf/${ifName}/ndisc_notify`) !== undefined)
@@ -255,6 +294,8 @@ function fillContainer(pod: NetworkStack, attachment: OnBridge): void {
           destination,
           protocol: ROUTE_PROTOCOL,
           ...(gateway === undefined ? {} : { gateway }),
+          // No prefix of the container's says that this gateway is there.
+          ...(gateway === GATEWAY_V4 && bridge.fromPools === true ? { onlink: true } : {}),
           ...(route.mtu === undefined ? {} : { mtuBytes: route.mtu }),
           ...(route.priority === undefined ? {} : { metric: route.priority }),
           ...(route.table === undefined ? {} : { table: route.table }),

@@ -8,7 +8,7 @@ import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniResult } from '#wire/cni/result.ts';
-import type { Attachment } from '../attachment.ts';
+import { type Attachment, ipsOf } from '../attachment.ts';
 import { checkBandwidth, limitBandwidth, unlimitBandwidth } from './bandwidth.ts';
 import {
   bridgeResult,
@@ -17,9 +17,10 @@ import {
   type OnBridge,
   repairBridgeLink,
 } from './bridge.ts';
+import { removePoolSide, type SourceOf } from './bridge-pools.ts';
 import { changeMtu, checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
 import type { LinkRemover } from './link-remover.ts';
-import { type DnsSettings, planAttach, planResult } from './plan.ts';
+import { type DnsSettings, planAttach, planDns, planResult } from './plan.ts';
 
 export interface ModeParts {
   readonly host: NetworkStack;
@@ -35,7 +36,7 @@ export function make(parts: ModeParts, attachment: Attachment): void {
   const { host, openStack } = parts;
   if (isOnBridge(attachment)) {
     removeLink(host, attachment);
-    createBridgeLink(host, openStack, attachment);
+    createBridgeLink(host, openStack, attachment, sourceOf(parts));
   } else if (attachment.chained === undefined)
     createLink(host, openStack, attachment, planOf(parts, attachment));
   if (attachment.chained !== undefined && attachment.portMappings !== undefined)
@@ -47,6 +48,7 @@ export function make(parts: ModeParts, attachment: Attachment): void {
 /** Removes it from the host's side. Removing what is gone succeeds. */
 export function unmake(parts: ModeParts, attachment: Attachment): void {
   unlimitBandwidth(parts.host, parts.tc, attachment);
+  removeRoutes(parts, attachment);
   if (attachment.chained === undefined) removeLink(parts.host, attachment);
 }
 
@@ -57,6 +59,7 @@ export async function unmakeTogether(
   attachment: Attachment,
 ): Promise<void> {
   unlimitBandwidth(parts.host, parts.tc, attachment);
+  removeRoutes(parts, attachment);
   if (attachment.chained === undefined) await remover.remove(attachment.hostLink);
 }
 
@@ -67,7 +70,7 @@ export function repair(parts: ModeParts, attachment: Attachment): boolean {
     attachment.chained !== undefined
       ? attachment.hostLink === '' || host.links.get(attachment.hostLink) !== undefined
       : isOnBridge(attachment)
-        ? repairBridgeLink(host, attachment)
+        ? repairBridgeLink(host, attachment, sourceOf(parts))
         : repairHostEnd(host, attachment, planOf(parts, attachment));
   if (isThere && attachment.bandwidth !== undefined && parts.tc !== undefined)
     limitBandwidth(host, parts.tc, attachment);
@@ -96,7 +99,7 @@ export function faultsOf(parts: ModeParts, attachment: Attachment): string[] {
     attachment.chained !== undefined
       ? checkChained(openStack, attachment)
       : isOnBridge(attachment)
-        ? checkBridgeLink(host, openStack, attachment)
+        ? checkBridgeLink(host, openStack, attachment, sourceOf(parts))
         : checkLink(host, openStack, attachment, planOf(parts, attachment));
   if (attachment.bandwidth !== undefined && tc !== undefined)
     faults.push(...checkBandwidth(host, tc, attachment));
@@ -107,7 +110,11 @@ export function faultsOf(parts: ModeParts, attachment: Attachment): string[] {
 export function resultOf(parts: ModeParts, attachment: Attachment): CniResult {
   if (attachment.chained !== undefined)
     return { ...attachment.chained, dns: { ...attachment.chained.dns, ...attachment.dns } };
-  if (isOnBridge(attachment)) return bridgeResult(parts.host, attachment);
+  if (isOnBridge(attachment)) {
+    const result = bridgeResult(parts.host, attachment);
+    if (attachment.bridge.fromPools !== true) return result;
+    return { ...result, dns: { ...planDns(attachment.pod.namespace, parts.dns), ...result.dns } };
+  }
   return planResult(attachment, parts.dns);
 }
 
@@ -173,7 +180,17 @@ function allowLoopback(host: NetworkStack, attachment: Attachment): void {
 }
 
 function planOf(parts: ModeParts, attachment: Attachment) {
-  return planAttach(attachment, parts.hostSource ?? (() => undefined));
+  return planAttach(attachment, sourceOf(parts));
+}
+
+function sourceOf(parts: ModeParts): SourceOf {
+  return parts.hostSource ?? (() => undefined);
+}
+
+/** A pod's routes go with its link, except where they lead to a bridge. */
+function removeRoutes({ host }: ModeParts, attachment: Attachment): void {
+  const { bridge } = attachment;
+  if (bridge?.fromPools === true) removePoolSide(host, bridge.options.bridge, ipsOf(attachment));
 }
 
 function isOnBridge(attachment: Attachment): attachment is OnBridge {

@@ -1,5 +1,6 @@
 /** From a CNI call to what is wanted: which attachment, for which pod, with which addresses and MAC. Pure. */
 import { familyOf, type Ip, type Mac, parseIp, parseMac } from '#lib/ip.ts';
+import type { BridgeOptions } from '#wire/cni/bridge-options.ts';
 import type { CniConfig } from '#wire/cni/config.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
@@ -88,6 +89,8 @@ function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'
       CNI_ERROR.invalidConfig,
       'cannot use IPAM when DisableContainerInterface flag is set',
     );
+  const fromPools =
+    ipamType === undefined && !config.withoutIpam && !options.disableContainerInterface;
   const ipam =
     ipamType === undefined
       ? undefined
@@ -99,13 +102,19 @@ function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'
         };
   return {
     bridge: {
-      options,
+      options: fromPools ? poolOptions(options) : options,
+      ...(fromPools ? { fromPools } : {}),
       ips: [],
       routes: [],
       dns: config.dns,
       ...(ipam === undefined ? {} : { ipam }),
     },
   };
+}
+
+/** Addresses of pools make the node the gateway; what of theirs leaves the pod networks is masqueraded as the pool says. */
+function poolOptions(options: BridgeOptions): BridgeOptions {
+  return { ...options, isGateway: true, isDefaultGateway: true, ipMasq: false };
 }
 
 /** The pod that the runtime names: Kubernetes runtimes by several arguments, podman by `K8S_POD_NAME` alone. */

@@ -41,6 +41,8 @@ export interface CniConfig {
   readonly bandwidth: Bandwidth | undefined;
   /** The address plugin that the configuration names; undefined for our own address pools. */
   readonly ipamType: string | undefined;
+  /** An `ipam` that names no plugin: a network of layer 2, as with the reference plugin. */
+  readonly withoutIpam: boolean;
   /** The configuration's own `dns`, which bridge networks have. */
   readonly dns: CniDns;
   /** All of it, as an address plugin has to get it. */
@@ -76,6 +78,9 @@ export function parseCniConfig(stdin: string): CniConfig {
     mode: parseMode(json),
     bandwidth: parseBandwidth(json, 'configuration'),
     ipamType: parseIpamType(json),
+    withoutIpam:
+      json.ipam !== undefined &&
+      (optionalString(optionalObject(json, 'ipam') ?? {}, 'type') ?? '') === '',
     dns: decodeCniDns(json.dns),
     json,
     prevResult: prevResult === undefined ? undefined : decodeCniResult(prevResult, version),
