@@ -33,7 +33,7 @@ test('containers find another by each of its aliases, on every machine, and not 
       await execInContainer(
         machine,
         `client-${machine.name}`,
-        `wget -T 2 -q -O - http://${name}:8080`,
+        `timeout 3 wget -q -O - http://${name}:8080`,
       )
     ).stdout;
   for (const machine of [m1, m2])

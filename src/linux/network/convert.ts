@@ -66,6 +66,7 @@ export function linkFrom(message: LinkMessage): Link {
     peerIndex: message.lower,
     peerNetnsId: message.lowerNetnsId,
     vxlan: message.vxlan,
+    ...(message.vlanFiltering === undefined ? {} : { vlanFiltering: message.vlanFiltering }),
     ...(message.bridgePort === undefined ? {} : { bridgePort: message.bridgePort }),
   };
 }

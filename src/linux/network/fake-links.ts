@@ -57,6 +57,18 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
       world.check(op);
       namespace.linkAt(index, op, ENODEV);
     },
+    // A kernel without VLAN filtering, as many are: the others are too rare to be kept to a contract.
+    setVlanFiltering(bridge) {
+      const op = `set VLAN filtering of bridge ${bridge}`;
+      world.check(op);
+      namespace.linkAt(bridge, op, ENODEV);
+    },
+    addBridgeVlans(port) {
+      throw new KernelError(`add VLANs to bridge port ${port}`, EOPNOTSUPP);
+    },
+    deleteBridgeVlans(port) {
+      throw new KernelError(`delete VLANs of bridge port ${port}`, EOPNOTSUPP);
+    },
     delete: remove,
     deleteAll(indexes) {
       // As with the kernel, whoever asks does not see it happen.

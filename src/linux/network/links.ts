@@ -2,6 +2,7 @@
 import { ENODEV, isErrno, KernelError } from '#lib/errors.ts';
 import { DELETED_LINK_GROUP } from '#lib/kernel-objects.ts';
 import { NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL } from '#wire/netlink/constants.ts';
+import { encodeBridgeVlans, encodeVlanFiltering } from '#wire/rtnetlink/bridge-vlan.ts';
 import { RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK } from '#wire/rtnetlink/constants.ts';
 import {
   decodeLink,
@@ -65,6 +66,21 @@ export function kernelLinks(
     setBridgePort(index, change) {
       socket.request(`change bridge port ${index}`, { type: RTM_NEWLINK }, (writer) =>
         encodeBridgePort(writer, index, change),
+      );
+    },
+    setVlanFiltering(bridge, on) {
+      socket.request(`set VLAN filtering of bridge ${bridge}`, { type: RTM_NEWLINK }, (writer) =>
+        encodeVlanFiltering(writer, bridge, on),
+      );
+    },
+    addBridgeVlans(port, vlans) {
+      socket.request(`add VLANs to bridge port ${port}`, { type: RTM_SETLINK }, (writer) =>
+        encodeBridgeVlans(writer, port, vlans),
+      );
+    },
+    deleteBridgeVlans(port, vlans) {
+      socket.request(`delete VLANs of bridge port ${port}`, { type: RTM_DELLINK }, (writer) =>
+        encodeBridgeVlans(writer, port, vlans),
       );
     },
     delete(index) {

@@ -6,6 +6,7 @@
  * Sources: `include/uapi/linux/{rtnetlink,if_link,neighbour,fib_rules}.h`.
  */
 import type { Cidr, Family, Ip, Mac } from '#lib/ip.ts';
+import type { BridgeVlan } from '#wire/rtnetlink/bridge-vlan.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
 import type { Poller } from '../poller.ts';
 
@@ -32,6 +33,8 @@ export interface Link {
   /** `IFLA_LINK_NETNSID`: set if the peer is in another namespace. */
   readonly peerNetnsId: number | undefined;
   readonly vxlan: VxlanConfig | undefined;
+  /** Whether a bridge keeps VLANs apart; absent for other links, and where the kernel has no VLAN filtering. */
+  readonly vlanFiltering?: boolean;
   /** How its bridge treats it; absent if its master is no bridge. */
   readonly bridgePort?: BridgePort;
 }
@@ -216,6 +219,12 @@ export interface NetworkStack extends Disposable {
      * @throws KernelError ENODEV if there is no such link
      */
     setBridgeFilter(index: IfIndex, on: boolean): void;
+    /** A kernel without VLAN filtering takes it without a word: `vlanFiltering` of the link tells. */
+    setVlanFiltering(bridge: IfIndex, on: boolean): void;
+    /** @throws KernelError EOPNOTSUPP where the kernel has no VLAN filtering */
+    addBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[]): void;
+    /** @throws KernelError ENOENT for one that the port is not of, EOPNOTSUPP where the kernel has no VLAN filtering */
+    deleteBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[]): void;
     /** Deleting what is gone succeeds. */
     delete(index: IfIndex): void;
     /**

@@ -302,6 +302,29 @@ describe('mode bridge', { skip }, () => {
     await fails(/bridge "cni0" does not exist/);
   });
 
+  test('VLANs are refused with what is missing, and nothing is left, where the kernel has none', async (t) => {
+    await using machine = new Machine({ plain: true });
+    const probe = machine.stack.links.create({ kind: 'bridge', name: 'probe' });
+    if (probe.vlanFiltering !== undefined) return t.skip('this kernel has VLAN filtering');
+    const pod = machine.addNamespace('p');
+    for (const [field, more] of [
+      ['vlan', { vlan: 100, isGateway: true }],
+      ['vlanTrunk', { vlanTrunk: [{ id: 5 }] }],
+    ] as const) {
+      const call = request(machine, pod, 'ADD', { ...more, isDefaultGateway: false });
+      assert.ok(call.command === 'ADD');
+      await assert.rejects(
+        machine.attacher.add(call),
+        (error) =>
+          error instanceof CniError &&
+          error.cniCode === 2 &&
+          error.message.includes(`"${field}"`) &&
+          `${error.details}`.includes('CONFIG_BRIDGE_VLAN_FILTERING'),
+      );
+    }
+    assert.doesNotMatch(machine.run(machine.host, 'ip -o link'), /cni0|tl/);
+  });
+
   test('another address of the bridge is refused, or replaced with forceAddress', async () => {
     await using machine = new Machine({ plain: true });
     const pod = machine.addNamespace('a');

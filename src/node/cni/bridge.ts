@@ -24,6 +24,12 @@ import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniIp, CniResult, CniRoute } from '#wire/cni/result.ts';
 import type { Attachment, BridgeAttachment } from '../attachment.ts';
 import { checkPoolSide, ensurePoolSide, type SourceOf } from './bridge-pools.ts';
+import {
+  applyPortVlans,
+  ensureGatewayLink,
+  requireVlanFiltering,
+  vlanGatewayName,
+} from './bridge-vlans.ts';
 import { enableForwarding } from './link.ts';
 
 /** An attachment in this mode. */
@@ -78,6 +84,7 @@ export function createBridgeLink(
     hairpin: options.hairpinMode,
     isolated: options.portIsolation,
   });
+  applyPortVlans(host, hostEnd, options);
   host.links.set(hostEnd.index, { up: true });
   using pod = openStack({ netns });
   if (!options.disableContainerInterface) fillContainer(pod, attachment);
@@ -100,6 +107,7 @@ export function repairBridgeLink(
     hairpin: options.hairpinMode,
     isolated: options.portIsolation,
   });
+  applyPortVlans(host, port, options);
   if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
   return true;
 }
@@ -149,11 +157,13 @@ export function bridgeResult(host: NetworkStack, attachment: OnBridge): CniResul
     };
   };
   const hostEnd = describe(hostLink);
+  const gateway = vlanGatewayName(bridge.options);
   return {
     interfaces: [
       describe(bridge.options.bridge),
       hostEnd,
       { name: ifName, mac, ...('mtu' in hostEnd ? { mtu: hostEnd.mtu } : {}), sandbox: netns },
+      ...(gateway === undefined ? [] : [describe(gateway)]),
     ],
     ips: bridge.ips,
     routes: bridge.routes,
@@ -171,6 +181,7 @@ function ensureBridge(host: NetworkStack, attachment: OnBridge): Link {
   const { bridge: name, promiscMode } = attachment.bridge.options;
   const mtuBytes = mtuOf(attachment);
   let link = host.links.get(name);
+  const isNew = link === undefined;
   if (link === undefined) {
     link = host.links.create({ kind: 'bridge', name, ...(mtuBytes === 0 ? {} : { mtuBytes }) });
     // Set to what it is: else the kernel gives a bridge the lowest MAC of its ports, another one with each container.
@@ -180,6 +191,13 @@ function ensureBridge(host: NetworkStack, attachment: OnBridge): Link {
   }
   if (link.kind !== 'bridge')
     throw new CniError(CNI_ERROR.invalidConfig, `"${name}" already exists but is not a bridge`);
+  if (attachment.bridge.options.vlans !== undefined)
+    try {
+      requireVlanFiltering(host, link, attachment.bridge.options);
+    } catch (error) {
+      if (isNew) host.links.delete(link.index);
+      throw error;
+    }
   if (!link.up || (promiscMode && !link.promiscuous))
     host.links.set(link.index, { up: true, ...(promiscMode ? { promiscuous: true } : {}) });
   // What goes from pod to pod on the bridge is for policies to judge, and for services to translate, like what is routed.
@@ -215,10 +233,11 @@ function ensureGateways(
     enableForwarding(host, [...new Set(ips.flatMap(gatewayOf).map((it) => familyOf(it.address)))]);
     return;
   }
+  const { index } = ensureGatewayLink(host, master, options);
   for (const gateway of ips.flatMap(gatewayOf)) {
     const family = familyOf(gateway.address);
     families.add(family);
-    for (const old of host.addresses.list({ link: master.index, family })) {
+    for (const old of host.addresses.list({ link: index, family })) {
       if (old.address === gateway.address && old.prefixLength === gateway.prefixLength) continue;
       // Several IPv6 networks can be on one bridge as long as they are apart; of IPv4 there is one.
       if (family === 6 && !isSameNetwork(old, gateway)) continue;
@@ -231,7 +250,7 @@ function ensureGateways(
       host.addresses.delete(old);
     }
     host.addresses.add({
-      link: master.index,
+      link: index,
       ...gateway,
       ...(family === 6 ? { nodad: true } : {}),
     });

@@ -91,6 +91,15 @@ function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'
     );
   const fromPools =
     ipamType === undefined && !config.withoutIpam && !options.disableContainerInterface;
+  if (fromPools && options.vlans !== undefined)
+    throw new CniError(
+      CNI_ERROR.invalidConfig,
+      'VLANs and addresses of IPPools do not go together',
+      {
+        details:
+          'the node routes the addresses of IPPools, and a VLAN is apart from it; name an address plugin, or "ipam": {}',
+      },
+    );
   const ipam =
     ipamType === undefined
       ? undefined

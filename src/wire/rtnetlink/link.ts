@@ -50,6 +50,7 @@ const IFLA_BR_AGEING_TIME = 4;
 const IFLA_BR_STP_STATE = 5;
 const IFLA_BR_NF_CALL_IPTABLES = 36;
 const IFLA_BR_NF_CALL_IP6TABLES = 37;
+const IFLA_BR_VLAN_FILTERING = 7;
 /** Times of the bridge are in `USER_HZ`, which is 100 for every program on every machine. */
 const USER_HZ = 100;
 
@@ -88,6 +89,8 @@ export interface LinkMessage {
   readonly lowerNetnsId: number | undefined;
   readonly kind: string | undefined;
   readonly vxlan: VxlanData | undefined;
+  /** Of a bridge; undefined if the kernel has no VLAN filtering. */
+  readonly vlanFiltering?: boolean | undefined;
   readonly bridgePort: BridgePortData | undefined;
 }
 
@@ -225,6 +228,7 @@ export function decodeLink(payload: Buffer): LinkMessage {
     lowerNetnsId: readI32(attributes.get(IFLA_LINK_NETNSID), 'IFLA_LINK_NETNSID'),
     kind,
     vxlan: kind === 'vxlan' && data !== undefined ? decodeVxlan(data) : undefined,
+    ...(kind === 'bridge' && data !== undefined ? decodeVlanFiltering(data) : {}),
     bridgePort:
       slaveKind !== undefined && readString(slaveKind) === 'bridge' && slaveData !== undefined
         ? decodeBridgePort(slaveData)
@@ -312,6 +316,11 @@ function decodeVxlan(data: Attributes): VxlanData {
     device: device === 0 ? undefined : device,
     learning: readU8(data.get(IFLA_VXLAN_LEARNING), 'IFLA_VXLAN_LEARNING') === 1,
   };
+}
+
+function decodeVlanFiltering(data: Attributes): { vlanFiltering?: boolean } {
+  const value = readU8(data.get(IFLA_BR_VLAN_FILTERING), 'IFLA_BR_VLAN_FILTERING');
+  return value === undefined ? {} : { vlanFiltering: value === 1 };
 }
 
 function decodeBridgePort(data: Attributes): BridgePortData {
