@@ -33,7 +33,7 @@ export interface Link {
   /** `IFLA_LINK_NETNSID`: set if the peer is in another namespace. */
   readonly peerNetnsId: number | undefined;
   readonly vxlan: VxlanConfig | undefined;
-  /** Whether a bridge keeps VLANs apart; absent for other links, and where the kernel has no VLAN filtering. */
+  /** Whether a bridge keeps VLANs apart; absent for other links. */
   readonly vlanFiltering?: boolean;
   /** How its bridge treats it; absent if its master is no bridge. */
   readonly bridgePort?: BridgePort;

@@ -89,7 +89,7 @@ export interface LinkMessage {
   readonly lowerNetnsId: number | undefined;
   readonly kind: string | undefined;
   readonly vxlan: VxlanData | undefined;
-  /** Of a bridge; undefined if the kernel has no VLAN filtering. */
+  /** Of a bridge. */
   readonly vlanFiltering?: boolean | undefined;
   readonly bridgePort: BridgePortData | undefined;
 }
