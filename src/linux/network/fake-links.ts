@@ -61,7 +61,7 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
     setVlanFiltering(bridge) {
       const op = `set VLAN filtering of bridge ${bridge}`;
       world.check(op);
-      namespace.linkAt(bridge, op, ENODEV);
+      throw new KernelError(op, EOPNOTSUPP);
     },
     addBridgeVlans(port) {
       throw new KernelError(`add VLANs to bridge port ${port}`, EOPNOTSUPP);

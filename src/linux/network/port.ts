@@ -219,7 +219,10 @@ export interface NetworkStack extends Disposable {
      * @throws KernelError ENODEV if there is no such link
      */
     setBridgeFilter(index: IfIndex, on: boolean): void;
-    /** A kernel without VLAN filtering takes it without a word: `vlanFiltering` of the link tells. */
+    /**
+     * A kernel without VLAN filtering may take it without a word: `vlanFiltering` of the link tells.
+     * @throws KernelError EOPNOTSUPP if it says so
+     */
     setVlanFiltering(bridge: IfIndex, on: boolean): void;
     /** @throws KernelError EOPNOTSUPP where the kernel has no VLAN filtering */
     addBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[]): void;

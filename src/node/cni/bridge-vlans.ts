@@ -47,7 +47,13 @@ export function vlanGatewayName({ bridge, vlans, isGateway }: BridgeOptions): st
  */
 export function requireVlanFiltering(host: NetworkStack, master: Link, what: BridgeOptions): void {
   if (master.vlanFiltering === true) return;
-  host.links.setVlanFiltering(master.index, true);
+  try {
+    host.links.setVlanFiltering(master.index, true);
+  } catch (error) {
+    if (isErrno(error, EOPNOTSUPP)) throw noVlans(what);
+    throw error;
+  }
+  // Older kernels without it take the setting and do nothing.
   if (host.links.get(master.index)?.vlanFiltering !== true) throw noVlans(what);
 }
 

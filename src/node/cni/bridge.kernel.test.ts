@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
@@ -225,6 +226,19 @@ describe('mode bridge beside the reference plugin', { skip, concurrency: 4 }, ()
     });
 });
 
+function hasVlanFiltering({ stack }: Machine): boolean {
+  const { index } = stack.links.create({ kind: 'bridge', name: 'probe' });
+  try {
+    stack.links.setVlanFiltering(index, true);
+    return stack.links.get(index)?.vlanFiltering === true;
+  } catch (error) {
+    if (isErrno(error, EOPNOTSUPP)) return false;
+    throw error;
+  } finally {
+    stack.links.delete(index);
+  }
+}
+
 describe('mode bridge', { skip }, () => {
   const config = { isDefaultGateway: true, ipMasq: true, ipam: DUAL };
   const request = (machine: Machine, pod: string, command: 'ADD' | 'CHECK', more: Config = {}) =>
@@ -302,12 +316,57 @@ describe('mode bridge', { skip }, () => {
     await fails(/bridge "cni0" does not exist/);
   });
 
+  /** VLANs by port, ports in the order of their making. */
+  const vlansOf = (machine: Machine) =>
+    machine
+      .json(machine.host, 'bridge -j vlan show')
+      .filter((it) => it.ifname !== 'cni0')
+      .map((it) => it.vlans);
+
+  for (const [name, more] of [
+    ['a VLAN', { vlan: 100, isDefaultGateway: false, ipMasq: false }],
+    ['a VLAN with a gateway', { vlan: 100 }],
+  ] as const)
+    test(`makes and says the same as the reference plugin for ${name}`, async (t) => {
+      await using theirs = new Machine({ plain: true });
+      await using ours = new Machine({ plain: true });
+      if (!hasVlanFiltering(ours)) return t.skip('this kernel has no VLAN filtering');
+      const of = (machine: Machine) =>
+        [machine, machine.addNamespace('p'), configOf(machine, { ...config, ...more })] as const;
+      const [a, theirPod, theirConfig] = of(theirs);
+      const [b, ourPod, ourConfig] = of(ours);
+      const expected = callReference(a, 'bridge', env(a, theirPod, 'ADD'), theirConfig);
+      const actual = await callOurs(b, env(b, ourPod, 'ADD'), ourConfig);
+      assert.equal(expected.failed, false, JSON.stringify(expected.result));
+      assert.deepEqual(normal(actual.result), normal(expected.result));
+      assert.deepEqual(vlansOf(ours), vlansOf(theirs));
+      assert.deepEqual(stateOf(ours, ourPod, 'cni0'), stateOf(theirs, theirPod, 'cni0'));
+    });
+
+  test('a VLAN keeps containers apart, and a trunk has what it names', async (t) => {
+    await using machine = new Machine({ plain: true });
+    if (!hasVlanFiltering(machine)) return t.skip('this kernel has no VLAN filtering');
+    const add = async (name: string, more: Config) => {
+      const pod = machine.addNamespace(name);
+      const plain = { isDefaultGateway: false, preserveDefaultVlan: false, ...more };
+      const call = request(machine, pod, 'ADD', plain);
+      assert.ok(call.command === 'ADD');
+      const { ips } = await machine.attacher.add(call);
+      return { pod, address: ips[0]?.address.split('/')[0] };
+    };
+    const [a, b] = [await add('a', { vlan: 100 }), await add('b', { vlan: 100 })];
+    const c = await add('c', { vlan: 200 });
+    machine.run(a.pod, `${PING} ${b.address}`);
+    assert.throws(() => machine.run(a.pod, `ping -c 1 -W 1 -q ${c.address}`));
+    await add('d', { vlanTrunk: [{ minID: 5, maxID: 6 }, { id: 9 }] });
+    assert.deepEqual(vlansOf(machine).at(-1), [{ vlan: 5, vlanEnd: 6 }, { vlan: 9 }]);
+    machine.attacher.repair();
+    assert.deepEqual(vlansOf(machine).at(-1), [{ vlan: 5, vlanEnd: 6 }, { vlan: 9 }]);
+  });
+
   test('VLANs are refused with what is missing, and nothing is left, where the kernel has none', async (t) => {
     await using machine = new Machine({ plain: true });
-    const probe = machine.stack.links.create({ kind: 'bridge', name: 'probe' });
-    machine.stack.links.setVlanFiltering(probe.index, true);
-    if (machine.stack.links.get(probe.index)?.vlanFiltering === true)
-      return t.skip('this kernel has VLAN filtering');
+    if (hasVlanFiltering(machine)) return t.skip('this kernel has VLAN filtering');
     const pod = machine.addNamespace('p');
     for (const [field, more] of [
       ['vlan', { vlan: 100, isGateway: true }],

@@ -36,7 +36,7 @@ export interface BridgeVlan {
   readonly untagged?: boolean;
 }
 
-/** Payload of `RTM_NEWLINK` without `NLM_F_CREATE`. Kernels without VLAN filtering accept it and do nothing. */
+/** Payload of `RTM_NEWLINK` without `NLM_F_CREATE`. Kernels without VLAN filtering refuse it, older ones accept it and do nothing. */
 export function encodeVlanFiltering(writer: NetlinkWriter, bridge: number, on: boolean): void {
   encodeHeader(writer, AF_UNSPEC, bridge);
   writer.nested(IFLA_LINKINFO, () => {
