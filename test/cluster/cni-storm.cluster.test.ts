@@ -20,6 +20,8 @@ const AT_ONCE = 8;
 /** One death for so many containers. */
 const CONTAINERS_PER_DEATH = 12;
 const WAIT_MS = 60_000;
+/** For the set-up, and for each container on a busy machine. */
+const TIMEOUT_MS = 220_000 + CONTAINERS * 1_500;
 const NAME = 'test-cni-storm';
 
 describe('a storm of ADD and DEL with an agent that dies', () => {
@@ -51,7 +53,9 @@ describe('a storm of ADD and DEL with an agent that dies', () => {
     }
   }
 
-  test(`${CONTAINERS} containers come and go and leave nothing`, { timeout: 280_000 }, async () => {
+  test(`${CONTAINERS} containers come and go and leave nothing`, {
+    timeout: TIMEOUT_MS,
+  }, async () => {
     const holders = new Map<string, string>();
     let started = 0;
     let deaths = 0;
