@@ -37,7 +37,7 @@ test('containers find another by each of its aliases, on every machine, and not 
       )
     ).stdout;
   for (const machine of [m1, m2])
-    for (const name of ['db', 'store_1', 'db.default'])
+    for (const name of ['db', 'store_1', 'db.default.svc.cluster.local'])
       await until(`${machine.name} finds ${name}`, WAIT_MS, async () =>
         (await ask(machine, name)).startsWith('pg-1'),
       );

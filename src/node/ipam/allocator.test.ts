@@ -370,6 +370,28 @@ describe('Allocator', () => {
     assert.equal(own?.allocation.purpose, 'Tunnel');
   });
 
+  test('a disabled pool keeps the addresses of its pods, gives out none, and lets the node go', async () => {
+    const old = pool('old', '198.51.100.0/24', 30);
+    const pools: IPPool[] = [old];
+    const { allocator, api } = setup(pools);
+    const [tunnel] = addresses(await allocator.tunnelAddress(4));
+    const [kept] = addresses(await allocator.allocate(request('a')));
+    pools.splice(0, 1, selecting(old, { disabled: true }), V4);
+    assert.deepEqual(addresses(await allocator.allocate(request('a'))), [kept]);
+    assert.match(addresses(await allocator.allocate(request('b')))[0] ?? '', /^192\.0\.2\./);
+    const [moved = ''] = addresses(await allocator.tunnelAddress(4));
+    assert.match(moved, /^192\.0\.2\./);
+    assert.deepEqual(addresses(await allocator.tunnelAddress(4)), [moved]);
+    const inOld = () =>
+      api
+        .objects(IP_BLOCK)
+        .filter((it) => it.spec.pool === 'old')
+        .flatMap((it) => Object.values(it.spec.allocations).map(({ handle }) => handle));
+    assert.deepEqual(inOld(), ['a'], `${tunnel} is given back`);
+    assert.deepEqual(await allocator.release('a'), [kept]);
+    assert.equal((await allocator.emptyBlocks()).length, 1);
+  });
+
   test('serves calls at the same time one after the other', async () => {
     const { allocator } = setup();
     const results = await Promise.all(

@@ -166,13 +166,24 @@ export class Allocator implements AddressSource {
   }
 
   /**
-   * The node's own address on the fabric, the same for as long as the node exists.
+   * The node's own address on the fabric, the same for as long as the node exists and the address's pool is enabled.
    * Traffic of the host itself to pods of other nodes needs a source that those nodes have a route for.
    * @returns undefined if there is no pool of the family
    */
   async tunnelAddress(family: Family, signal?: AbortSignal): Promise<AddressResult> {
     const owner: AddressOwner = { handle: tunnelHandle(this.#node), purpose: 'Tunnel' };
-    return this.allocate({ owner, families: [family], ...(signal ? { signal } : {}) });
+    const had = await this.#watched(() => this.#had(owner.handle, signal));
+    const result = await this.allocate({
+      owner,
+      families: [family],
+      ...(signal ? { signal } : {}),
+    });
+    if (result.kind !== 'allocated') return result;
+    const left = had.filter(
+      (it) => it.family === family && !result.addresses.some((now) => now.address === it.address),
+    );
+    if (left.length > 0) await this.release(owner.handle, left);
+    return result;
   }
 
   /** Every address that this node has, borrowed ones too. Reads the blocks anew. */
@@ -226,15 +237,29 @@ export class Allocator implements AddressSource {
     requested: Ip | undefined,
   ): Promise<One> {
     const { owner, signal } = request;
-    for (const block of (await this.#known(signal)).values()) {
-      const mine = addressesOfHandle(block, owner.handle, this.#node).find(
-        (it) => it.family === family && (requested === undefined || it.address === requested),
-      );
-      if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
-    }
+    const mine = (await this.#had(owner.handle, signal)).find(
+      (it) =>
+        it.family === family &&
+        (requested === undefined || it.address === requested) &&
+        !this.#isRetired(it, owner),
+    );
+    if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     return requested === undefined
       ? this.#allocateAny(family, owner, signal)
       : this.#allocateRequested(requested, owner, signal);
+  }
+
+  /** What the handle has already. */
+  async #had(handle: string, signal: Signal): Promise<AllocatedAddress[]> {
+    const blocks = [...(await this.#known(signal)).values()];
+    return blocks.flatMap((block) => addressesOfHandle(block, handle, this.#node));
+  }
+
+  /** A pod keeps its address for life; the node's own moves out of a disabled pool, which could never be deleted else. */
+  #isRetired({ pool, family }: AllocatedAddress, owner: AddressOwner): boolean {
+    if (owner.purpose !== 'Tunnel') return false;
+    const enabled = poolsOfFamily(this.#poolsFor(owner), family);
+    return enabled.length > 0 && enabled.every((it) => it.metadata.name !== pool);
   }
 
   async #allocateAny(family: Family, owner: AddressOwner, signal: Signal): Promise<One> {
