@@ -60,6 +60,7 @@ const planFor = (self: string, blocks: readonly IPBlock[]): FabricPlan =>
     self: nodeOf(self),
     uplink: {
       index: 2,
+      up: true,
       mtuBytes: 1500,
       address: nodeOf(self).underlay,
       subnet: cidr('192.0.2.0/24'),
