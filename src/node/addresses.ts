@@ -16,6 +16,11 @@ export interface AddressRequest {
   readonly owner: AddressOwner;
   /** These addresses and no others; empty for any address of each family that has a pool. */
   readonly requested?: readonly Ip[];
+  /**
+   * The requested addresses are in use already, and only the API does not know: they are taken whatever the pools say of
+   * new ones.
+   */
+  readonly inUse?: boolean;
   /** Default: every family for which there is an enabled pool. */
   readonly families?: readonly Family[];
   readonly signal?: AbortSignal;

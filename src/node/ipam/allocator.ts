@@ -246,7 +246,7 @@ export class Allocator implements AddressSource {
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     return requested === undefined
       ? this.#allocateAny(family, owner, signal)
-      : this.#allocateRequested(requested, owner, signal);
+      : this.#allocateRequested(requested, request);
   }
 
   /** What the handle has already. */
@@ -304,14 +304,17 @@ export class Allocator implements AddressSource {
     });
   }
 
-  async #allocateRequested(requested: Ip, owner: AddressOwner, signal: Signal): Promise<One> {
+  async #allocateRequested(requested: Ip, request: AddressRequest): Promise<One> {
+    const { owner, signal, inUse = false } = request;
     const refused = (reason: string): One => ({
       kind: 'refused',
       address: requested,
       message: `Cannot give the requested address ${requested}: ${reason}`,
     });
     const holds = (it: IPPool) => cidrContains(cidr(it.spec.cidr), requested);
-    const pool = poolsOfFamily(this.#poolsFor(owner), familyOf(requested)).find(holds);
+    const pool = inUse
+      ? this.#pools().find(holds)
+      : poolsOfFamily(this.#poolsFor(owner), familyOf(requested)).find(holds);
     if (pool === undefined) {
       const other = poolsOfFamily(this.#pools(), familyOf(requested)).find(holds);
       return refused(
@@ -323,7 +326,7 @@ export class Allocator implements AddressSource {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const block = await this.#blockOf(requested, pool, signal);
       if (block === undefined) continue;
-      if (!this.#mayTakeOf(block))
+      if (!this.#mayTakeOf(block, inUse))
         return refused(
           `block ${block.spec.cidr} belongs to node "${block.spec.node}", and ${
             pool.spec.strictAffinity === true
@@ -331,7 +334,7 @@ export class Allocator implements AddressSource {
               : 'that node has not confirmed its claim yet'
           }`,
         );
-      const taken = await this.#take(block.metadata.name, { owner, requested, signal });
+      const taken = await this.#take(block.metadata.name, { owner, requested, inUse, signal });
       if (taken?.kind === 'taken')
         return { kind: 'allocated', address: taken.address, isNew: true };
       if (taken?.kind !== 'busy') continue;
@@ -367,11 +370,11 @@ export class Allocator implements AddressSource {
 
   async #take(
     name: string,
-    what: { owner: AddressOwner; requested?: Ip; signal: Signal },
+    what: { owner: AddressOwner; requested?: Ip; inUse?: boolean; signal: Signal },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
-    const { owner, requested, signal } = what;
+    const { owner, requested, inUse = false, signal } = what;
     return this.#change<ReturnType<typeof takeAddress> | undefined>(name, signal, (block) => {
-      if (!this.#mayTakeOf(block)) return { block, value: undefined };
+      if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
       const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
       const taken = takeAddress(block, {
         owner,
@@ -385,18 +388,21 @@ export class Allocator implements AddressSource {
     });
   }
 
-  /** Whether this node may take addresses of the block as it is now. */
-  #mayTakeOf({ spec }: IPBlock): boolean {
+  /** Whether this node may take addresses of the block as it is now; of one that it uses already it need not ask. */
+  #mayTakeOf({ spec }: IPBlock, inUse = false): boolean {
     if (spec.node === this.#node) return true;
     const pool = this.#pools().find((it) => it.metadata.name === spec.pool);
     // A block that is only being claimed, or is nobody's, can be another node's in a moment.
-    return spec.node !== '' && spec.affinity === 'Confirmed' && pool?.spec.strictAffinity !== true;
+    if (spec.node === '' || spec.affinity !== 'Confirmed') return false;
+    return inUse || pool?.spec.strictAffinity !== true;
   }
 
   /** Names of other nodes' blocks with free addresses to borrow. */
   #lenders(pools: readonly IPPool[], blocks: readonly IPBlock[]): string[] {
     const lenders = planLenders(pools, blocks, this.#node).filter((it) => this.#mayTakeOf(it));
-    for (const block of lenders) this.#remember(block);
+    // What memory has already is not older: it was renewed by the claim.
+    for (const block of lenders)
+      if (this.#blocks?.has(block.metadata.name) === false) this.#remember(block);
     return lenders.map((it) => it.metadata.name);
   }
 
@@ -409,8 +415,11 @@ export class Allocator implements AddressSource {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const all = await this.#readBlocks(signal);
       // An own block that was full may have got room by others: memory learns of it here.
-      for (const block of all)
-        if (this.#concerns(block)) this.#blocks?.set(block.metadata.name, block);
+      for (const block of all) {
+        const { name } = block.metadata;
+        if (this.#concerns(block) || this.#blocks?.has(name) === true)
+          this.#blocks?.set(name, block);
+      }
       const names = new Set(pools.map((pool) => pool.metadata.name));
       const orphan = all.find(
         (it) => it.spec.node === '' && it.spec.free.length > 0 && names.has(it.spec.pool),

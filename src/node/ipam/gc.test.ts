@@ -4,7 +4,7 @@ import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
-import { cidr, ip } from '#lib/ip.ts';
+import { cidr, cidrAddress, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { OwnAllocation } from './allocator.ts';
 import { Allocator } from './allocator.ts';
@@ -114,30 +114,61 @@ test('createIpamGc() looks once more right before it releases', async () => {
   assert.deepEqual(released, ['a']);
 });
 
-test('createIpamGc() takes addresses in use again that an older copy of the store does not know', async () => {
-  const api = new FakeApi();
-  const pools = [POOL];
-  const allocator = new Allocator({
-    client: api,
-    node: 'n1',
-    pools: () => pools,
-    log: silentLogger,
+for (const [what, change] of [
+  ['as the pool was', {}],
+  ['of a pool that is disabled by now', { disabled: true }],
+] as const)
+  test(`createIpamGc() takes addresses in use again that an older copy of the store does not know, ${what}`, async () => {
+    const api = new FakeApi();
+    const pools = [POOL];
+    const allocator = new Allocator({
+      client: api,
+      node: 'n1',
+      pools: () => pools,
+      log: silentLogger,
+    });
+    const owner = { handle: 'net.c1.eth0', purpose: 'Pod' } as const;
+    const given = await allocator.allocate({ owner });
+    assert.ok(given.kind === 'allocated');
+    const addresses = given.addresses.map((it) => it.address);
+    // The copy is from before the block was made.
+    for (const block of api.objects(IP_BLOCK))
+      await api.delete(IP_BLOCK, { name: block.metadata.name });
+    pools.splice(0, 1, { ...POOL, spec: { ...POOL.spec, ...change } });
+    const gc = createIpamGc({
+      node: 'n1',
+      allocator,
+      log: silentLogger,
+      liveHandles: () => [owner.handle],
+      held: () => [{ owner, addresses }],
+    });
+    await gc();
+    const known = (await allocator.allocations()).map((it) => it.address.address);
+    assert.deepEqual(known, addresses);
   });
+
+test('createIpamGc() takes an address in use again out of the block that another node has by now, also of a strict pool', async () => {
+  const api = new FakeApi();
+  const strict = { ...POOL, spec: { ...POOL.spec, strictAffinity: true } };
+  const of = (node: string) =>
+    new Allocator({ client: api, node, pools: () => [strict], log: silentLogger });
+  const [allocator, other] = [of('n1'), of('n2')];
+  const theirs = await other.allocate({ owner: { handle: 'x', purpose: 'Pod' } });
+  assert.ok(theirs.kind === 'allocated');
+  const [block] = api.objects(IP_BLOCK);
+  assert.ok(block !== undefined);
+  const address = cidrAddress(cidr(block.spec.cidr), block.spec.free[0] ?? 0);
   const owner = { handle: 'net.c1.eth0', purpose: 'Pod' } as const;
-  const given = await allocator.allocate({ owner });
-  assert.ok(given.kind === 'allocated');
-  const addresses = given.addresses.map((it) => it.address);
-  // The copy is from before the block was made.
-  for (const block of api.objects(IP_BLOCK))
-    await api.delete(IP_BLOCK, { name: block.metadata.name });
   const gc = createIpamGc({
     node: 'n1',
     allocator,
     log: silentLogger,
     liveHandles: () => [owner.handle],
-    held: () => [{ owner, addresses }],
+    held: () => [{ owner, addresses: [address] }],
   });
   await gc();
-  const known = (await allocator.allocations()).map((it) => it.address.address);
-  assert.deepEqual(known, addresses);
+  assert.deepEqual(
+    (await allocator.allocations()).map((it) => it.address.address),
+    [address],
+  );
 });

@@ -174,7 +174,7 @@ async function retake(
   for (const { owner, address } of missing) {
     // It may have gone while we were looking.
     if (!new Set(liveHandles()).has(owner.handle)) continue;
-    const result = await allocator.allocate({ owner, requested: [address] });
+    const result = await allocator.allocate({ owner, requested: [address], inUse: true });
     if (result.kind === 'allocated')
       log.warn({ address, handle: owner.handle }, 'took an address in use that the API had lost');
     else
