@@ -3,17 +3,16 @@
  *
  * A node allocates out of blocks that it has claimed, so in the ordinary case one address costs one write, which
  * nobody contends for. Only when its own are full and none is left to claim does it borrow single addresses of other
- * nodes' blocks, unless the pool forbids it (`strictAffinity`). The blocks are kept in memory between calls; every write is guarded by
- * the block's resourceVersion, and whoever loses reads the block again. What is asked for while a block is being
- * written goes into its next write together. Nothing here has to be durable on the node:
- * an address that was written but never heard of is found again by its handle.
+ * nodes' blocks, unless the pool forbids it (`strictAffinity`). What is asked for while a block is being written goes into
+ * its next write together. Nothing here has to be durable on the node: an address that was written but never heard of is
+ * found again by its handle.
  */
 import type { Labels } from '#api/machinery/label-selector.ts';
-import { IP_BLOCK, type IPAllocation, type IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
+import type { IPAllocation, IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
-import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
+import { explainError } from '#lib/errors.ts';
 import { cidr, cidrContains, type Family, familyOf, type Ip } from '#lib/ip.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
@@ -28,7 +27,6 @@ import {
   addressesOfHandle,
   allocationsOf,
   DEFAULT_COOL_DOWN_MS,
-  hasAddressOf,
   newBlock,
   releaseAddresses,
   takeAddress,
@@ -46,10 +44,7 @@ import {
   reservedOf,
   usageOf,
 } from './claim.ts';
-import { GroupCommit } from './group-commit.ts';
-
-/** Lost races in a row after which something else is wrong than contention. */
-const MAX_CAS_RETRIES = 100;
+import { MAX_CAS_RETRIES, NodeBlocks, type Signal } from './node-blocks.ts';
 
 export interface AllocatorOptions {
   readonly client: ApiClient;
@@ -81,35 +76,22 @@ type Claim =
   | { readonly kind: 'claimed' }
   | { readonly kind: 'none'; readonly blocks: readonly IPBlock[] };
 
-type Signal = AbortSignal | undefined;
-
 export class Allocator implements AddressSource {
   readonly #options: AllocatorOptions;
-  readonly #client: ApiClient;
   readonly #node: string;
   readonly #pools: () => readonly IPPool[];
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
-  /**
-   * By name, as last read or written: this node's own blocks and others that it has addresses of. Undefined when they
-   * must be read again. May have blocks of neither kind, so every change looks whose the block is now.
-   */
-  #blocks: Map<string, IPBlock> | undefined;
-  /** Raised whenever memory is thrown away: what was being read then may be older than what went wrong. */
-  #epoch = 0;
-  /** What is written while the blocks are being read, for each reading: its answer may be older. */
-  readonly #readings = new Set<Map<string, IPBlock>>();
-  /** By name of the block. A block stays a node's for long, and there are few. */
-  readonly #writers = new Map<string, GroupCommit<IPBlock>>();
+  readonly #blocks: NodeBlocks;
   /** Why the API could not be used the last time. */
   #failure: string | undefined;
 
   constructor(options: AllocatorOptions) {
     this.#options = options;
-    this.#client = options.client;
     this.#node = options.node;
+    this.#blocks = new NodeBlocks(options.client, options.node);
     this.#pools = options.pools;
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
@@ -150,10 +132,10 @@ export class Allocator implements AddressSource {
   release(handle: string, addresses?: readonly AllocatedAddress[]): Promise<readonly Ip[]> {
     return this.#watched(async () => {
       const released: Ip[] = [];
-      for (const [name, known] of await this.#known()) {
+      for (const [name, known] of await this.#blocks.known()) {
         // Nobody but this node takes addresses for its handles, so what memory does not have needs no write.
         if (addressesOfHandle(known, handle, this.#node).length === 0) continue;
-        const given = await this.#change(name, undefined, (block) => {
+        const given = await this.#blocks.change(name, undefined, (block) => {
           const found = addressesOfHandle(block, handle, this.#node);
           const wanted = addresses === undefined ? found : found.filter(isAmong(addresses));
           const result = releaseAddresses(block, wanted, this.#clock.now());
@@ -189,8 +171,8 @@ export class Allocator implements AddressSource {
   /** Every address that this node has, borrowed ones too. Reads the blocks anew. */
   allocations(): Promise<readonly OwnAllocation[]> {
     return this.#watched(async () => {
-      this.#forget();
-      return [...(await this.#known()).values()]
+      this.#blocks.forget();
+      return [...(await this.#blocks.known()).values()]
         .flatMap(allocationsOf)
         .filter(({ allocation }) => allocation.node === this.#node);
     });
@@ -198,7 +180,7 @@ export class Allocator implements AddressSource {
 
   /** Names of own blocks that nobody has an address of. */
   async emptyBlocks(): Promise<readonly string[]> {
-    const own = [...(await this.#known()).values()].filter(
+    const own = [...(await this.#blocks.known()).values()].filter(
       ({ spec }) => spec.node === this.#node && isEmpty(spec),
     );
     return own.map((it) => it.metadata.name);
@@ -210,7 +192,7 @@ export class Allocator implements AddressSource {
    */
   async giveBack(name: string): Promise<boolean> {
     return this.#watched(async () => {
-      const given = await this.#change(name, undefined, (block) => {
+      const given = await this.#blocks.change(name, undefined, (block) => {
         const value = block.spec.node === this.#node && isEmpty(block.spec);
         return { block: value ? withAffinity(block, '', 'Pending') : block, value };
       });
@@ -225,7 +207,7 @@ export class Allocator implements AddressSource {
       this.#failure = undefined;
       return result;
     } catch (error) {
-      this.#forget();
+      this.#blocks.forget();
       this.#failure = explainError(error);
       throw error;
     }
@@ -251,7 +233,7 @@ export class Allocator implements AddressSource {
 
   /** What the handle has already. */
   async #had(handle: string, signal: Signal): Promise<AllocatedAddress[]> {
-    const blocks = [...(await this.#known(signal)).values()];
+    const blocks = [...(await this.#blocks.known(signal)).values()];
     return blocks.flatMap((block) => addressesOfHandle(block, handle, this.#node));
   }
 
@@ -341,7 +323,7 @@ export class Allocator implements AddressSource {
       const { handle, node } = taken.allocation;
       // Another node gives back without our hearing of it.
       if (node === this.#node || attempt > 0) return refused(`it is in use by "${handle}"`);
-      await this.#refresh(block.metadata.name, signal);
+      await this.#blocks.refresh(block.metadata.name, signal);
     }
     throw new Error(
       `Cannot allocate ${requested}: its block was lost to others ${MAX_CAS_RETRIES} times`,
@@ -351,13 +333,13 @@ export class Allocator implements AddressSource {
   /** The block of the address, claimed for this node if it was nobody's. Undefined: a race was lost, look again. */
   async #blockOf(address: Ip, pool: IPPool, signal: Signal): Promise<IPBlock | undefined> {
     const holds = (block: IPBlock) => cidrContains(cidr(block.spec.cidr), address);
-    const own = [...(await this.#known(signal)).values()].find(
+    const own = [...(await this.#blocks.known(signal)).values()].find(
       (it) => it.spec.node === this.#node && holds(it),
     );
     if (own !== undefined) return own;
-    const block = (await this.#readBlocks(signal)).find(holds);
+    const block = (await this.#blocks.readAll(signal)).find(holds);
     if (block !== undefined && block.spec.node !== '') {
-      this.#remember(block);
+      this.#blocks.noteForeign(block);
       return block;
     }
     const fresh = { cidr: blockAt(pool, address), pool: pool.metadata.name, node: this.#node };
@@ -365,7 +347,7 @@ export class Allocator implements AddressSource {
       block === undefined
         ? await this.#create(newBlock(fresh), signal)
         : await this.#adopt(block, signal);
-    return name === undefined ? undefined : this.#blocks?.get(name);
+    return name === undefined ? undefined : (await this.#blocks.known(signal)).get(name);
   }
 
   async #take(
@@ -373,19 +355,23 @@ export class Allocator implements AddressSource {
     what: { owner: AddressOwner; requested?: Ip; inUse?: boolean; signal: Signal },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
     const { owner, requested, inUse = false, signal } = what;
-    return this.#change<ReturnType<typeof takeAddress> | undefined>(name, signal, (block) => {
-      if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
-      const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
-      const taken = takeAddress(block, {
-        owner,
-        reserved: reservedOf(pool),
-        node: this.#node,
-        nowMs: this.#clock.now(),
-        coolDownMs: this.#coolDownMs,
-        ...(requested === undefined ? {} : { requested }),
-      });
-      return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
-    });
+    return this.#blocks.change<ReturnType<typeof takeAddress> | undefined>(
+      name,
+      signal,
+      (block) => {
+        if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
+        const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
+        const taken = takeAddress(block, {
+          owner,
+          reserved: reservedOf(pool),
+          node: this.#node,
+          nowMs: this.#clock.now(),
+          coolDownMs: this.#coolDownMs,
+          ...(requested === undefined ? {} : { requested }),
+        });
+        return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
+      },
+    );
   }
 
   /** Whether this node may take addresses of the block as it is now; of one that it uses already it need not ask. */
@@ -400,9 +386,7 @@ export class Allocator implements AddressSource {
   /** Names of other nodes' blocks with free addresses to borrow. */
   #lenders(pools: readonly IPPool[], blocks: readonly IPBlock[]): string[] {
     const lenders = planLenders(pools, blocks, this.#node).filter((it) => this.#mayTakeOf(it));
-    // What memory has already is not older: it was renewed by the claim.
-    for (const block of lenders)
-      if (this.#blocks?.has(block.metadata.name) === false) this.#remember(block);
+    for (const block of lenders) this.#blocks.noteForeign(block);
     return lenders.map((it) => it.metadata.name);
   }
 
@@ -413,13 +397,7 @@ export class Allocator implements AddressSource {
    */
   async #claim(pools: readonly IPPool[], signal: Signal): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const all = await this.#readBlocks(signal);
-      // An own block that was full may have got room by others: memory learns of it here.
-      for (const block of all) {
-        const { name } = block.metadata;
-        if (this.#concerns(block) || this.#blocks?.has(name) === true)
-          this.#blocks?.set(name, block);
-      }
+      const all = await this.#blocks.readAll(signal);
       const names = new Set(pools.map((pool) => pool.metadata.name));
       const orphan = all.find(
         (it) => it.spec.node === '' && it.spec.free.length > 0 && names.has(it.spec.pool),
@@ -444,30 +422,17 @@ export class Allocator implements AddressSource {
 
   /** @returns undefined if somebody else was faster */
   async #create(block: IPBlock, signal: Signal): Promise<string | undefined> {
-    try {
-      const created = await this.#client.create(IP_BLOCK, block, options(signal));
-      this.#remember(created);
-    } catch (error) {
-      if (isAlreadyExists(error)) return undefined;
-      throw error;
-    }
-    return this.#confirm(block.metadata.name, signal);
+    const isMade = await this.#blocks.create(block, signal);
+    return isMade ? this.#confirm(block.metadata.name, signal) : undefined;
   }
 
   async #adopt(block: IPBlock, signal: Signal): Promise<string | undefined> {
-    try {
-      const pending = withAffinity(block, this.#node, 'Pending');
-      const updated = await this.#client.update(IP_BLOCK, pending, options(signal));
-      this.#remember(updated);
-    } catch (error) {
-      if (isConflict(error) || isNotFound(error)) return undefined;
-      throw error;
-    }
-    return this.#confirm(block.metadata.name, signal);
+    const isOurs = await this.#blocks.replace(withAffinity(block, this.#node, 'Pending'), signal);
+    return isOurs ? this.#confirm(block.metadata.name, signal) : undefined;
   }
 
   async #confirm(name: string, signal: Signal): Promise<string | undefined> {
-    const done = await this.#change<string | undefined>(name, signal, (block) => {
+    const done = await this.#blocks.change<string | undefined>(name, signal, (block) => {
       if (block.spec.node !== this.#node) return { block, value: undefined };
       const { affinity, cidr } = block.spec;
       const next = affinity === 'Confirmed' ? block : withAffinity(block, this.#node, 'Confirmed');
@@ -478,62 +443,12 @@ export class Allocator implements AddressSource {
     return name;
   }
 
-  /**
-   * Changes a block with compare-and-swap.
-   * @param change may run several times, and the block may have become another's in between; the same block as result
-   *   means nothing to write
-   * @returns undefined if there is no such block
-   */
-  #change<T>(
-    name: string,
-    signal: Signal,
-    change: (block: IPBlock) => { block: IPBlock; value: T },
-  ): Promise<T | undefined> {
-    signal?.throwIfAborted();
-    const writer = this.#writers.get(name) ?? new GroupCommit((apply) => this.#write(name, apply));
-    this.#writers.set(name, writer);
-    return writer.change(change);
-  }
-
-  /** @returns false if there is no such block */
-  async #write(name: string, apply: (block: IPBlock) => IPBlock): Promise<boolean> {
-    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const block = (await this.#known()).get(name) ?? (await this.#refresh(name, undefined));
-      if (block === undefined) return false;
-      const next = apply(block);
-      if (next === block) return true;
-      try {
-        const written = await this.#client.update(IP_BLOCK, next);
-        this.#remember(written);
-        return true;
-      } catch (error) {
-        if (!isConflict(error) && !isNotFound(error)) throw error;
-        await this.#refresh(name, undefined);
-      }
-    }
-    throw new Error(
-      `Cannot write IPBlock "${name}": it changed ${MAX_CAS_RETRIES} times in a row meanwhile`,
-    );
-  }
-
-  async #refresh(name: string, signal: Signal): Promise<IPBlock | undefined> {
-    const block = await this.#client
-      .get(IP_BLOCK, name, undefined, options(signal))
-      .catch((error: unknown) => {
-        if (isNotFound(error)) return undefined;
-        throw error;
-      });
-    if (block !== undefined) this.#remember(block);
-    else this.#blocks?.delete(name);
-    return block;
-  }
-
   /** Gives back the families that were had before another one failed. */
   async #undo(got: readonly One[], signal: Signal): Promise<void> {
     for (const one of got) {
       if (one.kind !== 'allocated' || !one.isNew) continue;
-      for (const name of [...(await this.#known(signal)).keys()])
-        await this.#change(name, signal, (block) => ({
+      for (const name of [...(await this.#blocks.known(signal)).keys()])
+        await this.#blocks.change(name, signal, (block) => ({
           block: releaseAddresses(block, [one.address], this.#clock.now()).block,
           value: undefined,
         }));
@@ -557,7 +472,7 @@ export class Allocator implements AddressSource {
   ): Promise<Refusal> {
     const { owner, signal, cooling = 0 } = why;
     const pools = poolsOfFamily(this.#poolsFor(owner), family);
-    const blocks = await this.#listBlocks(signal);
+    const blocks = await this.#blocks.readAll(signal);
     const usage = usageOf(pools, blocks);
     const ownBlocks = (await this.#ownOf(pools, signal)).length;
     const strict = pools.some((it) => it.spec.strictAffinity === true);
@@ -569,7 +484,7 @@ export class Allocator implements AddressSource {
   /** Names of this node's blocks in the pools, confirmed ones first, then by prefix. */
   async #ownOf(pools: readonly IPPool[], signal: Signal): Promise<string[]> {
     const names = new Set(pools.map((pool) => pool.metadata.name));
-    const own = [...(await this.#known(signal)).values()].filter(
+    const own = [...(await this.#blocks.known(signal)).values()].filter(
       ({ spec }) => spec.node === this.#node && names.has(spec.pool),
     );
     const result: string[] = [];
@@ -580,50 +495,6 @@ export class Allocator implements AddressSource {
       if (isOurs) result.push(block.metadata.name);
     }
     return result;
-  }
-
-  async #known(signal?: Signal): Promise<Map<string, IPBlock>> {
-    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      if (this.#blocks !== undefined) return this.#blocks;
-      const epoch = this.#epoch;
-      const all = await this.#readBlocks(signal);
-      if (epoch !== this.#epoch) continue;
-      this.#blocks ??= new Map(
-        all.filter((it) => this.#concerns(it)).map((it) => [it.metadata.name, it]),
-      );
-    }
-    throw new Error(`Cannot read the IPBlocks: calls failed meanwhile ${MAX_CAS_RETRIES} times`);
-  }
-
-  #remember(block: IPBlock): void {
-    this.#blocks?.set(block.metadata.name, block);
-    for (const written of this.#readings) written.set(block.metadata.name, block);
-  }
-
-  #forget(): void {
-    this.#blocks = undefined;
-    this.#epoch++;
-  }
-
-  /** All blocks, with what this node writes while they are being read. */
-  async #readBlocks(signal: Signal): Promise<readonly IPBlock[]> {
-    const written = new Map<string, IPBlock>();
-    this.#readings.add(written);
-    try {
-      const all = await this.#listBlocks(signal);
-      const others = all.filter((it) => !written.has(it.metadata.name));
-      return [...others, ...written.values()];
-    } finally {
-      this.#readings.delete(written);
-    }
-  }
-
-  #concerns(block: IPBlock): boolean {
-    return block.spec.node === this.#node || hasAddressOf(block, this.#node);
-  }
-
-  async #listBlocks(signal: Signal): Promise<readonly IPBlock[]> {
-    return (await this.#client.list(IP_BLOCK, options(signal))).items;
   }
 }
 
@@ -639,10 +510,6 @@ function isEmpty({ allocations }: IPBlock['spec']): boolean {
 function isAmong(addresses: readonly AllocatedAddress[]): (found: AllocatedAddress) => boolean {
   return (found) =>
     addresses.some((it) => it.address === found.address && it.sequence === found.sequence);
-}
-
-function options(signal: Signal): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }
 
 function firstDefined<T, R>(items: readonly T[], pick: (item: T) => R | undefined): R | undefined {
