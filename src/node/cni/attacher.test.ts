@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ENOBUFS } from '#lib/errors.ts';
+import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
-import { Attacher } from './attacher.ts';
+import { Attacher, type AttacherOptions } from './attacher.ts';
 import { AttachmentRecords } from './records.ts';
 import type { AddRequest } from './target.ts';
 import { TestAddresses } from './test-addresses.ts';
@@ -20,7 +21,7 @@ class Machine implements AsyncDisposable {
   readonly addresses = new TestAddresses();
   readonly directory = mkdtempSync(join(tmpdir(), 'tulle-attacher-'));
   readonly host = this.network.open();
-  readonly attacher = new Attacher({
+  readonly options: AttacherOptions = {
     host: this.host,
     openStack: this.network.open,
     records: new AttachmentRecords(this.directory, silentLogger),
@@ -29,7 +30,8 @@ class Machine implements AsyncDisposable {
     dns: { nameservers: [], clusterDomain: 'cluster.local' },
     log: silentLogger,
     netnsIdentity: (path) => path,
-  });
+  };
+  readonly attacher = new Attacher(this.options);
 
   constructor() {
     this.network.addNamespace(NETNS);
@@ -53,6 +55,15 @@ const ENV = { CNI_CONTAINERID: 'c1', CNI_NETNS: NETNS, CNI_IFNAME: 'eth0', CNI_P
 const STDIN = JSON.stringify({ cniVersion: '1.1.0', name: 'tulle' });
 const ADD = parseCniRequest({ ...ENV, CNI_COMMAND: 'ADD' }, STDIN) as AddRequest;
 const NOTHING = { links: ['lo'], addresses: 0, records: [] };
+
+/** @returns the destinations of its routes */
+async function linkIsMade(machine: Machine): Promise<string[]> {
+  for (;;) {
+    const routes = machine.host.routes.list({ protocol: ROUTE_PROTOCOL });
+    if (routes.length === 2) return routes.map(({ destination }) => destination);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
 
 describe('Attacher', () => {
   for (const op of [
@@ -85,11 +96,83 @@ describe('Attacher', () => {
   test('tells listeners of attachments that come and go', async () => {
     await using machine = new Machine();
     const counts: number[] = [];
-    machine.attacher.onChange(() => counts.push(machine.attacher.list().length));
+    let wake = () => {};
+    machine.attacher.onChange(() => {
+      counts.push(machine.attacher.list().length);
+      wake();
+    });
+    const told = () =>
+      new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    const first = told();
     await machine.attacher.add(ADD);
+    await first;
     await machine.attacher.add(ADD);
+    const second = told();
     await machine.attacher.delete({ ...ADD, command: 'DEL' });
+    await second;
     assert.deepEqual(counts, [1, 0]);
+  });
+
+  test('makes the link while the address is being written, and answers when both are done', async () => {
+    await using machine = new Machine();
+    const write = Promise.withResolvers<void>();
+    machine.addresses.write = write.promise;
+    const answer = machine.attacher.add(ADD);
+    await linkIsMade(machine);
+    assert.deepEqual(machine.attacher.list(), []);
+    const early = await Promise.race([answer, new Promise((go) => setImmediate(go, 'not yet'))]);
+    assert.equal(early, 'not yet');
+    write.resolve();
+    const { ips } = await answer;
+    assert.deepEqual(
+      ips.map(({ address }) => address.split('/')[0]),
+      machine.addresses.given.get('tulle.c1.eth0')?.map(({ address }) => address),
+    );
+  });
+
+  test('leaves nothing of a link whose address could not be written', async () => {
+    await using machine = new Machine();
+    const write = Promise.withResolvers<void>();
+    machine.addresses.write = write.promise;
+    const answer = machine.attacher.add(ADD);
+    await linkIsMade(machine);
+    write.reject(new Error('the API is away'));
+    await assert.rejects(answer, /cannot allocate an address now/);
+    assert.deepEqual(machine.leftovers(), NOTHING);
+  });
+
+  test('makes the link anew when its address was overtaken by another', async () => {
+    await using machine = new Machine();
+    const write = Promise.withResolvers<void>();
+    machine.addresses.write = write.promise;
+    machine.addresses.isOvertaken = true;
+    const answer = machine.attacher.add(ADD);
+    const chosen = await linkIsMade(machine);
+    write.resolve();
+    const { ips } = await answer;
+    const given = ips.map(({ address }) => address);
+    const routed = machine.host.routes
+      .list({ protocol: ROUTE_PROTOCOL })
+      .map(({ destination }) => destination);
+    assert.deepEqual(routed.sort(), given.toSorted());
+    assert.ok(!routed.some((it) => chosen.includes(it)), `${routed} has none of ${chosen}`);
+  });
+
+  test('an agent that dies between link and address leaves nothing to the next', async () => {
+    await using machine = new Machine();
+    machine.addresses.write = new Promise(() => {});
+    void machine.attacher.add(ADD);
+    await linkIsMade(machine);
+    machine.addresses.write = undefined;
+    await using next = new Attacher({
+      ...machine.options,
+      records: new AttachmentRecords(machine.directory, silentLogger),
+    });
+    next.recover();
+    await next.undone();
+    assert.deepEqual(machine.leftovers(), NOTHING);
   });
 
   test('calls for one attachment at the same time do not meet', async () => {

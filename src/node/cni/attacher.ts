@@ -3,7 +3,8 @@
  * can be finished or undone after a crash at any point.
  *
  * ```
- *  ADD   record "adding" ─► address ─► veth ─► record "attached" ─► answer
+ *  ADD   record "adding" ─► address chosen ─┬─► address written ─┬─► record "attached" ─► answer
+ *                                           └─► rules, veth ─────┘
  *  DEL   record "deleting" ─► veth away ─► address back ─► record away ─► answer
  * ```
  *
@@ -17,12 +18,13 @@ import type { Family, Ip } from '#lib/ip.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import { Turns } from '#lib/turns.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { CniResult } from '#wire/cni/result.ts';
-import type { AddressSource } from '../addresses.ts';
+import type { AddressRequest, AddressSource } from '../addresses.ts';
 import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { completeBridge } from './bridge.ts';
 import { addIpam, deleteIpam } from './ipam-plugin.ts';
@@ -83,6 +85,8 @@ export interface AttacherOptions {
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
 
+/** Well before a container's program can have started. */
+const NOTIFY_DELAY_MS = 5;
 const OWN_NETNS = '/proc/thread-self/ns/net';
 
 export class Attacher implements Attachments, AsyncDisposable {
@@ -91,7 +95,9 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #clock: Clock;
   readonly #lock = new KeyedLock();
   readonly #remover: LinkRemover;
+  readonly #turns = new Turns();
   readonly #listeners = new Set<() => void>();
+  #cancelNotify: (() => void) | undefined;
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
   readonly #undoLoop: SyncLoop;
@@ -167,7 +173,7 @@ export class Attacher implements Attachments, AsyncDisposable {
         await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
       }
       try {
-        const complete = await this.#attach(attachment, requested);
+        const complete = await this.#attachOnce(attachment, requested);
         this.#notify();
         return resultOf(this.#options, complete);
       } catch (error) {
@@ -281,28 +287,78 @@ export class Attacher implements Attachments, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#cancelNotify?.();
     await this.#undoLoop[Symbol.asyncDispose]();
   }
 
-  async #attach(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  async #attachOnce(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+    try {
+      return await this.#attach(attachment, requested, { early: true });
+    } catch (error) {
+      if (!(error instanceof OvertakenError)) throw error;
+      await this.#remove(attachment);
+      // Another life, for those who remember attachments.
+      const createdAt = new Date(this.#clock.now()).toISOString();
+      return this.#attach({ ...attachment, createdAt }, requested, { early: false });
+    }
+  }
+
+  /**
+   * @param options `early`: the interface is made while its addresses are still being written, and the ADD ends when both
+   *   are done. Nobody else can be given an address of this node's blocks meanwhile, nor has the runtime been
+   *   answered, so that what a crash leaves is undone like any other half of an ADD
+   * @throws OvertakenError if it was made with addresses that it did not get
+   */
+  async #attach(
+    attachment: Attachment,
+    requested: readonly Ip[],
+    { early }: { early: boolean },
+  ): Promise<Attachment> {
     await this.#record('adding', attachment);
     await this.#reached('add:recorded');
-    const complete = await this.#withAddresses(attachment, requested);
+    let isWritten = false;
+    let making: Promise<Attachment> | undefined;
+    const onChosen = (addresses: Attachment['addresses']) => {
+      if (early && !isWritten) making ??= this.#make({ ...attachment, addresses });
+    };
+    const writing = this.#withAddresses(attachment, requested, onChosen).finally(() => {
+      isWritten = true;
+    });
+    // Both must have ended, however they end, before anything is undone.
+    const [written] = await Promise.allSettled([writing]);
+    const [made] = await Promise.allSettled([making]);
+    if (written.status === 'rejected') throw written.reason;
     await this.#reached('add:allocated');
-    this.#options.rules?.add(complete);
-    await this.#options.prepare?.(complete);
-    make(this.#options, complete);
-    await this.#reached('add:linked');
+    if (made.status === 'rejected') throw made.reason;
+    const complete = written.value;
+    if (made.value === undefined) await this.#make(complete);
+    else if (!isSameAddresses(made.value, complete)) throw new OvertakenError();
     await this.#record('attached', complete);
     await this.#reached('add:attached');
     return complete;
   }
 
-  async #withAddresses(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  /** Rules first, then the interface. */
+  async #make(complete: Attachment): Promise<Attachment> {
+    const { rules, prepare } = this.#options;
+    rules?.stage(complete);
+    await prepare?.(complete);
+    rules?.commit(complete);
+    await this.#turns.next();
+    make(this.#options, complete);
+    await this.#reached('add:linked');
+    return complete;
+  }
+
+  async #withAddresses(
+    attachment: Attachment,
+    requested: readonly Ip[],
+    onChosen: AddressRequest['onChosen'],
+  ): Promise<Attachment> {
     const { bridge, chained } = attachment;
     if (chained !== undefined) return attachment;
     if (bridge === undefined)
-      return { ...attachment, addresses: await this.#allocate(attachment, requested) };
+      return { ...attachment, addresses: await this.#allocate(attachment, requested, onChosen) };
     if (bridge.ipam === undefined) return attachment;
     const given = await addIpam(bridge.ipam, attachment);
     if (given.ips.length === 0)
@@ -321,6 +377,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   async #allocate(
     attachment: Attachment,
     requested: readonly Ip[],
+    onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment['addresses']> {
     const { handle, containerId, ifName, pod } = attachment;
     const owner = {
@@ -332,7 +389,7 @@ export class Attacher implements Attachments, AsyncDisposable {
       pod: pod.name,
     } as const;
     const result = await this.#options.addresses
-      .allocate({ owner, requested })
+      .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
       .catch(tryLater('cannot allocate an address now'));
     if (result.kind === 'allocated') return result.addresses;
     throw new CniError(
@@ -349,7 +406,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     this.#notify();
     await this.#reached('del:recorded');
     await unmakeTogether(this.#options, this.#remover, attachment);
-    this.#options.rules?.remove(attachment);
+    await this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
     await this.#release(attachment);
     await this.#reached('del:released');
@@ -461,9 +518,31 @@ export class Attacher implements Attachments, AsyncDisposable {
     return this.#options.failpoint?.(point);
   }
 
+  /** In a while: whoever waits for the answer is first, and what comes and goes together is told together. */
   #notify(): void {
-    for (const listener of this.#listeners) listener();
+    this.#cancelNotify ??= this.#clock.schedule(NOTIFY_DELAY_MS, () => {
+      this.#cancelNotify = undefined;
+      for (const listener of this.#listeners) listener();
+    });
   }
+}
+
+/** The interface was made with addresses that are another's now. */
+class OvertakenError extends Error {
+  readonly code = 'OVERTAKEN' as const;
+  constructor() {
+    super(
+      'the address block was changed by somebody else while an address of it was being written',
+    );
+    this.name = 'OvertakenError';
+  }
+}
+
+function isSameAddresses(a: Attachment, b: Attachment): boolean {
+  const ofBoth = [a, b].map(({ addresses }) =>
+    addresses.map(({ address, sequence }) => `${address} ${sequence}`).join(),
+  );
+  return ofBoth[0] === ofBoth[1];
 }
 
 function tryLater(message: string): (cause: unknown) => never {

@@ -75,6 +75,13 @@ type One =
 type Refusal = Exclude<AddressResult, { kind: 'allocated' }>;
 
 type Signal = AbortSignal | undefined;
+/** Told of one family's address while it is being written. */
+type Choose = (address: AllocatedAddress) => void;
+interface Asking {
+  readonly owner: AddressOwner;
+  readonly signal: Signal;
+  readonly choose: Choose;
+}
 
 export class Allocator implements AddressSource {
   readonly #options: AllocatorOptions;
@@ -118,18 +125,23 @@ export class Allocator implements AddressSource {
           : (request.families ?? familiesOf(this.#poolsFor(request.owner)));
       if (families.length === 0)
         return this.#exhausted(4, { owner: request.owner, signal: request.signal });
-      const got: One[] = [];
-      for (const [i, family] of families.entries()) {
-        // If this rejects, what was had so far stays in the API; the caller releases by handle.
-        const one = await this.#allocateOne(family, request, requested[i]);
-        if (one.kind !== 'allocated') {
-          await this.#undo(got, request.signal);
-          return one;
-        }
-        got.push(one);
+      const choose = whenAllChosen(families.length, request.onChosen);
+      // All are waited for, also when one fails: who releases by handle must find what the others got.
+      const settled = await Promise.allSettled(
+        families.map((family, i) => this.#allocateOne(family, request, requested[i], choose)),
+      );
+      const got = settled.map((it) => {
+        // What was had stays in the API; the caller releases by handle.
+        if (it.status === 'rejected') throw it.reason;
+        return it.value;
+      });
+      const refusal = got.find((one) => one.kind !== 'allocated');
+      if (refusal !== undefined) {
+        await this.#undo(got, request.signal);
+        return refusal;
       }
       const addresses = got.flatMap((one) => (one.kind === 'allocated' ? [one.address] : []));
-      return { kind: 'allocated', addresses: addresses.sort((a, b) => a.family - b.family) };
+      return { kind: 'allocated', addresses: inOrder(addresses) };
     });
   }
 
@@ -186,6 +198,7 @@ export class Allocator implements AddressSource {
     family: Family,
     request: AddressRequest,
     requested: Ip | undefined,
+    choose: Choose,
   ): Promise<One> {
     const { owner, signal } = request;
     for (const block of (await this.#own(signal)).values()) {
@@ -195,15 +208,16 @@ export class Allocator implements AddressSource {
       if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     }
     return requested === undefined
-      ? this.#allocateAny(family, owner, signal)
-      : this.#allocateRequested(requested, owner, signal);
+      ? this.#allocateAny(family, { owner, signal, choose })
+      : this.#allocateRequested(requested, { owner, signal, choose });
   }
 
-  async #allocateAny(family: Family, owner: AddressOwner, signal: Signal): Promise<One> {
+  async #allocateAny(family: Family, asking: Asking): Promise<One> {
+    const { owner, signal } = asking;
     const pools = poolsOfFamily(this.#poolsFor(owner), family);
     let cooling = 0;
     const take = async (name: string): Promise<One | undefined> => {
-      const taken = await this.#take(name, { owner, signal });
+      const taken = await this.#take(name, asking);
       if (taken?.kind === 'full') cooling += taken.cooling;
       return taken?.kind === 'taken'
         ? { kind: 'allocated', address: taken.address, isNew: true }
@@ -233,7 +247,8 @@ export class Allocator implements AddressSource {
     });
   }
 
-  async #allocateRequested(requested: Ip, owner: AddressOwner, signal: Signal): Promise<One> {
+  async #allocateRequested(requested: Ip, asking: Asking): Promise<One> {
+    const { owner, signal } = asking;
     const refused = (reason: string): One => ({
       kind: 'refused',
       address: requested,
@@ -254,7 +269,7 @@ export class Allocator implements AddressSource {
       if (block === undefined) continue;
       if (block.spec.node !== this.#node)
         return refused(`block ${block.spec.cidr} belongs to node "${block.spec.node}"`);
-      const taken = await this.#take(block.metadata.name, { owner, requested, signal });
+      const taken = await this.#take(block.metadata.name, { ...asking, requested });
       if (taken?.kind === 'taken')
         return { kind: 'allocated', address: taken.address, isNew: true };
       if (taken?.kind === 'busy') return refused(`it is in use by "${taken.allocation.handle}"`);
@@ -280,10 +295,13 @@ export class Allocator implements AddressSource {
 
   async #take(
     name: string,
-    what: { owner: AddressOwner; requested?: Ip; signal: Signal },
+    what: Asking & { requested?: Ip },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
-    const { owner, requested, signal } = what;
-    return this.#change(name, signal, (block) => {
+    const { owner, requested, signal, choose } = what;
+    const onChosen = (taken: ReturnType<typeof takeAddress>) => {
+      if (taken.kind === 'taken') choose(taken.address);
+    };
+    const take = (block: IPBlock) => {
       const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
       const taken = takeAddress(block, {
         owner,
@@ -294,7 +312,8 @@ export class Allocator implements AddressSource {
         ...(requested === undefined ? {} : { requested }),
       });
       return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
-    });
+    };
+    return this.#change(name, signal, take, onChosen);
   }
 
   /**
@@ -371,11 +390,12 @@ export class Allocator implements AddressSource {
     name: string,
     signal: Signal,
     change: (block: IPBlock) => { block: IPBlock; value: T },
+    onChosen?: (value: T) => void,
   ): Promise<T | undefined> {
     signal?.throwIfAborted();
     const writer = this.#writers.get(name) ?? new GroupCommit((apply) => this.#write(name, apply));
     this.#writers.set(name, writer);
-    return writer.change(change);
+    return writer.change(change, onChosen);
   }
 
   /** @returns false if the block is this node's no more */
@@ -473,6 +493,21 @@ export class Allocator implements AddressSource {
   async #listBlocks(signal: Signal): Promise<readonly IPBlock[]> {
     return (await this.#client.list(IP_BLOCK, options(signal))).items;
   }
+}
+
+/** Calls back when each of the families has chosen, if none of them has to look for another block meanwhile. */
+function whenAllChosen(families: number, onChosen: AddressRequest['onChosen']): Choose {
+  const chosen = new Map<Family, AllocatedAddress>();
+  return (address) => {
+    const isRepeated = chosen.has(address.family);
+    chosen.set(address.family, address);
+    if (!isRepeated && chosen.size === families) onChosen?.(inOrder([...chosen.values()]));
+  };
+}
+
+/** IPv4 first. */
+function inOrder(addresses: readonly AllocatedAddress[]): readonly AllocatedAddress[] {
+  return addresses.toSorted((a, b) => a.family - b.family);
 }
 
 /** The handle of a node's own address on the fabric. */
