@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ENOBUFS } from '#lib/errors.ts';
+import { ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
@@ -37,9 +38,12 @@ class Machine implements AsyncDisposable {
     this.network.addNamespace(NETNS);
   }
 
-  leftovers(): unknown {
+  /** What the kernel has now, and of the rest what stays. */
+  async leftovers(attacher = this.attacher): Promise<unknown> {
+    const links = this.host.links.list().map((it) => it.name);
+    await attacher.undone();
     return {
-      links: this.host.links.list().map((it) => it.name),
+      links,
       addresses: this.addresses.given.size,
       records: readdirSync(this.directory),
     };
@@ -78,7 +82,7 @@ describe('Attacher', () => {
       await using machine = new Machine();
       machine.network.failNext(op, ENOBUFS);
       await assert.rejects(machine.attacher.add(ADD), /ENOBUFS/);
-      assert.deepEqual(machine.leftovers(), NOTHING);
+      assert.deepEqual(await machine.leftovers(), NOTHING);
       await machine.attacher.add(ADD);
       assert.equal(machine.attacher.list().length, 1);
     });
@@ -90,7 +94,7 @@ describe('Attacher', () => {
     await machine.attacher.delete({ ...ADD, command: 'DEL' });
     assert.equal(machine.addresses.given.size, 1, 'the address is kept while the link has it');
     await machine.attacher.undone();
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('tells listeners of attachments that come and go', async () => {
@@ -140,7 +144,7 @@ describe('Attacher', () => {
     await linkIsMade(machine);
     write.reject(new Error('the API is away'));
     await assert.rejects(answer, /cannot allocate an address now/);
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('makes the link anew when its address was overtaken by another', async () => {
@@ -171,14 +175,54 @@ describe('Attacher', () => {
       records: new AttachmentRecords(machine.directory, silentLogger),
     });
     next.recover();
-    await next.undone();
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(next), NOTHING);
+  });
+
+  test('answers DEL when the link is gone, and gives the address back whenever the API comes', async () => {
+    await using machine = new Machine();
+    await machine.attacher.add(ADD);
+    const api = Promise.withResolvers<void>();
+    machine.addresses.released = api.promise;
+    await machine.attacher.delete({ ...ADD, command: 'DEL' });
+    assert.deepEqual(
+      machine.host.links.list().map((it) => it.name),
+      ['lo'],
+    );
+    assert.deepEqual(machine.attacher.list(), []);
+    assert.equal(machine.addresses.given.size, 1);
+    assert.deepEqual(readdirSync(machine.directory), ['tulle.c1.eth0.json']);
+    // The next life waits for the end of the last.
+    const again = machine.attacher.add(ADD);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(machine.addresses.given.size, 1);
+    api.resolve();
+    await again;
+    assert.equal(machine.attacher.list().length, 1);
+  });
+
+  test('who asks for an address whose DEL was just answered waits until it is back', async () => {
+    await using machine = new Machine();
+    await machine.attacher.add(ADD);
+    const api = Promise.withResolvers<void>();
+    machine.addresses.released = api.promise;
+    await machine.attacher.delete({ ...ADD, command: 'DEL' });
+    machine.addresses.refusal = {
+      kind: 'refused',
+      address: ip('192.0.2.1'),
+      message: 'it is in use',
+    };
+    const other = machine.attacher.add({ ...ADD, containerId: 'c2' });
+    await new Promise((resolve) => setImmediate(resolve));
+    machine.addresses.refusal = undefined;
+    api.resolve();
+    await other;
+    assert.deepEqual([...machine.addresses.given.keys()], ['tulle.c2.eth0']);
   });
 
   test('calls for one attachment at the same time do not meet', async () => {
     await using machine = new Machine();
     const del = () => machine.attacher.delete({ ...ADD, command: 'DEL' });
     await Promise.all([machine.attacher.add(ADD), del(), machine.attacher.add(ADD), del()]);
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 });

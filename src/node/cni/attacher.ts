@@ -5,7 +5,8 @@
  * ```
  *  ADD   record "adding" ─► address chosen ─┬─► address written ─┬─► record "attached" ─► answer
  *                                           └─► rules, veth ─────┘
- *  DEL   record "deleting" ─► veth away ─► address back ─► record away ─► answer
+ *  DEL   record "deleting" ─► veth, rules away ─┬─► answer
+ *                                               └─► address back ─► record away
  * ```
  *
  * At start, what is "adding" or "deleting" is undone; the runtime never got an answer, so it asks again. What is
@@ -98,6 +99,8 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #turns = new Turns();
   readonly #listeners = new Set<() => void>();
   #cancelNotify: (() => void) | undefined;
+  /** Addresses that are being given back. */
+  readonly #releases = new Set<Promise<void>>();
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
   readonly #undoLoop: SyncLoop;
@@ -183,33 +186,22 @@ export class Attacher implements Attachments, AsyncDisposable {
     });
   }
 
-  /** Removes the attachment. Succeeds if there is none, and without namespace. */
+  /**
+   * Removes the attachment. Succeeds if there is none, and without namespace.
+   *
+   * Resolves when nothing of it is in the kernel any more. Its address goes back after that, which takes a round trip
+   * to the API, or as long as the API is away: the record stays until it is done, and so does the lock on the handle.
+   */
   async delete(request: Extract<CniRequest, { command: 'DEL' }>): Promise<void> {
     const { config, containerId, ifName } = request;
     const handle = handleOf(config.name, containerId, ifName);
-    await this.#lock.run(handle, async () => {
+    const unlinked = Promise.withResolvers<void>();
+    const removed = this.#lock.run(handle, async () => {
       const record = this.#records.get(handle);
-      if (record !== undefined) return this.#removeOrLater(record.attachment);
-      // The record was lost, but the names say what there may be.
-      const { attachment } = wantedOf(
-        {
-          ...request,
-          command: 'ADD',
-          // With DEL it is the result of our own ADD; it does not say that we were chained.
-          config: { ...config, prevResult: undefined },
-          netns: request.netns ?? '',
-          netnsOverride: true,
-        },
-        { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
-      );
-      unmake(this.#options, attachment);
-      await this.#release(attachment).catch((error: unknown) => {
-        this.#options.log.warn(
-          { handle, reason: explainError(error) },
-          'could not look for addresses of an unknown attachment; the garbage collection will',
-        );
-      });
+      if (record === undefined) await this.#deleteUnknown(request, handle);
+      else await this.#removeOrLater(record.attachment, unlinked.resolve);
     });
+    await Promise.race([unlinked.promise, removed]);
   }
 
   /** @throws CniError 3 if the container is unknown, 101 with the differences if something is not as ADD made it */
@@ -289,6 +281,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelNotify?.();
     await this.#undoLoop[Symbol.asyncDispose]();
+    await Promise.allSettled(this.#releases);
   }
 
   async #attachOnce(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
@@ -388,9 +381,16 @@ export class Attacher implements Attachments, AsyncDisposable {
       namespace: pod.namespace,
       pod: pod.name,
     } as const;
-    const result = await this.#options.addresses
-      .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
-      .catch(tryLater('cannot allocate an address now'));
+    const ask = () =>
+      this.#options.addresses
+        .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
+        .catch(tryLater('cannot allocate an address now'));
+    let result = await ask();
+    if (result.kind !== 'allocated' && this.#releases.size > 0) {
+      // It may be an address whose DEL was answered just now.
+      await Promise.allSettled(this.#releases);
+      result = await ask();
+    }
     if (result.kind === 'allocated') return result.addresses;
     throw new CniError(
       result.kind === 'exhausted' ? CNI_ERROR.exhausted : CNI_ERROR.invalidConfig,
@@ -398,8 +398,36 @@ export class Attacher implements Attachments, AsyncDisposable {
     );
   }
 
-  /** Takes everything away. If it fails half way, the record says so and {@link #undoLoop} goes on. */
-  async #remove(attachment: Attachment): Promise<void> {
+  /** The record was lost, but the names say what there may be. */
+  async #deleteUnknown(
+    request: Extract<CniRequest, { command: 'DEL' }>,
+    handle: string,
+  ): Promise<void> {
+    const { attachment } = wantedOf(
+      {
+        ...request,
+        command: 'ADD',
+        // With DEL it is the result of our own ADD; it does not say that we were chained.
+        config: { ...request.config, prevResult: undefined },
+        netns: request.netns ?? '',
+        netnsOverride: true,
+      },
+      { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
+    );
+    unmake(this.#options, attachment);
+    await this.#release(attachment).catch((error: unknown) => {
+      this.#options.log.warn(
+        { handle, reason: explainError(error) },
+        'could not look for addresses of an unknown attachment; the garbage collection will',
+      );
+    });
+  }
+
+  /**
+   * Takes everything away. If it fails half way, the record says so and {@link #undoLoop} goes on.
+   * @param onUnlinked called when nothing of it is in the kernel any more
+   */
+  async #remove(attachment: Attachment, onUnlinked?: () => void): Promise<void> {
     const { handle } = attachment;
     if (this.#records.get(handle) === undefined) return;
     await this.#record('deleting', attachment);
@@ -408,16 +436,19 @@ export class Attacher implements Attachments, AsyncDisposable {
     await unmakeTogether(this.#options, this.#remover, attachment);
     await this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
-    await this.#release(attachment);
+    onUnlinked?.();
+    const release = this.#release(attachment).finally(() => this.#releases.delete(release));
+    this.#releases.add(release);
+    await release;
     await this.#reached('del:released');
     await this.#records.delete(handle);
     await this.#reached('del:forgotten');
   }
 
   /** What a runtime has asked to remove is removed for it, even if we still have to give back the address. */
-  async #removeOrLater(attachment: Attachment): Promise<void> {
+  async #removeOrLater(attachment: Attachment, onUnlinked?: () => void): Promise<void> {
     try {
-      await this.#remove(attachment);
+      await this.#remove(attachment, onUnlinked);
     } catch (error) {
       this.#options.log.warn(
         { handle: attachment.handle, reason: explainError(error) },

@@ -19,6 +19,8 @@ export class TestAddresses implements AddressSource {
   write: Promise<void> | undefined;
   /** The next write loses a race, and ends with other addresses than were told. */
   isOvertaken = false;
+  /** While set, addresses are back when this resolves. */
+  released: Promise<void> | undefined;
   #next = 1;
 
   async allocate(request: AddressRequest): Promise<AddressResult> {
@@ -51,6 +53,7 @@ export class TestAddresses implements AddressSource {
 
   async release(handle: string): Promise<readonly Ip[]> {
     if (this.failure !== undefined) throw this.failure;
+    await this.released;
     const released = this.given.get(handle) ?? [];
     this.given.delete(handle);
     return released.map((it) => it.address);
