@@ -298,8 +298,8 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /**
    * @param options `early`: the interface is made while its addresses are still being written, and the ADD ends when both
-   *   are done. Nobody else can be given an address of this node's blocks meanwhile, nor has the runtime been
-   *   answered, so that what a crash leaves is undone like any other half of an ADD
+   *   are done. Whoever writes the block has the address; who loses that race makes the interface anew. The runtime has
+   *   no answer before, so that what a crash leaves is undone like any other half of an ADD
    * @throws OvertakenError if it was made with addresses that it did not get
    */
   async #attach(
