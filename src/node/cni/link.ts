@@ -108,7 +108,7 @@ export function changeMtu(
     const link = pod.links.get(ifName);
     if (link === undefined || link.mtuBytes !== wasBytes) return;
     pod.links.set(link.index, { mtuBytes });
-    if (mtuBytes > wasBytes) fillEnd(pod, link.index, plan.pod);
+    if (mtuBytes > wasBytes) pod.configure([{ link: link.index, ...contentOf(plan.pod) }]);
   };
   for (const set of mtuBytes < wasBytes ? [setPod, setHost] : [setHost, setPod]) set();
   // The host's end has lost its IPv6 too.
