@@ -23,6 +23,11 @@ export interface AddressRequest {
   readonly inUse?: boolean;
   /** Default: every family for which there is an enabled pool. */
   readonly families?: readonly Family[];
+  /**
+   * Called once at most, with the addresses while they are being written: the caller may prepare for them, and
+   * must not let anybody use them before they are the result. The result may be another, or none.
+   */
+  readonly onChosen?: (addresses: readonly AllocatedAddress[]) => void;
   readonly signal?: AbortSignal;
 }
 

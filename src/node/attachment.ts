@@ -79,10 +79,12 @@ export interface PodRules {
   readonly problem: string | undefined;
   /** What the attachments of an earlier agent need. */
   start(attachments: readonly Attachment[]): void;
-  /** In force when it returns. @throws if the kernel refuses */
-  add(attachment: Attachment): void;
-  /** Removing what is gone succeeds. */
-  remove(attachment: Attachment): void;
+  /** Prepares the rules of a new attachment: in force after {@link commit}, or with what others commit before. */
+  stage(attachment: Attachment): void;
+  /** The rules of an attachment that was staged are in force when it returns. @throws if the kernel refuses */
+  commit(attachment: Attachment): void;
+  /** Resolves when they are gone, together with others'. Removing what is gone succeeds. */
+  remove(attachment: Attachment): Promise<void>;
 }
 
 /** The attachment's addresses, IPv4 first. */

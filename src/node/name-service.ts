@@ -4,6 +4,7 @@
  * It is the first thing an agent starts. Where an agent ran before, it answers from what that one knew before the API
  * has been reached at all.
  */
+
 import type { Registry } from 'prom-client';
 import { CONFIG_MAP, type ConfigMap } from '#api/core/v1/config-map.ts';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
@@ -13,6 +14,7 @@ import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
+import { isSpecChange } from '#client/spec-change.ts';
 import { type Cidr, hostCidr, type Ip, parseCidr, splitCidr } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
@@ -74,7 +76,9 @@ export class NameService implements AsyncDisposable {
     const remembered = await readDnsMemory(init.memoryFile, components.log);
     const service = new NameService(components, init, remembered);
     const changed = () => service.#running?.dns.clientsChanged();
-    const stopPools = components.pools.onChange(changed);
+    const stopPools = components.pools.onChange((change) => {
+      if (isSpecChange(change)) changed();
+    });
     const stopNetwork = components.stack.watch((event) => {
       if (event.type === 'address' || event.type === 'overrun') changed();
     });

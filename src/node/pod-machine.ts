@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sleep } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
@@ -19,6 +20,7 @@ import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { Ruleset } from './ruleset.ts';
 
 export const HOST_V4 = '198.51.100.1';
+const MAX_WAY_AFTER_ANSWER_MS = 2_000;
 export const HOST_V6 = '2001:db8:1::1';
 
 type Request<C extends CniRequest['command']> = Extract<CniRequest, { command: C }>;
@@ -97,7 +99,9 @@ export class Machine implements AsyncDisposable {
   /** Starts something in an agent that dies in the middle of it. */
   async untilDeath(action: (attacher: Attacher) => Promise<unknown>, dieAt: AttachPoint) {
     this.#died = Promise.withResolvers<void>();
-    const ended = action(this.start({ dieAt })).then(() => {
+    const ended = action(this.start({ dieAt })).then(async () => {
+      // DEL is answered before it has come to its last points.
+      await sleep(MAX_WAY_AFTER_ANSWER_MS);
       throw new Error(`the agent never came to "${dieAt}"`);
     });
     await Promise.race([this.#died.promise, ended]);
@@ -181,17 +185,21 @@ export class Machine implements AsyncDisposable {
     ) as Request<C>;
   }
 
-  /** What is left of attachments, anywhere. */
-  leftovers(): unknown {
-    return {
+  /** What is left of attachments, anywhere: in the kernel now, and of the rest what stays. */
+  async leftovers(): Promise<unknown> {
+    const kernel = {
       links: this.stack.links
         .list()
         .map((it) => it.name)
         .filter((it) => it.startsWith('tl')),
       routes: this.stack.routes.list({ protocol: 84 }),
+      elements: this.rulesets.reduce((sum, ruleset) => sum + ruleset.status().elements, 0),
+    };
+    await this.attacher.undone();
+    return {
+      ...kernel,
       addresses: [...this.addresses.given.keys()],
       records: this.records(),
-      elements: this.rulesets.reduce((sum, ruleset) => sum + ruleset.status().elements, 0),
     };
   }
 

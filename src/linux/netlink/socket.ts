@@ -161,7 +161,7 @@ export class NetlinkSocket implements Disposable {
     write: (writer: NetlinkWriter) => void,
   ): { errno: number; extack: string | undefined }[] {
     const first = this.#sequence;
-    const writer = new NetlinkWriter({ firstSequence: first, capacityBytes: 64 * 1024 });
+    const writer = new NetlinkWriter({ firstSequence: first });
     write(writer);
     this.#sequence = writer.nextSequence;
     const count = writer.messageCount;

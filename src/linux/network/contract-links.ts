@@ -14,7 +14,7 @@ import {
   OWNER,
   vethPair,
 } from './contract-support.ts';
-import type { VxlanConfig } from './port.ts';
+import { LOOPBACK_INDEX, type VxlanConfig } from './port.ts';
 
 export function linkContract({ host, pod, podNetns }: Context): void {
   test('links.create() makes a veth with its peer, up, in another namespace', () => {
@@ -242,6 +242,55 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
     assert.equal(host().links.get('vx0'), undefined);
     assert.equal(host().links.get('mv0'), undefined);
     assert.deepEqual(names(pod()), ['lo']);
+  });
+
+  test('configure() does for several links what the single calls do, in order, past failures', () => {
+    const made = host().links.create({
+      kind: 'veth',
+      name: 'tl0',
+      peer: { name: 'eth0', netns: podNetns(), mac: MAC_B },
+    });
+    const { index } = found(pod().links.get('eth0'));
+    const gateway = { address: ip('192.0.2.1'), mac: MAC_A, permanent: true };
+    const setup = {
+      link: index,
+      up: true,
+      addresses: [{ address: ip('192.0.2.9'), prefixLength: 32, scope: 0 }],
+      neighbours: [gateway],
+      routes: [
+        { destination: cidr('192.0.2.1/32'), scope: 253, protocol: OWNER },
+        { destination: cidr('0.0.0.0/0'), gateway: ip('192.0.2.1'), protocol: OWNER },
+      ],
+    };
+    host().configure([{ link: made.index, up: true }]);
+    pod().configure([]);
+    pod().configure([{ link: LOOPBACK_INDEX, up: true }, setup]);
+    // Again, as a repair does.
+    pod().configure([setup]);
+    const [lo, eth0] = ['lo', 'eth0'].map((name) => found(pod().links.get(name)));
+    assert.deepEqual([lo?.index, lo?.up, eth0?.up], [LOOPBACK_INDEX, true, true]);
+    assert.deepEqual(
+      pod()
+        .addresses.list({ link: index, family: 4 })
+        .map(({ address }) => address),
+      ['192.0.2.9'],
+    );
+    assert.deepEqual(
+      pod()
+        .neighbours.list({ link: index, family: 4 })
+        .map(({ address, mac, permanent }) => ({ address, mac, permanent })),
+      [gateway],
+    );
+    assert.equal(pod().routes.list({ protocol: OWNER, family: 4 }).length, 2);
+    assert.throws(
+      () =>
+        pod().configure([
+          { link: NO_LINK, up: true },
+          { ...setup, up: false },
+        ]),
+      errnoIs(ENODEV),
+    );
+    assert.equal(found(pod().links.get('eth0')).up, false);
   });
 
   test('several links are deleted together, and those that are gone are no error', async () => {

@@ -14,7 +14,7 @@ import { FakeNamespace, type FakeWorld, viewOf } from './fake-namespace.ts';
 import { fakeFdb, fakeNeighbours, fakeRules } from './fake-neighbours.ts';
 import { fakeRoutes } from './fake-routes.ts';
 import { DEFAULT_SYSCTLS, fakeSysctl } from './fake-sysctl.ts';
-import type { Link, NetworkStack, OpenNetworkStack } from './port.ts';
+import type { Link, LinkSetup, NetworkStack, OpenNetworkStack } from './port.ts';
 
 export class FakeNetwork {
   readonly #namespaces = new Map<NetnsPath | undefined, FakeNamespace>();
@@ -44,6 +44,7 @@ export class FakeNetwork {
       neighbours: fakeNeighbours(namespace),
       fdb: fakeFdb(namespace),
       rules: fakeRules(namespace),
+      configure: (setups) => configure(stack, setups),
       sysctl: fakeSysctl(namespace),
       watch(listener) {
         const stop = namespace.watch(listener);
@@ -114,4 +115,22 @@ export class FakeNetwork {
     const hex = (++this.#macs).toString(16).padStart(8, '0');
     return macOf(`02:fa:${hex.match(/../g)?.join(':')}`);
   }
+}
+
+function configure(stack: NetworkStack, setups: readonly LinkSetup[]): void {
+  const failures: unknown[] = [];
+  const attempt = (action: () => void) => {
+    try {
+      action();
+    } catch (error) {
+      failures.push(error);
+    }
+  };
+  for (const { link, up, addresses = [], neighbours = [], routes = [] } of setups) {
+    if (up !== undefined) attempt(() => stack.links.set(link, { up }));
+    for (const it of addresses) attempt(() => stack.addresses.add({ link, ...it }));
+    attempt(() => stack.neighbours.replace(neighbours.map((it) => ({ link, ...it }))));
+    attempt(() => stack.routes.replace(routes.map((it) => ({ link, ...it }))));
+  }
+  if (failures.length > 0) throw failures[0];
 }

@@ -5,6 +5,7 @@ import { Netns } from '../netns.ts';
 import { Poller } from '../poller.ts';
 import { kernelAddresses } from './addresses.ts';
 import { RECEIVE_QUEUE_BYTES } from './batch.ts';
+import { kernelConfigure } from './configure.ts';
 import { kernelLinks } from './links.ts';
 import { NetworkMonitor } from './monitor.ts';
 import { kernelFdb, kernelNeighbours } from './neighbours.ts';
@@ -51,6 +52,7 @@ export const openNetworkStack: OpenNetworkStack = (options = {}) => {
     neighbours: kernelNeighbours(socket),
     fdb: kernelFdb(socket),
     rules: kernelRules(socket),
+    configure: kernelConfigure(socket),
     sysctl: kernelSysctl(netns),
     watch,
     [Symbol.dispose]: () => resources.dispose(),

@@ -189,6 +189,18 @@ export type NetworkEvent =
   | ({ readonly type: 'setting'; readonly family: Family } & LinkSetting)
   | { readonly type: 'overrun' };
 
+/** What a link is to get, in this order. */
+export interface LinkSetup {
+  readonly link: IfIndex;
+  readonly up?: boolean;
+  readonly addresses?: readonly Omit<Address, 'link'>[];
+  readonly neighbours?: readonly Omit<Neighbour, 'link'>[];
+  readonly routes?: readonly Omit<Route, 'link'>[];
+}
+
+/** `lo` has it in every namespace: `LOOPBACK_IFINDEX`, `include/net/flow.h` */
+export const LOOPBACK_INDEX: IfIndex = 1;
+
 /** A deletion of links that is under way. */
 export interface LinkDeletion {
   /**
@@ -291,6 +303,12 @@ export interface NetworkStack extends Disposable {
     /** Deletes the first rule that has all that is given. Deleting what is gone succeeds. */
     delete(rule: Rule): void;
   };
+  /**
+   * Sets links up and gives them addresses, neighbours and routes, as `links.set`, `addresses.add`,
+   * `neighbours.replace` and `routes.replace` would, with a few system calls for all. Goes on past failures.
+   * @throws KernelError for the first that failed
+   */
+  configure(setups: readonly LinkSetup[]): void;
   readonly sysctl: {
     /** @param name with slashes, below `/proc/sys`: `net/ipv4/ip_forward`. @returns undefined if the kernel has none */
     get(name: string): string | undefined;

@@ -84,7 +84,7 @@ describe('Attacher', () => {
     await machine.deleteNamespace(pod);
     for (let i = 0; i < 2; i++)
       await machine.attacher.delete(machine.request('DEL', pod, { env: { CNI_NETNS: '' } }));
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('removes a link on DEL of which there is no record', async () => {
@@ -92,7 +92,7 @@ describe('Attacher', () => {
     const pod = machine.addNamespace('a');
     machine.run(machine.host, `ip link add ${hostLinkName(pod, 'eth0')} type veth peer name x0`);
     await machine.attacher.delete(machine.request('DEL', pod));
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('gives requested address and MAC', async () => {
@@ -114,7 +114,7 @@ describe('Attacher', () => {
     // The name is taken inside the namespace, which comes out only when the veth is made.
     machine.run(pod, 'ip link add eth0 type bridge');
     await assert.rejects(machine.attacher.add(machine.request('ADD', pod)), /EEXIST/);
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('refuses a path that is no namespace, and its own namespace, with code 8', async () => {
@@ -123,7 +123,7 @@ describe('Attacher', () => {
       machine.attacher.add(machine.request('ADD', 'x', { env: { CNI_NETNS: path } }));
     await assert.rejects(add('/etc/passwd'), isCniError(8, /no network namespace/));
     await assert.rejects(add('/proc/self/ns/net'), isCniError(8, /the host's own/));
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('tells the runtime to try later while the API is away, and says when pools are exhausted', async () => {
@@ -142,7 +142,7 @@ describe('Attacher', () => {
       message: 'pool is full',
     };
     await assert.rejects(add(), isCniError(100, /pool is full/));
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('DEL succeeds while the API is away, and the address is given back when it returns', async () => {
@@ -155,7 +155,7 @@ describe('Attacher', () => {
     assert.equal(machine.stack.links.get(hostLinkName(pod, 'eth0')), undefined);
     machine.addresses.failure = undefined;
     await machine.attacher.undone();
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   for (const point of ATTACH_POINTS.filter((it) => it.startsWith('add:')))
@@ -169,7 +169,7 @@ describe('Attacher', () => {
       machine.run(machine.host, `${PING} ${agent.list()[0]?.addresses[0]?.address}`);
       assert.equal(machine.addresses.given.size, 1);
       await agent.delete(machine.request('DEL', pod));
-      assert.deepEqual(machine.leftovers(), NOTHING);
+      assert.deepEqual(await machine.leftovers(), NOTHING);
     });
 
   for (const point of ATTACH_POINTS)
@@ -189,7 +189,7 @@ describe('Attacher', () => {
       await machine.deleteNamespace(pod);
       await agent.sweep();
       await agent.sweep();
-      assert.deepEqual(machine.leftovers(), NOTHING);
+      assert.deepEqual(await machine.leftovers(), NOTHING);
     });
 
   test('gives the same answer again if it died before the runtime had it', async () => {
@@ -279,7 +279,7 @@ describe('Attacher', () => {
     await agent.add(machine.request('ADD', machine.addNamespace('a')));
     await agent.sweep();
     await agent.sweep();
-    assert.deepEqual(machine.leftovers(), NOTHING);
+    assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
   test('repairs the host side after a restart', async () => {

@@ -3,8 +3,10 @@
  * can be finished or undone after a crash at any point.
  *
  * ```
- *  ADD   record "adding" ─► address ─► veth ─► record "attached" ─► answer
- *  DEL   record "deleting" ─► veth away ─► address back ─► record away ─► answer
+ *  ADD   record "adding" ─► address chosen ─┬─► address written ─┬─► record "attached" ─► answer
+ *                                           └─► rules, veth ─────┘
+ *  DEL   record "deleting" ─► veth, rules away ─┬─► answer
+ *                                               └─► address back ─► record away
  * ```
  *
  * At start, what is "adding" or "deleting" is undone; the runtime never got an answer, so it asks again. What is
@@ -17,12 +19,13 @@ import type { Family, Ip } from '#lib/ip.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import { Turns } from '#lib/turns.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { CniResult } from '#wire/cni/result.ts';
-import type { AddressSource } from '../addresses.ts';
+import type { AddressRequest, AddressSource } from '../addresses.ts';
 import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { completeBridge } from './bridge.ts';
 import { bridgeWithPoolAddresses, removePoolSide } from './bridge-pools.ts';
@@ -84,6 +87,8 @@ export interface AttacherOptions {
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
 
+/** Well before a container's program can have started. */
+const NOTIFY_DELAY_MS = 5;
 const OWN_NETNS = '/proc/thread-self/ns/net';
 
 export class Attacher implements Attachments, AsyncDisposable {
@@ -92,7 +97,11 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #clock: Clock;
   readonly #lock = new KeyedLock();
   readonly #remover: LinkRemover;
+  readonly #turns = new Turns();
   readonly #listeners = new Set<() => void>();
+  #cancelNotify: (() => void) | undefined;
+  /** Addresses that are being given back. */
+  readonly #releases = new Set<Promise<void>>();
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
   readonly #undoLoop: SyncLoop;
@@ -168,7 +177,7 @@ export class Attacher implements Attachments, AsyncDisposable {
         await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
       }
       try {
-        const complete = await this.#attach(attachment, requested);
+        const complete = await this.#attachOnce(attachment, requested);
         this.#notify();
         return resultOf(this.#options, complete);
       } catch (error) {
@@ -178,33 +187,22 @@ export class Attacher implements Attachments, AsyncDisposable {
     });
   }
 
-  /** Removes the attachment. Succeeds if there is none, and without namespace. */
+  /**
+   * Removes the attachment. Succeeds if there is none, and without namespace.
+   *
+   * Resolves when nothing of it is in the kernel any more. Its address goes back after that, which takes a round trip
+   * to the API, or as long as the API is away: the record stays until it is done, and so does the lock on the handle.
+   */
   async delete(request: Extract<CniRequest, { command: 'DEL' }>): Promise<void> {
     const { config, containerId, ifName } = request;
     const handle = handleOf(config.name, containerId, ifName);
-    await this.#lock.run(handle, async () => {
+    const unlinked = Promise.withResolvers<void>();
+    const removed = this.#lock.run(handle, async () => {
       const record = this.#records.get(handle);
-      if (record !== undefined) return this.#removeOrLater(record.attachment);
-      // The record was lost, but the names say what there may be.
-      const { attachment } = wantedOf(
-        {
-          ...request,
-          command: 'ADD',
-          // With DEL it is the result of our own ADD; it does not say that we were chained.
-          config: { ...config, prevResult: undefined },
-          netns: request.netns ?? '',
-          netnsOverride: true,
-        },
-        { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
-      );
-      unmake(this.#options, attachment);
-      await this.#release(attachment).catch((error: unknown) => {
-        this.#options.log.warn(
-          { handle, reason: explainError(error) },
-          'could not look for addresses of an unknown attachment; the garbage collection will',
-        );
-      });
+      if (record === undefined) await this.#deleteUnknown(request, handle);
+      else await this.#removeOrLater(record.attachment, unlinked.resolve);
     });
+    await Promise.race([unlinked.promise, removed]);
   }
 
   /** @throws CniError 3 if the container is unknown, 101 with the differences if something is not as ADD made it */
@@ -282,30 +280,81 @@ export class Attacher implements Attachments, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#cancelNotify?.();
     await this.#undoLoop[Symbol.asyncDispose]();
+    await Promise.allSettled(this.#releases);
   }
 
-  async #attach(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  async #attachOnce(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+    try {
+      return await this.#attach(attachment, requested, { early: true });
+    } catch (error) {
+      if (!(error instanceof OvertakenError)) throw error;
+      await this.#remove(attachment);
+      // Another life, for those who remember attachments.
+      const createdAt = new Date(this.#clock.now()).toISOString();
+      return this.#attach({ ...attachment, createdAt }, requested, { early: false });
+    }
+  }
+
+  /**
+   * @param options `early`: the interface is made while its addresses are still being written, and the ADD ends when both
+   *   are done. Whoever writes the block has the address; who loses that race makes the interface anew. The runtime has
+   *   no answer before, so that what a crash leaves is undone like any other half of an ADD
+   * @throws OvertakenError if it was made with addresses that it did not get
+   */
+  async #attach(
+    attachment: Attachment,
+    requested: readonly Ip[],
+    { early }: { early: boolean },
+  ): Promise<Attachment> {
     await this.#record('adding', attachment);
     await this.#reached('add:recorded');
-    const complete = await this.#withAddresses(attachment, requested);
+    let isWritten = false;
+    let making: Promise<Attachment> | undefined;
+    const onChosen = (addresses: Attachment['addresses']) => {
+      if (early && !isWritten) making ??= this.#make({ ...attachment, addresses });
+    };
+    const writing = this.#withAddresses(attachment, requested, onChosen).finally(() => {
+      isWritten = true;
+    });
+    // Both must have ended, however they end, before anything is undone.
+    const [written] = await Promise.allSettled([writing]);
+    const [made] = await Promise.allSettled([making]);
+    if (written.status === 'rejected') throw written.reason;
     await this.#reached('add:allocated');
-    this.#options.rules?.add(complete);
-    await this.#options.prepare?.(complete);
-    make(this.#options, complete);
-    await this.#reached('add:linked');
+    if (made.status === 'rejected') throw made.reason;
+    const complete = written.value;
+    if (made.value === undefined) await this.#make(complete);
+    else if (!isSameAddresses(made.value, complete)) throw new OvertakenError();
     await this.#record('attached', complete);
     await this.#reached('add:attached');
     return complete;
   }
 
-  async #withAddresses(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  /** Rules first, then the interface. */
+  async #make(complete: Attachment): Promise<Attachment> {
+    const { rules, prepare } = this.#options;
+    rules?.stage(complete);
+    await prepare?.(complete);
+    rules?.commit(complete);
+    await this.#turns.next();
+    make(this.#options, complete);
+    await this.#reached('add:linked');
+    return complete;
+  }
+
+  async #withAddresses(
+    attachment: Attachment,
+    requested: readonly Ip[],
+    onChosen: AddressRequest['onChosen'],
+  ): Promise<Attachment> {
     const { bridge, chained } = attachment;
     if (chained !== undefined) return attachment;
     if (bridge === undefined)
-      return { ...attachment, addresses: await this.#allocate(attachment, requested) };
+      return { ...attachment, addresses: await this.#allocate(attachment, requested, onChosen) };
     if (bridge.fromPools === true) {
-      const addresses = await this.#allocate(attachment, requested);
+      const addresses = await this.#allocate(attachment, requested, undefined);
       const complete = {
         ...attachment,
         addresses,
@@ -335,6 +384,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   async #allocate(
     attachment: Attachment,
     requested: readonly Ip[],
+    onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment['addresses']> {
     const { handle, containerId, ifName, pod } = attachment;
     const owner = {
@@ -345,9 +395,16 @@ export class Attacher implements Attachments, AsyncDisposable {
       namespace: pod.namespace,
       pod: pod.name,
     } as const;
-    const result = await this.#options.addresses
-      .allocate({ owner, requested })
-      .catch(tryLater('cannot allocate an address now'));
+    const ask = () =>
+      this.#options.addresses
+        .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
+        .catch(tryLater('cannot allocate an address now'));
+    let result = await ask();
+    if (result.kind !== 'allocated' && this.#releases.size > 0) {
+      // It may be an address whose DEL was answered just now.
+      await Promise.allSettled(this.#releases);
+      result = await ask();
+    }
     if (result.kind === 'allocated') return result.addresses;
     throw new CniError(
       result.kind === 'exhausted' ? CNI_ERROR.exhausted : CNI_ERROR.invalidConfig,
@@ -355,26 +412,57 @@ export class Attacher implements Attachments, AsyncDisposable {
     );
   }
 
-  /** Takes everything away. If it fails half way, the record says so and {@link #undoLoop} goes on. */
-  async #remove(attachment: Attachment): Promise<void> {
+  /** The record was lost, but the names say what there may be. */
+  async #deleteUnknown(
+    request: Extract<CniRequest, { command: 'DEL' }>,
+    handle: string,
+  ): Promise<void> {
+    const { attachment } = wantedOf(
+      {
+        ...request,
+        command: 'ADD',
+        // With DEL it is the result of our own ADD; it does not say that we were chained.
+        config: { ...request.config, prevResult: undefined },
+        netns: request.netns ?? '',
+        netnsOverride: true,
+      },
+      { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
+    );
+    unmake(this.#options, attachment);
+    await this.#release(attachment).catch((error: unknown) => {
+      this.#options.log.warn(
+        { handle, reason: explainError(error) },
+        'could not look for addresses of an unknown attachment; the garbage collection will',
+      );
+    });
+  }
+
+  /**
+   * Takes everything away. If it fails half way, the record says so and {@link #undoLoop} goes on.
+   * @param onUnlinked called when nothing of it is in the kernel any more
+   */
+  async #remove(attachment: Attachment, onUnlinked?: () => void): Promise<void> {
     const { handle } = attachment;
     if (this.#records.get(handle) === undefined) return;
     await this.#record('deleting', attachment);
     this.#notify();
     await this.#reached('del:recorded');
     await unmakeTogether(this.#options, this.#remover, attachment);
-    this.#options.rules?.remove(attachment);
+    await this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
-    await this.#release(attachment);
+    onUnlinked?.();
+    const release = this.#release(attachment).finally(() => this.#releases.delete(release));
+    this.#releases.add(release);
+    await release;
     await this.#reached('del:released');
     await this.#records.delete(handle);
     await this.#reached('del:forgotten');
   }
 
   /** What a runtime has asked to remove is removed for it, even if we still have to give back the address. */
-  async #removeOrLater(attachment: Attachment): Promise<void> {
+  async #removeOrLater(attachment: Attachment, onUnlinked?: () => void): Promise<void> {
     try {
-      await this.#remove(attachment);
+      await this.#remove(attachment, onUnlinked);
     } catch (error) {
       this.#options.log.warn(
         { handle: attachment.handle, reason: explainError(error) },
@@ -475,9 +563,31 @@ export class Attacher implements Attachments, AsyncDisposable {
     return this.#options.failpoint?.(point);
   }
 
+  /** In a while: whoever waits for the answer is first, and what comes and goes together is told together. */
   #notify(): void {
-    for (const listener of this.#listeners) listener();
+    this.#cancelNotify ??= this.#clock.schedule(NOTIFY_DELAY_MS, () => {
+      this.#cancelNotify = undefined;
+      for (const listener of this.#listeners) listener();
+    });
   }
+}
+
+/** The interface was made with addresses that are another's now. */
+class OvertakenError extends Error {
+  readonly code = 'OVERTAKEN' as const;
+  constructor() {
+    super(
+      'the address block was changed by somebody else while an address of it was being written',
+    );
+    this.name = 'OvertakenError';
+  }
+}
+
+function isSameAddresses(a: Attachment, b: Attachment): boolean {
+  const ofBoth = [a, b].map(({ addresses }) =>
+    addresses.map(({ address, sequence }) => `${address} ${sequence}`).join(),
+  );
+  return ofBoth[0] === ofBoth[1];
 }
 
 function tryLater(message: string): (cause: unknown) => never {

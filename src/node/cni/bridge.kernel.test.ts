@@ -191,7 +191,7 @@ describe('mode bridge beside the reference plugin', { skip, concurrency: 4 }, ()
         assert.equal(gone.failed, false, JSON.stringify(gone.result));
       }
       assert.deepEqual(ours.leases(), []);
-      assert.deepEqual(ours.leftovers(), {
+      assert.deepEqual(await ours.leftovers(), {
         links: [],
         routes: [],
         addresses: [],

@@ -147,7 +147,7 @@ describe('chains', { skip }, () => {
       machine.run(pod, 'ping -c 1 -W 1 -q 10.88.0.1');
       assert.throws(() => machine.run(pod, 'ping -c 1 -W 1 -q -I 10.88.0.66 10.88.0.1'));
     });
-    assert.deepEqual(machine.leftovers(), {
+    assert.deepEqual(await machine.leftovers(), {
       links: [],
       routes: [],
       addresses: [],
@@ -186,7 +186,7 @@ describe('bandwidth', () => {
     machine.run(pod, 'ping -c 1 -W 1 -q 198.51.100.1');
     await call(machine, pod, 'CHECK', tulle, result);
     await call(machine, pod, 'DEL', tulle, result);
-    assert.deepEqual(machine.leftovers(), {
+    assert.deepEqual(await machine.leftovers(), {
       links: [],
       routes: [],
       addresses: [],

@@ -1,9 +1,16 @@
 /** Makes, checks, repairs and removes an attachment's veth, by its plan. Synchronous, as netlink is. */
 import { statfsSync, statSync } from 'node:fs';
-import { ENOENT, isErrno } from '#lib/errors.ts';
+import { EEXIST, ENOENT, isErrno } from '#lib/errors.ts';
 import type { Family, Ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
-import type { IfIndex, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import {
+  type IfIndex,
+  type Link,
+  type LinkSetup,
+  LOOPBACK_INDEX,
+  type NetworkStack,
+  type OpenNetworkStack,
+} from '#linux/network/port.ts';
 import type { Attachment } from '../attachment.ts';
 import type { AttachPlan, EndPlan } from './plan.ts';
 
@@ -21,11 +28,8 @@ export function createLink(
   attachment: Attachment,
   plan: AttachPlan,
 ): void {
-  removeLink(host, attachment);
-  const hostEnd = host.links.create(plan.link);
+  const hostEnd = createVeth(host, attachment, plan);
   using pod = openStack({ netns: attachment.netns });
-  const loopback = pod.links.get('lo');
-  if (loopback !== undefined && !loopback.up) pod.links.set(loopback.index, { up: true });
   const podEnd = pod.links.get(attachment.ifName);
   if (podEnd === undefined)
     throw new Error(
@@ -33,11 +37,23 @@ export function createLink(
     );
   // The host's end is complete before the pod can send its first packet.
   writeSysctls(host, plan.host);
-  host.links.set(hostEnd.index, { up: true });
-  fillEnd(host, hostEnd.index, plan.host);
+  host.configure([{ link: hostEnd.index, up: true, ...contentOf(plan.host) }]);
   writeSysctls(pod, plan.pod);
-  pod.links.set(podEnd.index, { up: true });
-  fillEnd(pod, podEnd.index, plan.pod);
+  pod.configure([
+    { link: LOOPBACK_INDEX, up: true },
+    { link: podEnd.index, up: true, ...contentOf(plan.pod) },
+  ]);
+}
+
+/** What has the name already is found by the kernel's refusal: in most cases nothing has. */
+function createVeth(host: NetworkStack, attachment: Attachment, plan: AttachPlan): Link {
+  try {
+    return host.links.create(plan.link);
+  } catch (error) {
+    if (!isErrno(error, EEXIST)) throw error;
+    removeLink(host, attachment);
+    return host.links.create(plan.link);
+  }
 }
 
 /** Removes it, from the host's side: with one end of a veth goes the other. Removing what is gone succeeds. */
@@ -64,8 +80,7 @@ export function repairHostEnd(
       ...(mac === undefined ? {} : { mac }),
       ...(mtuBytes === undefined ? {} : { mtuBytes }),
     });
-  if (!link.up) host.links.set(link.index, { up: true });
-  fillEnd(host, link.index, plan.host);
+  host.configure([{ link: link.index, ...(link.up ? {} : { up: true }), ...contentOf(plan.host) }]);
   return true;
 }
 
@@ -93,7 +108,7 @@ export function changeMtu(
     const link = pod.links.get(ifName);
     if (link === undefined || link.mtuBytes !== wasBytes) return;
     pod.links.set(link.index, { mtuBytes });
-    if (mtuBytes > wasBytes) fillEnd(pod, link.index, plan.pod);
+    if (mtuBytes > wasBytes) pod.configure([{ link: link.index, ...contentOf(plan.pod) }]);
   };
   for (const set of mtuBytes < wasBytes ? [setPod, setHost] : [setHost, setPod]) set();
   // The host's end has lost its IPv6 too.
@@ -153,10 +168,8 @@ function setSysctls(stack: NetworkStack, end: EndPlan): void {
     if (stack.sysctl.get(name) !== value) stack.sysctl.set(name, value);
 }
 
-function fillEnd(stack: NetworkStack, link: IfIndex, end: EndPlan): void {
-  for (const address of end.addresses) stack.addresses.add({ link, ...address });
-  stack.neighbours.replace(end.neighbours.map((entry) => ({ link, ...entry })));
-  stack.routes.replace(end.routes.map((route) => ({ link, ...route })));
+function contentOf({ addresses, neighbours, routes }: EndPlan): Omit<LinkSetup, 'link'> {
+  return { addresses, neighbours, routes };
 }
 
 function missingOf(stack: NetworkStack, link: IfIndex, end: EndPlan, where: string): string[] {

@@ -4,7 +4,14 @@
  * A record is on disk before the first thing is done that it speaks of, and is removed after the last is undone, so
  * that whatever was begun when the process died is found at the next start.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -73,7 +80,11 @@ export class AttachmentRecords {
   async delete(handle: string): Promise<void> {
     if (!this.#records.has(handle)) return;
     // If the removal is lost in a crash, what comes back is undone once more, which does nothing.
-    rmSync(this.#path(handle), { force: true });
+    try {
+      unlinkSync(this.#path(handle));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
     this.#records.delete(handle);
   }
 

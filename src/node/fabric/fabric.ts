@@ -7,6 +7,7 @@ import { NODE, type Node } from '#api/core/v1/node.ts';
 import type { IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
+import { isSpecChange } from '#client/spec-change.ts';
 import type { Clock } from '#lib/clock.ts';
 import { cidrOf, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -110,7 +111,9 @@ export class Fabric implements AsyncDisposable {
           old?.spec.node !== current?.spec.node || old?.spec.affinity !== current?.spec.affinity;
         if (isMoved || this.#read.lentPrint(old) !== this.#read.lentPrint(current)) trigger();
       }),
-      pools.onChange(trigger),
+      pools.onChange((change) => {
+        if (isSpecChange(change)) trigger();
+      }),
       stack.watch((event) => this.#onKernelEvent(event)),
     );
     await this.#loop.settled();

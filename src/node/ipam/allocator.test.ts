@@ -145,6 +145,29 @@ describe('Allocator', () => {
     assert.deepEqual(addresses(await allocator.allocate(request('a'))), first);
   });
 
+  test('tells of the addresses of all families before they are written', async () => {
+    const { api, allocator } = setup([V4, V6]);
+    await allocator.allocate(request('a'));
+    const update = api.update.bind(api);
+    const chosen = Promise.withResolvers<string[]>();
+    let isWritten = false;
+    api.update = async (kind, object, options) => {
+      await chosen.promise;
+      isWritten = true;
+      return update(kind, object, options);
+    };
+    const result = await allocator.allocate(
+      request('b', {
+        onChosen: (them) => {
+          assert.equal(isWritten, false);
+          chosen.resolve(them.map((it) => it.address));
+        },
+      }),
+    );
+    assert.deepEqual(await chosen.promise, addresses(result));
+    assert.equal(addresses(result).length, 2);
+  });
+
   test('gives both families or none', async () => {
     const { api, allocator } = setup([V4, pool('v6', '2001:db8::/127', 127)]);
     const both = addresses(await allocator.allocate(request('a')));

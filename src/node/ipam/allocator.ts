@@ -76,6 +76,15 @@ type Claim =
   | { readonly kind: 'claimed' }
   | { readonly kind: 'none'; readonly blocks: readonly IPBlock[] };
 
+/** Told of one family's address while it is being written. */
+type Choose = (address: AllocatedAddress) => void;
+interface Asking {
+  readonly owner: AddressOwner;
+  readonly inUse?: boolean;
+  readonly signal: Signal;
+  readonly choose: Choose;
+}
+
 export class Allocator implements AddressSource {
   readonly #options: AllocatorOptions;
   readonly #node: string;
@@ -114,18 +123,23 @@ export class Allocator implements AddressSource {
           : (request.families ?? familiesOf(this.#poolsFor(request.owner)));
       if (families.length === 0)
         return this.#exhausted(4, { owner: request.owner, signal: request.signal });
-      const got: One[] = [];
-      for (const [i, family] of families.entries()) {
-        // If this rejects, what was had so far stays in the API; the caller releases by handle.
-        const one = await this.#allocateOne(family, request, requested[i]);
-        if (one.kind !== 'allocated') {
-          await this.#undo(got, request.signal);
-          return one;
-        }
-        got.push(one);
+      const choose = whenAllChosen(families.length, request.onChosen);
+      // All are waited for, also when one fails: who releases by handle must find what the others got.
+      const settled = await Promise.allSettled(
+        families.map((family, i) => this.#allocateOne(family, request, requested[i], choose)),
+      );
+      const got = settled.map((it) => {
+        // What was had stays in the API; the caller releases by handle.
+        if (it.status === 'rejected') throw it.reason;
+        return it.value;
+      });
+      const refusal = got.find((one) => one.kind !== 'allocated');
+      if (refusal !== undefined) {
+        await this.#undo(got, request.signal);
+        return refusal;
       }
       const addresses = got.flatMap((one) => (one.kind === 'allocated' ? [one.address] : []));
-      return { kind: 'allocated', addresses: addresses.sort((a, b) => a.family - b.family) };
+      return { kind: 'allocated', addresses: inOrder(addresses) };
     });
   }
 
@@ -217,8 +231,9 @@ export class Allocator implements AddressSource {
     family: Family,
     request: AddressRequest,
     requested: Ip | undefined,
+    choose: Choose,
   ): Promise<One> {
-    const { owner, signal } = request;
+    const { owner, signal, inUse = false } = request;
     const mine = (await this.#had(owner.handle, signal)).find(
       (it) =>
         it.family === family &&
@@ -227,8 +242,8 @@ export class Allocator implements AddressSource {
     );
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     return requested === undefined
-      ? this.#allocateAny(family, owner, signal)
-      : this.#allocateRequested(requested, request);
+      ? this.#allocateAny(family, { owner, signal, choose })
+      : this.#allocateRequested(requested, { owner, signal, choose, inUse });
   }
 
   /** What the handle has already. */
@@ -244,11 +259,12 @@ export class Allocator implements AddressSource {
     return enabled.length > 0 && enabled.every((it) => it.metadata.name !== pool);
   }
 
-  async #allocateAny(family: Family, owner: AddressOwner, signal: Signal): Promise<One> {
+  async #allocateAny(family: Family, asking: Asking): Promise<One> {
+    const { owner, signal } = asking;
     const pools = poolsOfFamily(this.#poolsFor(owner), family);
     let cooling = 0;
     const take = async (name: string): Promise<One | undefined> => {
-      const taken = await this.#take(name, { owner, signal });
+      const taken = await this.#take(name, asking);
       if (taken?.kind === 'full') cooling += taken.cooling;
       return taken?.kind === 'taken'
         ? { kind: 'allocated', address: taken.address, isNew: true }
@@ -286,8 +302,8 @@ export class Allocator implements AddressSource {
     });
   }
 
-  async #allocateRequested(requested: Ip, request: AddressRequest): Promise<One> {
-    const { owner, signal, inUse = false } = request;
+  async #allocateRequested(requested: Ip, asking: Asking): Promise<One> {
+    const { owner, signal, inUse = false } = asking;
     const refused = (reason: string): One => ({
       kind: 'refused',
       address: requested,
@@ -316,7 +332,7 @@ export class Allocator implements AddressSource {
               : 'that node has not confirmed its claim yet'
           }`,
         );
-      const taken = await this.#take(block.metadata.name, { owner, requested, inUse, signal });
+      const taken = await this.#take(block.metadata.name, { ...asking, requested });
       if (taken?.kind === 'taken')
         return { kind: 'allocated', address: taken.address, isNew: true };
       if (taken?.kind !== 'busy') continue;
@@ -352,26 +368,28 @@ export class Allocator implements AddressSource {
 
   async #take(
     name: string,
-    what: { owner: AddressOwner; requested?: Ip; inUse?: boolean; signal: Signal },
+    what: Asking & { requested?: Ip },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
-    const { owner, requested, inUse = false, signal } = what;
-    return this.#blocks.change<ReturnType<typeof takeAddress> | undefined>(
-      name,
-      signal,
-      (block) => {
-        if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
-        const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
-        const taken = takeAddress(block, {
-          owner,
-          reserved: reservedOf(pool),
-          node: this.#node,
-          nowMs: this.#clock.now(),
-          coolDownMs: this.#coolDownMs,
-          ...(requested === undefined ? {} : { requested }),
-        });
-        return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
-      },
-    );
+    const { owner, requested, inUse = false, signal, choose } = what;
+    type Result = ReturnType<typeof takeAddress> | undefined;
+    const onChosen = (taken: Result) => {
+      // Of another node's block somebody else may get it first: nothing is made for it before it is ours.
+      if (taken?.kind === 'taken' && taken.block.spec.node === this.#node) choose(taken.address);
+    };
+    const take = (block: IPBlock): { block: IPBlock; value: Result } => {
+      if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
+      const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
+      const taken = takeAddress(block, {
+        owner,
+        reserved: reservedOf(pool),
+        node: this.#node,
+        nowMs: this.#clock.now(),
+        coolDownMs: this.#coolDownMs,
+        ...(requested === undefined ? {} : { requested }),
+      });
+      return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
+    };
+    return this.#blocks.change(name, signal, take, onChosen);
   }
 
   /** Whether this node may take addresses of the block as it is now; of one that it uses already it need not ask. */
@@ -496,6 +514,21 @@ export class Allocator implements AddressSource {
     }
     return result;
   }
+}
+
+/** Calls back when each of the families has chosen, if none of them has to look for another block meanwhile. */
+function whenAllChosen(families: number, onChosen: AddressRequest['onChosen']): Choose {
+  const chosen = new Map<Family, AllocatedAddress>();
+  return (address) => {
+    const isRepeated = chosen.has(address.family);
+    chosen.set(address.family, address);
+    if (!isRepeated && chosen.size === families) onChosen?.(inOrder([...chosen.values()]));
+  };
+}
+
+/** IPv4 first. */
+function inOrder(addresses: readonly AllocatedAddress[]): readonly AllocatedAddress[] {
+  return addresses.toSorted((a, b) => a.family - b.family);
 }
 
 /** The handle of a node's own address on the fabric. */

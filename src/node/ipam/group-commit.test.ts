@@ -38,3 +38,23 @@ test('GroupCommit answers undefined when the state is gone', async () => {
   const group = new GroupCommit<number>(async () => false);
   assert.equal(await group.change(add(1)), undefined);
 });
+
+test('GroupCommit tells each of a group what is chosen, once, while it is being written', async () => {
+  const events: string[] = [];
+  const chosen = Promise.withResolvers<void>();
+  const group = new GroupCommit<number>(async (apply) => {
+    apply(0);
+    // A race was lost: the next try is from another state.
+    apply(10);
+    events.push('writing');
+    await chosen.promise;
+    events.push('written');
+    return true;
+  });
+  const value = await group.change(add(1), (it) => {
+    events.push(`chosen ${it}`);
+    chosen.resolve();
+  });
+  assert.equal(value, 10);
+  assert.deepEqual(events, ['writing', 'chosen 10', 'written']);
+});

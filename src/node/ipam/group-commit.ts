@@ -8,6 +8,8 @@ export type Change<S, T> = (state: S) => { readonly block: S; readonly value: T 
 
 interface Waiting<S> {
   readonly apply: (state: S) => S;
+  /** Tells of the value while it is being written. */
+  readonly chosen: () => void;
   readonly settle: (written: boolean) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -30,8 +32,11 @@ export class GroupCommit<S> {
     this.#write = write;
   }
 
-  /** @returns the change's value once it is written; undefined if there is no such state any more */
-  change<T>(change: Change<S, T>): Promise<T | undefined> {
+  /**
+   * @param onChosen called with the value while it is being written. A write that loses a race ends with another
+   * @returns the change's value once it is written; undefined if there is no such state any more
+   */
+  change<T>(change: Change<S, T>, onChosen?: (value: T) => void): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       let value: T | undefined;
       this.#waiting.push({
@@ -39,6 +44,9 @@ export class GroupCommit<S> {
           const result = change(state);
           value = result.value;
           return result.block;
+        },
+        chosen: () => {
+          if (value !== undefined) onChosen?.(value);
         },
         settle: (written) => resolve(written ? value : undefined),
         fail: reject,
@@ -52,10 +60,18 @@ export class GroupCommit<S> {
     while (this.#waiting.length > 0) {
       const group = this.#waiting;
       this.#waiting = [];
+      let isTold = false;
       try {
-        const written = await this.#write((state) =>
-          group.reduce((next, { apply }) => apply(next), state),
-        );
+        const written = await this.#write((state) => {
+          const next = group.reduce((now, { apply }) => apply(now), state);
+          // In the next turn: first the write must be on its way.
+          if (!isTold)
+            setImmediate(() => {
+              for (const { chosen } of group) chosen();
+            });
+          isTold = true;
+          return next;
+        });
         for (const { settle } of group) settle(written);
       } catch (error) {
         for (const { fail } of group) fail(error);

@@ -110,17 +110,19 @@ export class NodeBlocks {
    * Changes a block with compare-and-swap, together with other changes that wait for it.
    * @param change may run several times, and the block may have become another's in between; the same block as result
    *   means nothing to write
+   * @param onChosen called with the value while it is being written; a write that loses a race ends with another
    * @returns undefined if there is no such block
    */
   change<T>(
     name: string,
     signal: Signal,
     change: (block: IPBlock) => { block: IPBlock; value: T },
+    onChosen?: (value: T) => void,
   ): Promise<T | undefined> {
     signal?.throwIfAborted();
     const writer = this.#writers.get(name) ?? new GroupCommit((apply) => this.#write(name, apply));
     this.#writers.set(name, writer);
-    return writer.change(change);
+    return writer.change(change, onChosen);
   }
 
   /** @returns false if there is no such block */

@@ -2,6 +2,7 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { Cache } from '#client/port.ts';
+import { isSpecChange } from '#client/spec-change.ts';
 import { explainError } from '#lib/errors.ts';
 import { parseCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -42,7 +43,9 @@ export class Masquerade implements AsyncDisposable {
   /** Resolves when the pools that the API has are in the ruleset. */
   async start(): Promise<void> {
     await this.#pools.synced();
-    this.#stop = this.#pools.onChange(() => this.#loop.trigger());
+    this.#stop = this.#pools.onChange((change) => {
+      if (isSpecChange(change)) this.#loop.trigger();
+    });
     watchFile(this.#file, { interval: FILE_LOOK_MS, persistent: false }, this.#onFile);
     await this.#loop.settled();
   }

@@ -1,8 +1,8 @@
 /**
  * Keeps the rules of this node's pods in the kernel: sources, host ports, masquerade of bridge networks.
  *
- * `add` has done its work when it returns, so a pod's rules are there before its link is; `remove` comes after the link
- * is gone. A host port belongs to the pod that asked last; when that one goes, it falls back to the one before.
+ * `commit` has done its work when it returns, so a pod's rules are there before its link is; `remove` comes after the
+ * link is gone. A host port belongs to the pod that asked last; when that one goes, it falls back to the one before.
  */
 import { explainError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -33,6 +33,8 @@ export class PodRules implements PodRulesPort, AsyncDisposable {
   readonly #layers = new Map<RulesetFamily, LayeredElements>();
   #bridge: Ruleset<'bridge'> | undefined;
   #lastError: string | undefined;
+  /** The transaction that will take away what is being removed. */
+  #removal: Promise<void> | undefined;
 
   constructor(components: PodRulesComponents) {
     this.#components = components;
@@ -61,40 +63,45 @@ export class PodRules implements PodRulesPort, AsyncDisposable {
     this.#commit();
   }
 
-  /** @throws if the kernel refuses; then nothing of the attachment is in force */
-  add(attachment: Attachment): void {
-    try {
-      for (const family of FAMILIES) this.#put(family, attachment);
-      if (needsBridge(attachment)) this.#put('bridge', attachment);
-      this.#commit();
-    } catch (error) {
-      this.remove(attachment);
-      throw error;
-    }
+  stage(attachment: Attachment): void {
+    for (const family of FAMILIES) this.#put(family, attachment);
+    if (needsBridge(attachment)) this.#put('bridge', attachment);
+  }
+
+  /** @throws if the kernel refuses; then the attachment must be removed */
+  commit(attachment: Attachment): void {
+    this.#commit();
     // A client that spoke to this port before has an entry that leads elsewhere, for as long as it keeps sending.
     this.#forget(attachment, 'came');
   }
 
   /** Removing what is gone succeeds. */
-  remove(attachment: Attachment): void {
+  async remove(attachment: Attachment): Promise<void> {
     for (const [family, ruleset] of this.#rulesets) {
       const change = this.#layersOf(family).remove(attachment.handle);
       for (const [set, { add, remove }] of change) ruleset.stage(set, { add, remove });
     }
-    try {
-      this.#commit();
-    } catch (error) {
-      // It stays staged and goes out with the next transaction; the addresses may not wait for that.
-      this.#components.log.error(
-        { handle: attachment.handle, reason: explainError(error) },
-        "could not remove a pod's rules now",
-      );
-    }
+    // What goes in the same turn goes in one transaction.
+    this.#removal ??= Promise.resolve().then(() => this.#commitRemoval());
+    await this.#removal;
     this.#forget(attachment, 'went');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#bridge?.[Symbol.asyncDispose]();
+  }
+
+  #commitRemoval(): void {
+    this.#removal = undefined;
+    try {
+      this.#commit();
+    } catch (error) {
+      // It stays staged and goes out with the next transaction; the addresses may not wait for that.
+      this.#components.log.error(
+        { reason: explainError(error) },
+        'could not remove the rules of pods now',
+      );
+    }
   }
 
   #put(family: RulesetFamily, attachment: Attachment): void {

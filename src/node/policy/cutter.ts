@@ -7,6 +7,8 @@ import { type CutContext, planCuts } from './cut.ts';
 
 /** Changes within this time are one look; a look reads the whole connection table. */
 const MIN_INTERVAL_MS = 200;
+/** Most changes are pods that come or go; the walk keeps a processor from those who are at work on them. */
+const FIRST_LOOK_MS = 50;
 /** A packet that was judged by the old rules may enter its connection after we looked: look once more. */
 const SECOND_LOOK_MS = 400;
 
@@ -41,7 +43,7 @@ export class Cutter implements AsyncDisposable {
         this.#first = undefined;
         this.#loop.trigger();
       },
-      Math.max(0, this.#lookedAtMs + MIN_INTERVAL_MS - performance.now()),
+      Math.max(FIRST_LOOK_MS, this.#lookedAtMs + MIN_INTERVAL_MS - performance.now()),
     );
     if (this.#second !== undefined) clearTimeout(this.#second);
     this.#second = setTimeout(() => this.#loop.trigger(), SECOND_LOOK_MS);

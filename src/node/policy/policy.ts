@@ -97,6 +97,8 @@ export class Policy implements AsyncDisposable {
   /** Why the last try to program failed. */
   #failure: string | undefined;
   #attachmentsDirty = true;
+  /** The sync that the pods which are being attached wait for. */
+  #preparation: Promise<unknown> | undefined;
   #dnsDirty = true;
   #dnsKey: string | undefined;
   #attachments: Attachments | undefined;
@@ -179,7 +181,12 @@ export class Policy implements AsyncDisposable {
     this.#attachmentsDirty = true;
     if (attachment.pod.kubelet && this.#objectOf(attachment) === undefined)
       await this.#podAppears(attachment);
-    const failure = this.#syncNow(`the rules of the new pod ${attachment.handle}`);
+    // Pods that come in the same turn come in one transaction.
+    this.#preparation ??= Promise.resolve().then(() => {
+      this.#preparation = undefined;
+      return this.#syncNow('the rules of new pods');
+    });
+    const failure = await this.#preparation;
     if (failure !== undefined && attachment.bridge !== undefined) throw failure;
   }
 
