@@ -14,6 +14,8 @@ export interface WorkerConfig {
   readonly seed: number;
   /** The eventfd that says "there are messages". */
   readonly wakeFd: number;
+  /** One number: how many messages the main thread has sent. Reading it costs nothing, asking the port a microsecond. */
+  readonly sent: SharedArrayBuffer;
 }
 
 /** Of the configuration, what the worker needs. */

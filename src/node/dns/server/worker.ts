@@ -5,7 +5,7 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
-import { PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
+import { MAX_BATCH, PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
 import { drainWakeEvent } from '#linux/wake-event.ts';
 import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
 import { name } from '#wire/dns/name.ts';
@@ -56,6 +56,8 @@ const responder = new Responder({
     else lostLogs++;
   },
 });
+const sent = new Int32Array(config.sent);
+let taken = 0;
 const sockets: Served[] = [];
 let poll = new PollSet([config.wakeFd]);
 let reported = '';
@@ -93,8 +95,10 @@ function openSockets(): void {
 /** @returns whether there may be more */
 function takeMessages(): boolean {
   for (let i = 0; i < MAX_MESSAGES_PER_TURN; i++) {
+    if (taken === Atomics.load(sent, 0)) return false;
     const got = receiveMessageOnPort(port);
     if (got === undefined) return false;
+    taken = (taken + 1) | 0;
     const message = got.message as ToWorker;
     switch (message.kind) {
       case 'names':
@@ -212,7 +216,7 @@ function serveBatch(served: Served): boolean {
   responder.stats.observe((performance.now() - startMs) / 1000, answered);
   responder.stats.sendErrors += socket.sendErrors;
   socket.sendErrors = 0;
-  return true;
+  return count === MAX_BATCH;
 }
 
 function report(): void {
