@@ -25,6 +25,7 @@ export interface WorkerSettings {
   readonly cacheEntries: number;
   readonly serveStaleS: number;
   readonly prefetch: boolean;
+  readonly cookies: boolean;
   readonly limits: ClientLimits;
   /** Upstreams have changed: what others said counts no more. */
   readonly flush: boolean;
@@ -91,6 +92,10 @@ export interface StatsDelta {
   /** Per bucket of `DURATION_BUCKETS_S`, and one more for the rest; not cumulative. */
   readonly durationBuckets: readonly number[];
   readonly durationSumS: number;
+  /** Of `sizeSlot`: messages by size, and their octets. */
+  readonly sizes: readonly number[];
+  /** Queries that want DNSSEC's records. */
+  readonly dnssecOk: number;
   readonly cacheHits: number;
   readonly cacheDenialHits: number;
   readonly prefetches: number;

@@ -51,12 +51,12 @@ export const LOOPBACKS = [cidr('127.0.0.0/8'), cidr('::1/128')];
 
 /** What of a configuration concerns the worker. */
 export function settingsOf(config: DnsConfig): Omit<WorkerSettings, 'flush'> {
-  const { pods, searchPath, cacheEntries, serveStaleS, prefetch } = config;
+  const { pods, searchPath, cacheEntries, serveStaleS, prefetch, cookies } = config;
   const limits = {
     queriesPerSecond: config.queriesPerSecond,
     namespaces: config.namespaceQueriesPerSecond,
   };
-  return { podMode: pods, searchPath, cacheEntries, serveStaleS, prefetch, limits };
+  return { podMode: pods, searchPath, cacheEntries, serveStaleS, prefetch, cookies, limits };
 }
 
 export interface DnsServerOptions {

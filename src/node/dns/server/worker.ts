@@ -2,6 +2,7 @@
  * The DNS worker: the thread that owns the UDP sockets. It never returns to its event loop, which would cost more than
  * most answers: it waits in `poll(2)` for datagrams or for the main thread's signal, and takes messages in between.
  */
+import { randomBytes } from 'node:crypto';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -11,6 +12,7 @@ import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
 import { name } from '#wire/dns/name.ts';
 import { AnswerCache } from '../cache.ts';
 import { DEFAULT_CONFIG } from '../config.ts';
+import { Cookies, SECRET_BYTES } from '../cookies.ts';
 import { NameTable } from '../table.ts';
 import { Clients } from './clients.ts';
 import type { FromWorker, ToWorker, WorkerConfig, WorkerSettings } from './messages.ts';
@@ -50,6 +52,7 @@ const responder = new Responder({
   cache,
   random: Math.random,
   nowMs: Date.now,
+  cookies: new Cookies(randomBytes(SECRET_BYTES)),
   forward: (token, question) => post({ kind: 'forward', token, question }),
   log: (query) => {
     if (logged.length < MAX_LOGGED) logged.push(query);
@@ -134,6 +137,7 @@ function applySettings(settings: WorkerSettings): void {
   table.podMode = settings.podMode;
   table.searchPath = settings.searchPath;
   responder.prefetch = settings.prefetch;
+  responder.cookies = settings.cookies;
   cache.setLimits({ maxEntries: settings.cacheEntries, maxStaleS: settings.serveStaleS });
   clients.setLimits(settings.limits);
   if (settings.flush) cache.clear();
