@@ -19,7 +19,7 @@ import type { NameChange, Zone } from './zone.ts';
  */
 const GRACE_MS = 5000;
 /** Of the main thread's time, when the zone is filled. */
-const MAX_PIECE_MS = 5;
+const MAX_PIECE_MS = 2;
 /** Which pod or endpoint change led to this slice, as an RFC 3339 time. */
 const TRIGGER_TIME_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
 
