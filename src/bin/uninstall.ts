@@ -2,12 +2,14 @@
 import { dirname } from 'node:path';
 import type { UninstallFlags } from '#cli/program.ts';
 import { UserError } from '#lib/errors.ts';
+import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
+import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
-import { sysctlFile } from './agent.ts';
+import { hostResolver, sysctlFile } from './agent.ts';
 
 const SERVER_DIRECTORY = '/var/lib/tulle/server';
 
@@ -28,6 +30,7 @@ export async function runUninstall(
     cniSocket: DEFAULT_CNI_SOCKET,
     sysctlFile: sysctlFile(dataDirectory),
     force: flags.force,
+    restoreResolver: () => releaseHostResolver(hostResolver(dataDirectory), DNS_LINK_LOCAL_V4),
     paths: [
       conflistPath(flags.cniConfDir),
       shimPath(flags.cniBinDir),

@@ -48,6 +48,8 @@ export interface AgentOptions {
   cniConfDirectory: string;
   /** Where names outside the cluster are asked; empty: the host's resolv.conf. */
   upstreams: readonly string[];
+  /** The machine's own resolver is to ask the node's DNS server. */
+  hostResolver: boolean;
   statusAddress: { host: string; port: number };
   logLevel: LogLevel;
 }
@@ -69,6 +71,7 @@ const AGENT_KEYS = [
     'cniBinDir',
     'cniConfDir',
     'upstreamDns',
+    'hostResolver',
     'statusAddress',
     'logLevel',
   ],
@@ -178,12 +181,15 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
         throw wrong('--upstream-dns', text, 'an address, address:port, or tls://address#name');
       return text;
     }),
+    hostResolver: get.switch('hostResolver'),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
 }
 
 interface Sources {
+  /** Off unless it is given. */
+  switch(key: string): boolean;
   text(key: string): string | undefined;
   list(key: string, fallback: readonly string[]): string[];
 }
@@ -201,6 +207,11 @@ function sources(
       if (value === undefined || typeof value === 'string') return value;
       if (typeof value === 'number') return String(value);
       throw wrong(flagOf(key), JSON.stringify(value), 'one value');
+    },
+    switch(key) {
+      const value = raw(key) ?? false;
+      if (typeof value === 'boolean') return value;
+      throw wrong(flagOf(key), JSON.stringify(value), 'true or false');
     },
     list(key, fallback) {
       const value = raw(key);

@@ -121,6 +121,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--cni-bin-dir <dir>', 'default: /opt/cni/bin')
     .option('--cni-conf-dir <dir>', 'default: /etc/cni/net.d')
     .option('--upstream-dns <address...>', "default: the host's resolv.conf")
+    .option('--host-resolver', "this machine's own programs ask the node's DNS server too")
     .option('--status-address <address:port>', 'healthz and metrics (default: 127.0.0.1:9963)')
     .addOption(logLevel())
     .addOption(config())

@@ -108,7 +108,11 @@ export class LabCluster {
   }
 
   /** Starts the agent of a machine; it joins with the token the first time. */
-  async startAgent(machine: Machine, options: { nodeIp?: string } = {}): Promise<void> {
+  /** @param options.flags more of the command line */
+  async startAgent(
+    machine: Machine,
+    options: { nodeIp?: string; flags?: readonly string[] } = {},
+  ): Promise<void> {
     const token = join(this.serverMachine.directory, 'tulle', JOIN_TOKEN);
     const identity = await machine.start('agent', [
       ...tulle('agent'),
@@ -118,6 +122,7 @@ export class LabCluster {
       readFileSync(token, 'utf8').trim(),
       '--node-ip',
       options.nodeIp ?? machine.address,
+      ...(options.flags ?? []),
     ]);
     this.#agents.set(machine.name, identity);
   }

@@ -30,6 +30,7 @@ import type { TrafficControl } from '#linux/tc/port.ts';
 import type { Attachment } from './attachment.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import type { DnsStatus, Upstream } from './dns/dns.ts';
+import type { HostResolverOptions } from './dns/host-resolver.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
@@ -83,6 +84,8 @@ export interface AgentInit {
   readonly dnsLogSocket: string;
   /** Where it is kept which addresses pods were told for the domain names of policies. */
   readonly policyDomainsFile: string;
+  /** The machine's own resolver is to ask the node's DNS server. */
+  readonly hostResolver?: HostResolverOptions | undefined;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */

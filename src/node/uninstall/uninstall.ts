@@ -30,6 +30,8 @@ export interface UninstallOptions {
   readonly paths: readonly string[];
   /** Also when containers are attached: they lose their network. */
   readonly force: boolean;
+  /** Puts the machine's own resolver back. @returns what was removed, a line each */
+  readonly restoreResolver?: () => Promise<string[]>;
 }
 
 /**
@@ -59,6 +61,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
     ...removeRoutes(stack),
     ...removeAddressesAndRules(stack),
     ...restoreSysctls(options),
+    ...((await options.restoreResolver?.()) ?? []),
     ...options.paths.filter(existsSync).map((path) => {
       rmSync(path, { recursive: true });
       return path;
