@@ -195,8 +195,9 @@ function namespacedPods(pods: NamespacedPod): PodChoice {
 
 /** Undefined ports are of a newer version: {@link closeUnknown} deals with them. */
 function clusterPolicyPort(port: PolicyProtocol): PortMatch | undefined {
-  if (port?.destinationNamedPort !== undefined)
-    return { kind: 'named', name: port.destinationNamedPort, protocol: undefined };
+  const name: unknown = port?.destinationNamedPort;
+  if (name !== undefined)
+    return typeof name === 'string' ? { kind: 'named', name, protocol: undefined } : undefined;
   for (const key of ['tcp', 'udp', 'sctp'] as const) {
     const match = port?.[key];
     if (match === undefined) continue;
