@@ -11,6 +11,7 @@ import {
   policyExplain,
   policyLog,
   policyMatrix,
+  policyRules,
 } from './commands/policy.ts';
 import { statusCommand } from './commands/status.ts';
 import { tokenCreate, tokenList, tokenRevoke } from './commands/token.ts';
@@ -250,6 +251,12 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .action((a: string, b: string, flags: { kubeconfig?: string }) =>
       policyDiff(a, b, flags, context),
     );
+  policy
+    .command('rules')
+    .description('the rules in this node’s kernel, and the connections that each decided about')
+    .option('-o, --output <format>', 'json: one object a line')
+    .addOption(agent())
+    .action((flags: Parameters<typeof policyRules>[0]) => policyRules(flags, context));
   policy
     .command('log')
     .description("refused packets on this node, with names, as the node's agent saw them")

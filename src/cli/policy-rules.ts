@@ -1,0 +1,54 @@
+/** `tulle policy rules`: which rules of which policies this node has in its kernel, and how often each decided. */
+
+export interface RuleCount {
+  /** `NetworkPolicy default/web ingress[0]`, or `isolated, ingress: default/web`. */
+  readonly rule: string;
+  /** First packets of connections. */
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+interface Row {
+  readonly policy: string;
+  readonly rule: string;
+  readonly packets: string;
+  readonly bytes: string;
+}
+
+const HEAD: Row = { policy: 'POLICY', rule: 'RULE', packets: 'PACKETS', bytes: 'BYTES' };
+const RULE = /^((?:Cluster)?NetworkPolicy \S+) ((?:in|e)gress\[\d+\].*)$/;
+const ISOLATED = /^isolated, ((?:in|e)gress): (.*)$/;
+
+/** @returns lines of a table, by policy; rules that stand in no policy last */
+export function formatRuleCounts(counts: readonly RuleCount[]): string[] {
+  const rows = counts.map(rowOf).sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  const all = [HEAD, ...rows];
+  const width = (column: keyof Row) => Math.max(...all.map((row) => row[column].length));
+  const [policy, rule, packets] = [width('policy'), width('rule'), width('packets')];
+  return all.map((row) =>
+    [
+      row.policy.padEnd(policy),
+      row.rule.padEnd(rule),
+      row.packets.padStart(packets),
+      row.bytes.padStart(width('bytes')),
+    ].join('  '),
+  );
+}
+
+function key({ policy, rule }: Row): string {
+  return `${policy === '-' ? '~' : policy} ${rule.padStart(200)}`;
+}
+
+function rowOf({ rule: text, packets, bytes }: RuleCount): Row {
+  const counted = { packets: String(packets), bytes: String(bytes) };
+  const [, policy, rule] = RULE.exec(text) ?? [];
+  if (policy !== undefined && rule !== undefined) return { policy, rule, ...counted };
+  const [, direction, policies] = ISOLATED.exec(text) ?? [];
+  if (direction !== undefined && policies !== undefined)
+    return {
+      policy: `NetworkPolicy ${policies}`,
+      rule: `${direction}: no rule allowed it`,
+      ...counted,
+    };
+  return { policy: '-', rule: text, ...counted };
+}
