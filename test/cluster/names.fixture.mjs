@@ -1,5 +1,5 @@
 // An upstream name server and a web server for the tests of domain names. Arguments: the address to be and to give.
-// Any name ending in `.test` has the address, for one second; HTTP on port 8000 answers with "hello".
+// Any name ending in `.test` has the address, for one second or, with the first label `long`, for five minutes. HTTP on port 8000 answers with "hello".
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:http';
 
@@ -20,7 +20,7 @@ socket.on('message', (query, from) => {
   header.writeUInt16BE(isAddress ? 1 : 0, 6);
   header.writeUInt32BE(0, 8);
   const answer = Buffer.from([
-    ...[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4],
+    ...[0xc0, 12, 0, 1, 0, 1, 0, 0, ...(name.startsWith('\x04long') ? [1, 44] : [0, 1]), 0, 4],
     ...address.split('.').map(Number),
   ]);
   socket.send(

@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CONFIG_MAP } from '#api/core/v1/config-map.ts';
 import { POD } from '#api/core/v1/pod.ts';
-import { CLUSTER_NETWORK_POLICY } from '#api/policy/v1alpha2/cluster-network-policy.ts';
+import {
+  CLUSTER_NETWORK_POLICY,
+  type ClusterNetworkPolicy,
+} from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import { LabCluster, until } from '#lab/cluster.ts';
 import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
@@ -14,6 +17,21 @@ const WAIT_MS = 20_000;
 const LAB = 'test-policy-names';
 const FIXTURE = join(import.meta.dirname, 'names.fixture.mjs');
 const TULLE = join(import.meta.dirname, '../../src/bin/tulle.ts');
+
+const DNS = { namespaceSelector: {}, podSelector: { matchLabels: { 'k8s-app': 'kube-dns' } } };
+const NAMES: ClusterNetworkPolicy = {
+  apiVersion: 'policy.networking.k8s.io/v1alpha2',
+  kind: 'ClusterNetworkPolicy',
+  metadata: { name: 'names' },
+  spec: {
+    ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
+    egress: [
+      { action: 'Accept', to: [{ pods: DNS }] },
+      { action: 'Accept', to: [{ domainNames: ['*.allowed.test'] }] },
+      { action: 'Deny', to: [{ networks: ['0.0.0.0/0', '::/0'] }] },
+    ],
+  },
+};
 
 describe('domain names in policies', () => {
   let lab: Lab;
@@ -43,6 +61,8 @@ describe('domain names in policies', () => {
       return items.some(({ status }) => status?.podIP !== undefined);
     });
     await until('names outside are answered', WAIT_MS, () => get('www.other.test'));
+    // In the cache of DNS before any policy names it.
+    assert.ok(await get('long.allowed.test'));
   });
   after(() => Lab.remove(LAB));
 
@@ -59,26 +79,15 @@ describe('domain names in policies', () => {
     ).stdout;
 
   test('only names that a policy accepts are reached, at the first try, and by no other way', async () => {
-    const dns = {
-      namespaceSelector: {},
-      podSelector: { matchLabels: { 'k8s-app': 'kube-dns' } },
-    };
-    await cluster.client.create(CLUSTER_NETWORK_POLICY, {
-      apiVersion: 'policy.networking.k8s.io/v1alpha2',
-      kind: 'ClusterNetworkPolicy',
-      metadata: { name: 'names' },
-      spec: {
-        ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
-        egress: [
-          { action: 'Accept', to: [{ pods: dns }] },
-          { action: 'Accept', to: [{ domainNames: ['*.allowed.test'] }] },
-          { action: 'Deny', to: [{ networks: ['0.0.0.0/0', '::/0'] }] },
-        ],
-      },
-    });
+    await cluster.client.create(CLUSTER_NETWORK_POLICY, NAMES);
     await until('the name is closed', WAIT_MS, async () => !(await get('www.other.test')));
     assert.ok(!(await get(outside.address)));
     assert.match(await explain(outside.address), /DENIED/);
+    assert.ok(await get('long.allowed.test'));
+    await cluster.client.delete(CLUSTER_NETWORK_POLICY, { name: 'names' });
+    await until('all is open', WAIT_MS, () => get('www.other.test'));
+    await cluster.client.create(CLUSTER_NETWORK_POLICY, NAMES);
+    await until('the name is closed', WAIT_MS, async () => !(await get('www.other.test')));
     assert.match(await explain('www.allowed.test'), /ALLOWED/);
     // Not "until": the address is open when the container has the answer.
     assert.ok(await get('www.allowed.test'));

@@ -125,7 +125,7 @@ export class Domains implements AnswerWatch, AsyncDisposable {
 }
 
 /** The domain names that rules have as peers. */
-function patternsOf(policies: Iterable<CompiledPolicy>): Set<string> {
+export function patternsOf(policies: Iterable<CompiledPolicy>): Set<string> {
   const patterns = new Set<string>();
   for (const policy of policies)
     for (const direction of DIRECTIONS)

@@ -3,19 +3,27 @@ import assert from 'node:assert/strict';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { Nftables, TableState } from '#linux/nftables/port.ts';
-import { type GeneratedCluster, NODE_IPS } from '#policy/generate.testing.ts';
+import { ANSWERS, type GeneratedCluster, NODE_IPS } from '#policy/generate.testing.ts';
 import { type PolicyPod, PROTOCOL_NUMBERS } from '#policy/model.ts';
 import type { NaivePod } from '#policy/naive.testing.ts';
 import { compilePolicy } from '#policy/world.ts';
 import { Ruleset } from '../ruleset.ts';
+import { Directory } from './directory.ts';
+import { patternsOf } from './domain-watch.ts';
+import { DomainMemory } from './domains.ts';
 import { PolicyPlanner } from './planner.ts';
 import { POLICY_PART } from './policy.ts';
 
 export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDisposable {
-  readonly planner = new PolicyPlanner();
+  readonly planner: PolicyPlanner = new PolicyPlanner(
+    new Directory((pattern) => this.#domains.resolved(pattern)),
+  );
   readonly nftables: N;
   readonly ruleset: Ruleset;
   readonly #name: string;
+  readonly #domains = new DomainMemory((...change) =>
+    this.planner.directory.setResolved(...change),
+  );
 
   constructor(name: string, nftables: N) {
     this.#name = name;
@@ -112,6 +120,12 @@ export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDispos
         for (const { id } of [...planner.policies])
           if (!wanted.has(id)) planner.setPolicy(id, undefined);
         for (const [id, policy] of wanted) planner.setPolicy(id, policy);
+        // As the feature does it: what a name means is asked again when a policy begins to mean it.
+        this.#domains.setPatterns(patternsOf(planner.policies));
+        for (const [name, addresses] of Object.entries(ANSWERS)) {
+          const told = addresses.map((address) => ({ address: ip(address), ttlS: 60 }));
+          this.#domains.answered(name, { family: 4, addresses: told }, 0);
+        }
       },
     ];
   }
