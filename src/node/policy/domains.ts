@@ -63,8 +63,11 @@ export class DomainMemory {
     this.#onResolved = onResolved;
   }
 
-  get patternCount(): number {
-    return this.#patterns.size;
+  /** How many names are known, and how many addresses of them are open now. */
+  get counts(): { names: number; addresses: number } {
+    let addresses = 0;
+    for (const { active } of this.#names.values()) addresses += active.length;
+    return { names: this.#names.size, addresses };
   }
 
   wants(name: string): boolean {
