@@ -21,7 +21,7 @@ const ISOLATED = /^isolated, ((?:in|e)gress): (.*)$/;
 
 /** @returns lines of a table, by policy; rules that stand in no policy last */
 export function formatRuleCounts(counts: readonly RuleCount[]): string[] {
-  const rows = counts.map(rowOf).sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  const rows = counts.map(rowOf).sort(byPolicy);
   const all = [HEAD, ...rows];
   const width = (column: keyof Row) => Math.max(...all.map((row) => row[column].length));
   const [policy, rule, packets] = [width('policy'), width('rule'), width('packets')];
@@ -35,8 +35,16 @@ export function formatRuleCounts(counts: readonly RuleCount[]): string[] {
   );
 }
 
-function key({ policy, rule }: Row): string {
-  return `${policy === '-' ? '~' : policy} ${rule.padStart(200)}`;
+const OF_NO_POLICY = '-';
+/** `ingress[2]` goes before `ingress[10]`. */
+const collator = new Intl.Collator('en', { numeric: true });
+
+function byPolicy(a: Row, b: Row): number {
+  return (
+    Number(a.policy === OF_NO_POLICY) - Number(b.policy === OF_NO_POLICY) ||
+    collator.compare(a.policy, b.policy) ||
+    collator.compare(a.rule, b.rule)
+  );
 }
 
 function rowOf({ rule: text, packets, bytes }: RuleCount): Row {
@@ -50,5 +58,5 @@ function rowOf({ rule: text, packets, bytes }: RuleCount): Row {
       rule: `${direction}: no rule allowed it`,
       ...counted,
     };
-  return { policy: '-', rule: text, ...counted };
+  return { policy: OF_NO_POLICY, rule: text, ...counted };
 }

@@ -97,6 +97,9 @@ describe('time', () => {
     assert.deepEqual(open('example.com'), [A]);
     tell('example.com', [[B, 60]], 106_000);
     assert.deepEqual(open('example.com'), [B]);
+    // Longer than any DNS server of ours gives what is over.
+    memory.asked('example.com', 4, 8 * 86_400_000);
+    assert.deepEqual(open('example.com'), []);
   });
 });
 

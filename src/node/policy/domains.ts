@@ -18,6 +18,8 @@ export const GRACE_MS = 30_000;
  * five seconds, and such an answer may be used for thirty (RFC 8767).
  */
 const STALE_MS = 40_000 + GRACE_MS;
+/** The longest that the DNS server can be told to go on giving what is over. */
+const MAX_STALE_AGE_MS = 7 * 86_400_000;
 /** Names of all patterns together. The one told longest ago goes first. */
 const MAX_NAMES = 10_000;
 /** Of one name: ten times what the API asks of an implementation. Those whose time was over first go first. */
@@ -197,8 +199,9 @@ export class DomainMemory {
 }
 
 function openUntil({ untilMs, staleUntilMs }: KnownName, address: Ip): number {
-  const own = (untilMs.get(address) ?? 0) + GRACE_MS;
-  return Math.max(own, staleUntilMs.get(familyOf(address)) ?? 0);
+  const until = untilMs.get(address) ?? 0;
+  const stale = staleUntilMs.get(familyOf(address)) ?? 0;
+  return Math.max(until + GRACE_MS, stale - until > MAX_STALE_AGE_MS ? 0 : stale);
 }
 
 function dropOldest(untilMs: Map<Ip, number>): void {
