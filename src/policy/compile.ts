@@ -92,7 +92,10 @@ export function compileClusterPolicy(policy: ClusterNetworkPolicy): CompiledPoli
           index,
           name: rule.name || undefined,
           action: rule.action,
-          peers: peers.flatMap(clusterPolicyPeer),
+          peers: peers.flatMap(clusterPolicyPeer).map((peer) =>
+            // What DNS says of an address says nothing of who sends from it.
+            peer.kind === 'domain' && direction === 'ingress' ? { kind: 'unknown' } : peer,
+          ),
           ports: rule.protocols?.length ? rule.protocols.map(clusterPolicyPort) : undefined,
         },
         (what) => problems.push(`${direction}[${index}]: ${what}`),

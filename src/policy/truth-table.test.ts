@@ -591,6 +591,22 @@ const CASES: readonly Case[] = [
     allowed: (p) => p.fromNs !== 'x' || p.toNs === 'x' || p.toPod === 'b',
   },
   {
+    name: 'a domain name where traffic comes from cannot be judged: the rule accepts nothing',
+    cluster: [
+      {
+        ...{ tier: 'Admin', priority: 0, subject: { namespaces: ns('x') } },
+        ingress: [
+          {
+            action: 'Accept',
+            from: [{ domainNames: ['*.example.com'] } as object, { namespaces: ns('y') }],
+          },
+          { action: 'Deny', from: [{ namespaces: {} }] },
+        ],
+      },
+    ],
+    allowed: (p) => p.toNs !== 'x',
+  },
+  {
     name: 'a name of a domain as peer means no pod',
     cluster: [
       {

@@ -298,7 +298,9 @@ describe('ClusterNetworkPolicy', () => {
     assert.ok(domains.wants('www.example.com') && !domains.wants('example.com'));
     domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS: 60 }]);
     // Nothing is waited for: the DNS server sends the answer now.
+    domains.answered('www.example.com', 6, [{ address: ip('2001:db8::9'), ttlS: 60 }]);
     assert.match(node.run('nft', 'list', 'table', 'ip', 'tulle'), /192\.0\.2\.9/);
+    assert.match(node.run('nft', 'list', 'table', 'ip6', 'tulle'), /2001:db8::9/);
     const a = programs.get('a');
     assert.ok(a);
     assert.equal(await a.ask('open', { host: OUTSIDE_V4, port: 80, name: 'domain' }), 'ok');
