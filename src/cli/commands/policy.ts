@@ -12,6 +12,7 @@ import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
 import { describeRanges, diffOf, matrixOf } from '#policy/reach.ts';
 import { withDomains } from '../agent-domains.ts';
 import { formatRuleCounts, type RuleCount } from '../policy-rules.ts';
+import { throughService } from '../policy-services.ts';
 import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
 import type { CommandContext } from '../program.ts';
 
@@ -35,13 +36,18 @@ export async function policyExplain(
   const source = await loadSource(flags);
   const world =
     flags.manifests === undefined ? await withDomains(source.world, flags.agent) : source.world;
-  const flows: Flow[] = parseEnds(from, world).flatMap((source) =>
-    parseEnds(to, world).map((target) => {
+  const through = throughService(to, flags.port, { world, services: source.services });
+  if (through !== undefined)
+    print(`service ${through.service}: policy sees the pods behind it, and their own port`);
+  const targets =
+    through?.flows ?? parseEnds(to, world).map((end) => ({ to: end, port: flags.port }));
+  const flows: Flow[] = parseEnds(from, world).flatMap((sender) =>
+    targets.map(({ to: target, port: text }) => {
       const port =
-        flags.port === undefined
+        text === undefined
           ? { protocol: PROTOCOL_NUMBERS.TCP, port: undefined }
-          : parsePort(flags.port, target);
-      return { ...sameFamily(source, target), ...port };
+          : parsePort(text, target);
+      return { ...sameFamily(sender, target), ...port };
     }),
   );
   limitPairs(flows.length);
