@@ -95,21 +95,24 @@ export class DomainMemory {
     return hasNew;
   }
 
-  asked(name: string, family: Family, nowMs: number): void {
+  /** @returns when the name's first address is over; undefined if none is open */
+  asked(name: string, family: Family, nowMs: number): number | undefined {
     const known = this.#names.get(name);
-    if (known === undefined) return;
+    if (known === undefined) return undefined;
     known.staleUntilMs.set(family, nowMs + STALE_MS);
     this.#refresh(known, nowMs);
+    return nextOver(known);
   }
 
+  /** @returns when the name's first address is over; undefined if none is open */
   answered(
     name: string,
     answer: { family: Family; addresses: readonly ToldAddress[] | undefined },
     nowMs: number,
-  ): void {
+  ): number | undefined {
     const { family, addresses } = answer;
     // No answer leaves what `asked` allowed.
-    if (addresses === undefined || !this.wants(name)) return;
+    if (addresses === undefined || !this.wants(name)) return undefined;
     const known = this.#know(name);
     known.staleUntilMs.delete(family);
     for (const { address, ttlS } of addresses) {
@@ -118,6 +121,7 @@ export class DomainMemory {
     }
     dropOldest(known.untilMs);
     this.#refresh(known, nowMs);
+    return nextOver(known);
   }
 
   /** What an earlier agent knew. */
@@ -135,10 +139,8 @@ export class DomainMemory {
     let next: number | undefined;
     for (const known of this.#names.values()) {
       this.#refresh(known, nowMs);
-      for (const address of known.active) {
-        const until = openUntil(known, address);
-        if (next === undefined || until < next) next = until;
-      }
+      const over = nextOver(known);
+      if (over !== undefined && (next === undefined || over < next)) next = over;
     }
     return next;
   }
@@ -196,6 +198,11 @@ export class DomainMemory {
     known.active = active;
     for (const pattern of known.patterns) this.#onResolved(pattern, before, active);
   }
+}
+
+function nextOver(known: KnownName): number | undefined {
+  const times = known.active.map((address) => openUntil(known, address));
+  return times.length === 0 ? undefined : Math.min(...times);
 }
 
 function openUntil({ untilMs, staleUntilMs }: KnownName, address: Ip): number {
