@@ -49,8 +49,8 @@ function byPolicy(a: Row, b: Row): number {
 
 function rowOf({ rule: text, packets, bytes }: RuleCount): Row {
   const counted = { packets: String(packets), bytes: String(bytes) };
-  const [, policy, rule] = RULE.exec(text) ?? [];
-  if (policy !== undefined && rule !== undefined) return { policy, rule, ...counted };
+  const [, policy, ofPolicy] = RULE.exec(text) ?? [];
+  if (policy !== undefined && ofPolicy !== undefined) return { policy, rule: ofPolicy, ...counted };
   const [, direction, policies] = ISOLATED.exec(text) ?? [];
   if (direction !== undefined && policies !== undefined)
     return {
@@ -58,5 +58,6 @@ function rowOf({ rule: text, packets, bytes }: RuleCount): Row {
       rule: `${direction}: no rule allowed it`,
       ...counted,
     };
-  return { policy: OF_NO_POLICY, rule: text, ...counted };
+  const rule = text === 'closed' ? 'the pod’s policies were not known' : text;
+  return { policy: OF_NO_POLICY, rule, ...counted };
 }

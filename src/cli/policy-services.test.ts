@@ -34,6 +34,7 @@ test('throughService() finds the pods and their own ports, by name and by addres
   assert.deepEqual(ask('10.96.0.7', 'web'), ['a 8080/tcp', 'b 8080/tcp']);
   assert.deepEqual(ask('svc:shop/web', '53/udp'), ['a 53/udp', 'b 53/udp']);
   assert.deepEqual(ask('svc:shop/web'), ['a undefined', 'b undefined']);
+  assert.deepEqual(ask('svc/shop/web', '80'), ['a 8080/tcp', 'b 8080/tcp']);
   assert.equal(ask('192.0.2.1', '80'), undefined);
   assert.equal(ask('shop/a', '80'), undefined);
 });

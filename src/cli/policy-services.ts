@@ -12,7 +12,8 @@ export interface ServiceFlow {
   readonly port: string | undefined;
 }
 
-const PREFIX = 'svc:';
+/** `svc/web` is what people type who come from kubectl. */
+const PREFIX = /^(svc|service)[:/]/;
 
 /**
  * @param text `svc:NAME`, `svc:NAMESPACE/NAME`, or an address
@@ -24,9 +25,11 @@ export function throughService(
   port: string | undefined,
   { world, services }: { readonly world: World; readonly services: readonly Service[] },
 ): { readonly service: string; readonly flows: readonly ServiceFlow[] } | undefined {
-  const service = text.startsWith(PREFIX)
-    ? named(text.slice(PREFIX.length), services)
-    : services.find(({ spec }) => spec.clusterIPs?.includes(text) || spec.clusterIP === text);
+  // A namespace may be called "svc"; a pod that is there is meant.
+  const service =
+    PREFIX.test(text) && !world.pods.has(text)
+      ? named(text.replace(PREFIX, ''), services)
+      : services.find(({ spec }) => spec.clusterIPs?.includes(text) || spec.clusterIP === text);
   if (service === undefined) return undefined;
   const { namespace = 'default', name } = service.metadata;
   const key = `${namespace}/${name}`;
