@@ -11,6 +11,7 @@ import {
   policyExplain,
   policyLog,
   policyMatrix,
+  policyRules,
 } from './commands/policy.ts';
 import { statusCommand } from './commands/status.ts';
 import { tokenCreate, tokenList, tokenRevoke } from './commands/token.ts';
@@ -220,7 +221,7 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
   policy
     .command('explain <from> <to>')
     .description(
-      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web)',
+      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web); TO also svc:[NAMESPACE/]SERVICE',
     )
     .option('--port <port/protocol>', '80/tcp, 53/udp, a port name; default: all TCP ports')
     .option('--staged', 'as if staged policies were enforced', false)
@@ -251,6 +252,12 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .action((a: string, b: string, flags: { kubeconfig?: string }) =>
       policyDiff(a, b, flags, context),
     );
+  policy
+    .command('rules')
+    .description('the rules in this node’s kernel, and the connections that each decided about')
+    .option('-o, --output <format>', 'json: one object a line')
+    .addOption(agent())
+    .action((flags: Parameters<typeof policyRules>[0]) => policyRules(flags, context));
   policy
     .command('log')
     .description("refused packets on this node, with names, as the node's agent saw them")
