@@ -10,6 +10,7 @@
  */
 import type { Clock } from '#lib/clock.ts';
 import { systemClock } from '#lib/clock.ts';
+import { type HeldOp, holdOp } from './held-entry.ts';
 import type { Compaction, Journal } from './journal.ts';
 import type { Mvcc } from './mvcc.ts';
 import type {
@@ -22,7 +23,7 @@ import type {
   WriteOp,
 } from './port.ts';
 import { FutureRevisionError, StoreWriteError } from './port.ts';
-import { checkTransaction, sizeOfOperations } from './transaction.ts';
+import { checkTransaction } from './transaction.ts';
 import { WatchHub } from './watch-hub.ts';
 
 /**
@@ -49,7 +50,8 @@ export interface JournaledStoreOptions {
 interface WaitingTransaction {
   readonly type: 'transaction';
   readonly compares: readonly Compare[];
-  readonly operations: readonly WriteOp[];
+  readonly operations: readonly HeldOp[];
+  readonly bytes: number;
   readonly resolve: (result: TransactionResult) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -98,10 +100,10 @@ export class JournaledStore implements Store {
     compares: readonly Compare[],
     operations: readonly WriteOp[],
   ): Promise<TransactionResult> {
-    checkTransaction(compares, operations);
+    const bytes = checkTransaction(compares, operations);
     return new Promise((resolve, reject) => {
-      const own = operations.map(withOwnValue);
-      this.#enqueue({ type: 'transaction', compares, operations: own, resolve, reject });
+      const own = operations.map(holdOp);
+      this.#enqueue({ type: 'transaction', compares, operations: own, bytes, resolve, reject });
     });
   }
 
@@ -160,7 +162,7 @@ export class JournaledStore implements Store {
       count++;
       if (waiting.type === 'compaction') continue;
       operations += waiting.operations.length;
-      bytes += sizeOfOperations(waiting.operations);
+      bytes += waiting.bytes;
     }
     return this.#waiting.splice(0, count);
   }
@@ -209,9 +211,4 @@ export class JournaledStore implements Store {
     const over = this.#state.historyBytes > MAX_HISTORY_BYTES;
     return over || target - current >= COMPACTION_STEP_REVISIONS ? target : current;
   }
-}
-
-/** A copy: the caller keeps its buffer, and a small `Buffer` would hold on to the pool it was cut from. */
-function withOwnValue(op: WriteOp): WriteOp {
-  return op.type === 'put' ? { ...op, value: new Uint8Array(op.value) } : op;
 }

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '#lib/log.ts';
 import type { Journal, JournalBatch, JournalRow, JournalSnapshot } from '../journal.ts';
-import { StoreWriteError } from '../port.ts';
+import { type StoreEntry, StoreWriteError } from '../port.ts';
 import { RefusedError } from './database.ts';
 import type { FromWriter, PackedRows, ToWriter, WriterOptions } from './protocol.ts';
 import { packRows, unpackRows } from './protocol.ts';
@@ -117,18 +117,19 @@ class Writer implements Journal {
 
 function* rowsOf(packs: readonly PackedRows[]): Generator<JournalRow, void, undefined> {
   for (const pack of packs) {
-    for (const row of unpackRows(pack)) {
-      // A copy, or one small value would keep the whole message in memory.
-      yield row.value === undefined ? row : { ...row, value: row.value.slice() };
-    }
+    yield* unpackRows(pack);
   }
+}
+
+function rowOf({ key, value, createRevision, modRevision }: StoreEntry): JournalRow {
+  return { revision: modRevision, key, createRevision, value };
 }
 
 function rowsOfBatch(batch: JournalBatch): JournalRow[] {
   return batch.records.flatMap(({ revision, events }) =>
     events.map((event) =>
       event.type === 'put'
-        ? { revision, ...event.entry }
+        ? rowOf(event.entry)
         : { revision, key: event.key, createRevision: 0, value: undefined },
     ),
   );

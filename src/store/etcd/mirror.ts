@@ -5,6 +5,7 @@
  * be the last one plus one. A repeated revision is dropped and a missing one is found out, whatever the reason.
  */
 import type { Clock } from '#lib/clock.ts';
+import { holdEntry, holdValue } from '../held-entry.ts';
 import { Mvcc } from '../mvcc.ts';
 import type { StoreEntry, StoreEvent, WatchBatch } from '../port.ts';
 import { WatchHub } from '../watch-hub.ts';
@@ -61,12 +62,10 @@ export class Mirror {
   /** An entry as the port has it. */
   toEntry(entry: EtcdEntry): StoreEntry {
     const { prefix, revisionOffset } = this.#options;
-    return {
-      key: entry.key.slice(prefix.length),
-      value: entry.value,
+    return holdEntry(entry.key.slice(prefix.length), holdValue(entry.value), {
       createRevision: entry.createRevision - revisionOffset,
       modRevision: entry.modRevision - revisionOffset,
-    };
+    });
   }
 
   /**
