@@ -175,6 +175,7 @@ function slowStore(): Store & { release(): void } {
   const store = openMemoryStore();
   const held = Promise.withResolvers<void>();
   return {
+    known: store,
     revision: () => store.revision(),
     list: (prefix, options) => store.list(prefix, options),
     transact: (compares, operations) => store.transact(compares, operations),

@@ -150,6 +150,15 @@ function transactionContract(harness: StoreHarness): void {
 }
 
 function readContract(harness: StoreHarness): void {
+  test('what is known without asking has all that this process wrote', async (t) => {
+    const store = await harness.open(t);
+    assert.equal(await store.known.get('/a'), undefined);
+    await store.transact([], [put('/a', '1'), put('/b', '1')]);
+    await store.transact([], [put('/a', '2'), remove('/b')]);
+    assert.deepEqual(plain(await store.known.get('/a')), ['/a', '2', 1, 2]);
+    assert.deepEqual((await store.known.list('/')).entries.map(plain), [['/a', '2', 1, 2]]);
+  });
+
   test('a list is what starts with the prefix, in order', async (t) => {
     const store = await harness.open(t);
     for (const key of ['/b/2', '/a', '/b/10', '/b', '/c', '/b/1/x', '/ü', '/B'])

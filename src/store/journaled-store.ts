@@ -81,6 +81,10 @@ export class JournaledStore implements Store {
     this.#historyRevisions = options.historyRevisions ?? MAX_HISTORY_REVISIONS;
   }
 
+  get known(): Store {
+    return this;
+  }
+
   async revision(): Promise<number> {
     return this.#state.revision;
   }

@@ -73,9 +73,7 @@ export interface WatchBatch {
  * they were called. A store that is shared by several processes may show a write a moment before the call that made it
  * returns. All calls of a store that is elsewhere throw {@link StoreUnavailableError} when it cannot be reached.
  */
-export interface Store extends AsyncDisposable {
-  /** The newest revision; 0 is an empty, never written store. */
-  revision(): Promise<number>;
+export interface StoreReader {
   /**
    * The entry, as it is or as it was at a revision.
    * @returns `undefined` if there is (or was) none
@@ -92,6 +90,17 @@ export interface Store extends AsyncDisposable {
     prefix: string,
     options?: { revision?: number; limit?: number; startAfter?: string },
   ): Promise<ListResult>;
+}
+
+export interface Store extends StoreReader, AsyncDisposable {
+  /**
+   * The same reads of what this process knows without asking anybody: all that it wrote itself, but what others wrote may
+   * be missing for a moment. For a transaction that compares what was read, and is planned again on the newest state if
+   * it cannot be planned on this. The store itself, if nobody else writes to it.
+   */
+  readonly known: StoreReader;
+  /** The newest revision; 0 is an empty, never written store. */
+  revision(): Promise<number>;
   /**
    * If all compares hold, applies all operations as one revision. Resolves when the change is durable; until then no
    * read and no watch sees it. A key may occur once among the operations. Deleting a missing key changes nothing, and a

@@ -17,6 +17,7 @@ import type {
   ListResult,
   Store,
   StoreEntry,
+  StoreReader,
   TransactionResult,
   WatchBatch,
   WriteOp,
@@ -155,6 +156,11 @@ class EtcdStore implements Store {
       this.#compactRegularly(signal),
     ]);
   }
+
+  readonly known: StoreReader = {
+    get: async (key, atRevision) => this.#loaded().state.get(key, atRevision),
+    list: async (prefix, options) => this.#loaded().state.list(prefix, options),
+  };
 
   async revision(): Promise<number> {
     return (await this.#clusterRevision()) - this.#options.revisionOffset;
