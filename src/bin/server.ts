@@ -21,6 +21,7 @@ import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
 import { startApiServer } from '#server/server.ts';
 import { openSigningKey } from '#server/tokens/signing-key.ts';
 import type { Store } from '#store/port.ts';
+import { keepHeapSmall } from './server-memory.ts';
 import { controlByTurns, openServerStore, sharePki } from './shared-store.ts';
 
 /** The tenth address of a service range is the DNS service's, as every Kubernetes installer chooses it. */
@@ -36,6 +37,7 @@ export async function runServer(
   configFile: string | undefined,
   signal: AbortSignal,
 ): Promise<void> {
+  keepHeapSmall();
   const options = serverOptions(flags, configFile);
   const configuration = clusterConfiguration(options);
   checkConfiguration(configuration);
