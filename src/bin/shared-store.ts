@@ -56,12 +56,17 @@ export async function openServerStore(options: ServerOptions, log: Logger): Prom
 }
 
 /** Gives this server the CA and the key of tokens that the others have. @throws UserError */
-export async function sharePki(store: Store, directory: string, etcd: EtcdOptions): Promise<void> {
+export async function sharePki(
+  store: Store,
+  directory: string,
+  { etcd, replacesCa }: { etcd: EtcdOptions; replacesCa: boolean },
+): Promise<void> {
   await shareFiles({
     store,
     directory,
     secret: readOption('--cluster-secret-file', etcd.clusterSecretFile)?.trim() ?? '',
     files: SHARED_PKI_FILES,
+    replaces: replacesCa ? ['ca.key', 'ca.crt'] : [],
     async make() {
       await openCa({ directory });
       openSigningKey({ directory });

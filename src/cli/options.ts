@@ -17,7 +17,16 @@ export interface ServerOptions {
   clusterDomain: string;
   /** The store is an etcd instead of a file in the data directory. */
   etcd: EtcdOptions | undefined;
+  /** An authority that the operator has, instead of one made at the first start. */
+  ca: GivenCaOptions | undefined;
   logLevel: LogLevel;
+}
+
+/** Paths, not contents. */
+export interface GivenCaOptions {
+  certificateFile: string;
+  keyFile: string;
+  replaces: boolean;
 }
 
 /** Paths, not contents: they are read where they are used. */
@@ -58,7 +67,7 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
   ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
-  ...['clusterSecretFile', 'serviceNodePortRange', 'logLevel'],
+  ...['clusterSecretFile', 'serviceNodePortRange', 'caCert', 'caKey', 'replaceCa', 'logLevel'],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
@@ -99,8 +108,21 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     nodePortRange: portRange(get.text('serviceNodePortRange') ?? DEFAULT_NODE_PORT_RANGE),
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     etcd: etcdOptions(get),
+    ca: caOptions(get),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
+}
+
+function caOptions(get: Sources): GivenCaOptions | undefined {
+  const [certificateFile, keyFile] = [get.text('caCert'), get.text('caKey')];
+  const replaces = get.flag('replaceCa');
+  if (certificateFile !== undefined && keyFile !== undefined)
+    return { certificateFile, keyFile, replaces };
+  if (certificateFile === undefined && keyFile === undefined && !replaces) return undefined;
+  throw new UserError('--ca-cert and --ca-key belong together, and one of them is missing', {
+    hint: 'Give both files, or neither: then the server makes its own certificate authority.',
+    exitCode: 2,
+  });
 }
 
 function etcdOptions(get: Sources): EtcdOptions | undefined {
@@ -186,6 +208,7 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
 interface Sources {
   text(key: string): string | undefined;
   list(key: string, fallback: readonly string[]): string[];
+  flag(key: string): boolean;
 }
 
 function sources(
@@ -201,6 +224,11 @@ function sources(
       if (value === undefined || typeof value === 'string') return value;
       if (typeof value === 'number') return String(value);
       throw wrong(flagOf(key), JSON.stringify(value), 'one value');
+    },
+    flag(key) {
+      const value = raw(key) ?? false;
+      if (typeof value === 'boolean') return value;
+      throw wrong(flagOf(key), JSON.stringify(value), 'true or false');
     },
     list(key, fallback) {
       const value = raw(key);

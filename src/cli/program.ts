@@ -84,6 +84,9 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--etcd-user <name>', 'for an etcd with authentication')
     .option('--etcd-password-file <file>', 'file that holds its password')
     .option('--cluster-secret-file <file>', 'with --etcd: a secret that all servers are given')
+    .option('--ca-cert <file>', 'a certificate authority of yours, with those above it (PEM)')
+    .option('--ca-key <file>', 'its key')
+    .option('--replace-ca', 'let it take the place of another one: all nodes must join again')
     .addOption(logLevel())
     .addOption(config())
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>

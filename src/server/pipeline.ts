@@ -26,6 +26,8 @@ export interface PipelineOptions {
   /** Settles when the server knows who may do what, and can work. */
   readonly ready: Promise<void>;
   readonly authorizer: Authorizer;
+  /** PEM of the authorities whose own client certificates are believed. */
+  readonly clientIssuersPem: readonly string[];
   /** Whose a bearer token is. @throws ApiError 401 */
   readonly checkBearer: (token: string) => Promise<Principal>;
   readonly metrics: ServerMetrics;
@@ -43,7 +45,7 @@ const RETRY_AFTER_SECONDS = 1;
 /** Makes the function that serves requests; it never throws. */
 export function createPipeline(options: PipelineOptions): RequestListener {
   let inFlight = 0;
-  const credentials = createCredentialsReader(options.clock);
+  const credentials = createCredentialsReader(options.clock, options.clientIssuersPem);
   const fairness = createFairness(options.clock);
   return (request, response) => {
     const startedMs = options.clock.now();

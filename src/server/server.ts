@@ -54,8 +54,10 @@ export interface ApiServerOptions {
   readonly pki: {
     readonly serverCertificatePem: string;
     readonly serverKeyPem: string;
-    /** Client certificates of these authorities are believed. */
+    /** Client certificates that these authorities signed themselves are believed. */
     readonly caCertificatesPem: readonly string[];
+    /** Those above them: their other branches are not believed. */
+    readonly caParentsPem?: readonly string[];
     /** Signs tokens of service accounts; without one they hold as long as this process lives. */
     readonly signingKey?: SigningKey;
   };
@@ -139,12 +141,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       ...(options.inherited === undefined ? {} : { inherited: options.inherited }),
       certificatePem: options.pki.serverCertificatePem,
       keyPem: options.pki.serverKeyPem,
-      clientCaPem: options.pki.caCertificatesPem,
+      clientCaPem: [...options.pki.caCertificatesPem, ...(options.pki.caParentsPem ?? [])],
       log,
       onRequest: createPipeline({
         handle,
         ready: bootstrapped,
         authorizer,
+        clientIssuersPem: options.pki.caCertificatesPem,
         checkBearer: async (token) => {
           const verdict = await tokens.check(token);
           if (verdict.kind === 'valid') return verdict.principal;

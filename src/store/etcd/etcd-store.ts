@@ -11,6 +11,7 @@
 import { type Clock, pause, sleep, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Logger, silentLogger } from '#lib/log.ts';
+import { type HeldOp, holdOp } from '../held-entry.ts';
 import { MAX_HISTORY_BYTES, MAX_HISTORY_REVISIONS } from '../journaled-store.ts';
 import type {
   Compare,
@@ -202,7 +203,8 @@ class EtcdStore implements Store {
       compared: compares.map(({ key }) => key),
       written: operations.map(({ key }) => key),
     };
-    const run = this.#order.run(keys, () => this.#transact(request));
+    const held = operations.map(holdOp);
+    const run = this.#order.run(keys, () => this.#transact(request, held));
     this.#underWay.add(run);
     try {
       return await run;
@@ -246,7 +248,7 @@ class EtcdStore implements Store {
     return this.#mirror;
   }
 
-  async #transact(request: object): Promise<TransactionResult> {
+  async #transact(request: object, operations: readonly HeldOp[]): Promise<TransactionResult> {
     let answer: unknown;
     try {
       answer = await this.#transport.call('/v3/kv/txn', request, { isWrite: true });
@@ -255,6 +257,7 @@ class EtcdStore implements Store {
     }
     const { revision: etcdRevision, succeeded, found } = decodeTxn(answer);
     const revision = etcdRevision - this.#options.revisionOffset;
+    if (succeeded) this.#loaded().wrote(revision, operations);
     await this.#visible(revision);
     if (succeeded) return { succeeded, revision };
     const mirror = this.#loaded();
