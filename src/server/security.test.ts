@@ -181,6 +181,9 @@ function slowStore(): Store & { release(): void } {
     transact: (compares, operations) => store.transact(compares, operations),
     watch: (prefix, after, options) => store.watch(prefix, after, options),
     compact: (revision) => store.compact(revision),
+    grantLease: (ttlMs) => store.grantLease(ttlMs),
+    keepLeaseAlive: (id) => store.keepLeaseAlive(id),
+    revokeLease: (id) => store.revokeLease(id),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
     async get(key, revision) {
       if (key.includes('/configmaps/')) await held.promise;

@@ -34,6 +34,7 @@ import { startAggregation, syncAggregation } from './rbac/aggregation.ts';
 import { bootstrapRbac } from './rbac/bootstrap.ts';
 import { followPolicy } from './rbac/policy.ts';
 import { createRegistries, type Registries } from './registries.ts';
+import { startExpirySweep } from './registry/expiry.ts';
 import type { PlainRequest, ResourceRequest } from './request.ts';
 import { handleResource } from './resource-handler.ts';
 import { handleReview } from './reviews/reviews.ts';
@@ -193,6 +194,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   cleanup.use(startAllocationRepair({ store, log, clock }));
+  cleanup.use(startExpirySweep({ store, kinds: KINDS, log, clock }));
   cleanup.use(startGarbageCollection({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;

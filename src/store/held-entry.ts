@@ -24,12 +24,19 @@ export function holdValue(value: Uint8Array): HeldValue {
 
 /** A write whose value is the store's own. */
 export type HeldOp =
-  | { readonly type: 'put'; readonly key: string; readonly value: HeldValue }
+  | {
+      readonly type: 'put';
+      readonly key: string;
+      readonly value: HeldValue;
+      /** 0 is none. */
+      readonly lease: number;
+    }
   | { readonly type: 'delete'; readonly key: string };
 
 /** A copy: the caller keeps its buffer. */
 export function holdOp(op: WriteOp): HeldOp {
-  return op.type === 'put' ? { type: 'put', key: op.key, value: holdValue(op.value) } : op;
+  if (op.type === 'delete') return op;
+  return { type: 'put', key: op.key, value: holdValue(op.value), lease: op.lease ?? 0 };
 }
 
 class HeldEntry implements StoreEntry, HeldValue {
@@ -38,6 +45,7 @@ class HeldEntry implements StoreEntry, HeldValue {
   readonly isAscii: boolean;
   readonly createRevision: number;
   readonly modRevision: number;
+  readonly lease: number;
 
   constructor(key: string, value: HeldValue, revisions: EntryRevisions) {
     this.key = key;
@@ -45,6 +53,7 @@ class HeldEntry implements StoreEntry, HeldValue {
     this.isAscii = value.isAscii;
     this.createRevision = revisions.createRevision;
     this.modRevision = revisions.modRevision;
+    this.lease = revisions.lease ?? 0;
   }
 
   /** Made anew for each reader. */
@@ -53,10 +62,17 @@ class HeldEntry implements StoreEntry, HeldValue {
   }
 }
 
-type EntryRevisions = Pick<StoreEntry, 'createRevision' | 'modRevision'>;
+type EntryRevisions = Pick<StoreEntry, 'createRevision' | 'modRevision'> & {
+  readonly lease?: number;
+};
 
 export function holdEntry(key: string, value: HeldValue, revisions: EntryRevisions): StoreEntry {
   return new HeldEntry(key, value, revisions);
+}
+
+/** @returns the lease that the entry was written with; 0 is none */
+export function leaseOf(entry: StoreEntry): number {
+  return entry instanceof HeldEntry ? entry.lease : 0;
 }
 
 /** @returns bytes of the entry's value */

@@ -307,14 +307,15 @@ function eventOf(op: HeldOp, previous: StoreEntry | undefined, revision: number)
   const entry = holdEntry(op.key, op.value, {
     createRevision: previous?.createRevision ?? revision,
     modRevision: revision,
+    lease: op.lease,
   });
   return [{ type: 'put', entry, previous }];
 }
 
 function entryOfRow(row: JournalRow): StoreEntry | undefined {
   if (row.value === undefined) return undefined;
-  const { key, value, createRevision, revision } = row;
-  return holdEntry(key, holdValue(value), { createRevision, modRevision: revision });
+  const { key, value, createRevision, revision, lease = 0 } = row;
+  return holdEntry(key, holdValue(value), { createRevision, modRevision: revision, lease });
 }
 
 function eventOfRow(

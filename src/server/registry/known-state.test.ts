@@ -50,6 +50,9 @@ function sharedStore(): SharedStore {
     },
     watch: (prefix, after, options) => store.watch(prefix, after, options),
     compact: (revision) => store.compact(revision),
+    grantLease: (ttlMs) => store.grantLease(ttlMs),
+    keepLeaseAlive: (id) => store.keepLeaseAlive(id),
+    revokeLease: (id) => store.revokeLease(id),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
     async lag() {
       knownRevision = await store.revision();

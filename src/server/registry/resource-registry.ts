@@ -17,7 +17,13 @@ import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
-import type { Store, StoreEntry, StoreReader, WriteOp } from '#store/port.ts';
+import {
+  LeaseNotFoundError,
+  type Store,
+  type StoreEntry,
+  type StoreReader,
+  type WriteOp,
+} from '#store/port.ts';
 import {
   type AdmissionOutcome,
   type AdmissionPlugin,
@@ -27,6 +33,7 @@ import {
 import type { Principal } from '../principal.ts';
 import { atRevision, decodeAs, encodeAs } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
+import type { ObjectLeases } from './expiry.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
 import { type Propagation, withPropagation } from './propagation.ts';
@@ -50,6 +57,7 @@ export interface RegistryContext {
   readonly store: Store;
   readonly clock: Clock;
   readonly plugins: readonly AdmissionPlugin[];
+  readonly leases: ObjectLeases;
   /** A new UUID. */
   readonly createUid: () => string;
   /** A number in [0, 1). */
@@ -197,7 +205,7 @@ async function create(
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const { name, object, outcome } = await planOn(context.store, attempt, plan);
     const key = objectKey(kind, namespace, name);
-    const result = await commit(context.store, options.dryRun, {
+    const result = await commitLeased(kind, context, options.dryRun, {
       key,
       expected: 0,
       operation: { type: 'put', key, value: encodeAs(kind, object) },
@@ -423,7 +431,7 @@ async function planOn<T extends object>(
 
 function commitPlan(
   kind: KindDefinition,
-  { store }: RegistryContext,
+  context: RegistryContext,
   { entry, object, outcome, removes }: ChangePlan & { readonly isSame?: never },
   { dryRun }: WriteOptions,
 ): Promise<CommitResult> {
@@ -431,7 +439,31 @@ function commitPlan(
   const operation: WriteOp = removes
     ? { type: 'delete', key }
     : { type: 'put', key, value: encodeAs(kind, object) };
-  return commit(store, dryRun, { key, expected, operation, outcome });
+  return commitLeased(kind, context, dryRun, { key, expected, operation, outcome });
+}
+
+/** Objects of a kind that expires are hung on a lease with every write. */
+async function commitLeased(
+  kind: KindDefinition,
+  { store, leases }: RegistryContext,
+  dryRun: boolean,
+  change: Parameters<typeof commit>[2],
+): Promise<CommitResult> {
+  const { operation } = change;
+  const { expiresAfterMs } = kind;
+  if (expiresAfterMs === undefined || dryRun || operation.type === 'delete')
+    return await commit(store, dryRun, change);
+  const withLease = (lease: number) =>
+    commit(store, dryRun, { ...change, operation: { ...operation, lease } });
+  const lease = await leases.lasting(expiresAfterMs);
+  try {
+    return await withLease(lease);
+  } catch (error) {
+    if (!(error instanceof LeaseNotFoundError)) throw error;
+    // Revoked by hand, or etcd was put back: the next one is new.
+    leases.forget(lease);
+    return await withLease(await leases.lasting(expiresAfterMs));
+  }
 }
 
 function checkPreconditions(

@@ -34,7 +34,7 @@ export async function openFixture(
   } = {},
 ): Promise<Fixture> {
   const clock = new FakeClock();
-  const store = options.store ?? openMemoryStore();
+  const store = options.store ?? openMemoryStore({ clock });
   let uids = 0;
   const registries = createRegistries({
     kinds: KINDS,

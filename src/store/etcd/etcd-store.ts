@@ -13,11 +13,13 @@ import { explainError } from '#lib/errors.ts';
 import { type Logger, silentLogger } from '#lib/log.ts';
 import { type HeldOp, holdOp } from '../held-entry.ts';
 import { MAX_HISTORY_BYTES, MAX_HISTORY_REVISIONS } from '../journaled-store.ts';
+import { checkLeaseTtl, newLeaseId } from '../leases.ts';
 import type {
   Compare,
   ListResult,
   Store,
   StoreEntry,
+  StoreLease,
   StoreReader,
   TransactionResult,
   WatchBatch,
@@ -25,6 +27,7 @@ import type {
 } from '../port.ts';
 import {
   FutureRevisionError,
+  LeaseNotFoundError,
   StoreUnavailableError,
   StoreWriteError,
   TransactionTooLargeError,
@@ -32,11 +35,19 @@ import {
 import { checkTransaction } from '../transaction.ts';
 import { followEtcd, loadSnapshot } from './follow.ts';
 import { KeyOrder } from './key-order.ts';
-import { decodeRange, decodeTxn, revisionRequest, txnRequest } from './messages.ts';
+import {
+  decodeLeaseTtlMs,
+  decodeRange,
+  decodeTxn,
+  leaseGrantRequest,
+  revisionRequest,
+  txnRequest,
+} from './messages.ts';
 import { Mirror, type MirrorOptions } from './mirror.ts';
 import {
   EtcdAnswerTooLargeError,
   type EtcdConnection,
+  EtcdError,
   EtcdTransport,
   isCompacted,
   isOutOfSpace,
@@ -213,6 +224,35 @@ class EtcdStore implements Store {
     }
   }
 
+  async grantLease(ttlMs: number): Promise<StoreLease> {
+    checkLeaseTtl(ttlMs);
+    const id = newLeaseId();
+    const answer = await this.#call('/v3/lease/grant', leaseGrantRequest(id, ttlMs));
+    return { id, ttlMs: decodeLeaseTtlMs(answer) };
+  }
+
+  async keepLeaseAlive(id: number): Promise<boolean> {
+    return decodeLeaseTtlMs(await this.#call('/v3/lease/keepalive', { ID: String(id) })) > 0;
+  }
+
+  async revokeLease(id: number): Promise<void> {
+    try {
+      await this.#transport.call('/v3/lease/revoke', { ID: String(id) }, { isWrite: true });
+    } catch (cause) {
+      if (!isLeaseMissing(cause)) throw writeError(cause);
+    }
+    // What it deleted is seen by whoever reads now.
+    await this.#upToDate();
+  }
+
+  async #call(path: string, body: object): Promise<unknown> {
+    try {
+      return await this.#transport.call(path, body, { isWrite: true });
+    } catch (cause) {
+      throw writeError(cause);
+    }
+  }
+
   async *watch(
     prefix: string,
     afterRevision: number,
@@ -253,6 +293,9 @@ class EtcdStore implements Store {
     try {
       answer = await this.#transport.call('/v3/kv/txn', request, { isWrite: true });
     } catch (cause) {
+      const leased = operations.find((op) => op.type === 'put' && op.lease !== 0);
+      if (leased?.type === 'put' && isLeaseMissing(cause))
+        throw new LeaseNotFoundError(leased.lease, { cause });
       throw writeError(cause);
     }
     const { revision: etcdRevision, succeeded, found } = decodeTxn(answer);
@@ -403,6 +446,10 @@ class EtcdStore implements Store {
     }
     this.#compactedEtcdRevision = Math.max(this.#compactedEtcdRevision, etcdRevision);
   }
+}
+
+function isLeaseMissing(cause: unknown): boolean {
+  return cause instanceof EtcdError && /requested lease not found/.test(cause.message);
 }
 
 function noResult(): void {}
