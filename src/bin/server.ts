@@ -71,6 +71,7 @@ export async function runServer(
       caParentsPem: [ca.shownPem, ca.certificatePem],
       signingKey: openSigningKey({ directory: pki }),
     },
+    forgetTokenKeys: options.forgetTokenKeys,
     listen: options.listen,
     inherited: inheritedSockets(),
     ...(isLoopback(advertise)

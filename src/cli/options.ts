@@ -19,6 +19,8 @@ export interface ServerOptions {
   etcd: EtcdOptions | undefined;
   /** An authority that the operator has, instead of one made at the first start. */
   ca: GivenCaOptions | undefined;
+  /** Tokens of service accounts that other keys signed are refused. */
+  forgetTokenKeys: boolean;
   logLevel: LogLevel;
 }
 
@@ -67,7 +69,15 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
   ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
-  ...['clusterSecretFile', 'serviceNodePortRange', 'caCert', 'caKey', 'replaceCa', 'logLevel'],
+  ...[
+    'clusterSecretFile',
+    'serviceNodePortRange',
+    'caCert',
+    'caKey',
+    'replaceCa',
+    'forgetTokenKeys',
+    'logLevel',
+  ],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
@@ -109,6 +119,7 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     etcd: etcdOptions(get),
     ca: caOptions(get),
+    forgetTokenKeys: get.flag('forgetTokenKeys'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
 }

@@ -87,6 +87,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--ca-cert <file>', 'a certificate authority of yours, with those above it (PEM)')
     .option('--ca-key <file>', 'its key')
     .option('--replace-ca', 'let it take the place of another one: all nodes must join again')
+    .option('--forget-token-keys', 'refuse tokens of service accounts that an older key signed')
     .addOption(logLevel())
     .addOption(config())
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>

@@ -45,6 +45,7 @@ import {
   type ServiceAccountTokens,
 } from './tokens/service-account-tokens.ts';
 import { createSigningKey, type SigningKey } from './tokens/signing-key.ts';
+import { publishTokenKey } from './tokens/token-keys.ts';
 
 export type { JoinCall } from './plain-handler.ts';
 
@@ -62,6 +63,8 @@ export interface ApiServerOptions {
     /** Signs tokens of service accounts; without one they hold as long as this process lives. */
     readonly signingKey?: SigningKey;
   };
+  /** Tokens that were signed with other keys than this server's are not accepted any more. */
+  readonly forgetTokenKeys?: boolean;
   /** Port 0 takes any free one. */
   readonly listen: { readonly host: string; readonly port: number };
   /** Descriptors of sockets that listen already (socket activation): served too. */
@@ -102,9 +105,10 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   await using cleanup = new AsyncDisposableStack();
   const policy = cleanup.use(followPolicy({ store, log, clock }));
   const authorizer = createAuthorizer(policy);
+  const signingKey = options.pki.signingKey ?? createSigningKey();
   const tokens = createServiceAccountTokens({
     store,
-    key: options.pki.signingKey ?? createSigningKey(),
+    key: signingKey,
     issuer: `https://kubernetes.default.svc.${configuration.clusterDomain}`,
     clock,
   });
@@ -185,6 +189,11 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
         log,
       }),
     );
+  await publishTokenKey(signingKey, {
+    store,
+    clock,
+    forgetOthers: options.forgetTokenKeys ?? false,
+  });
   cleanup.use(await startCustomResources({ store, registries, log, clock }));
   const clusterRoles = registries.of(CLUSTER_ROLE);
   await bootstrapRbac({ registryOf: (kind) => registries.of(kind) });
@@ -260,7 +269,7 @@ function createHandler(
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
     tokenKeys: {
       configuration: () => openIdConfiguration(tokens.issuer, `https://${parts.serverAddress()}`),
-      keys: () => jsonWebKeys(tokens.key),
+      keys: async () => jsonWebKeys(await tokens.keys.list()),
     },
   };
   return async (exchange) => {
