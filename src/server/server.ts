@@ -189,11 +189,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
         log,
       }),
     );
-  await publishTokenKey(signingKey, {
-    store,
-    clock,
-    forgetOthers: options.forgetTokenKeys ?? false,
-  });
+  // One that ends with the process is nobody else's business.
+  if (options.pki.signingKey !== undefined)
+    await publishTokenKey(signingKey, {
+      store,
+      clock,
+      forgetOthers: options.forgetTokenKeys ?? false,
+    });
   cleanup.use(await startCustomResources({ store, registries, log, clock }));
   const clusterRoles = registries.of(CLUSTER_ROLE);
   await bootstrapRbac({ registryOf: (kind) => registries.of(kind) });
