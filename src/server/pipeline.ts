@@ -42,6 +42,9 @@ export type RequestListener = (request: Http2ServerRequest, response: Http2Serve
 /** A server with too much to do is asked again soon: most requests take milliseconds. */
 const RETRY_AFTER_SECONDS = 1;
 
+/** One for all: every request ends with it, and a new one for each would be a hundredth of the server's work. */
+const CLIENT_GONE = new Error('the client has gone, or has its answer');
+
 /** Makes the function that serves requests; it never throws. */
 export function createPipeline(options: PipelineOptions): RequestListener {
   let inFlight = 0;
@@ -52,7 +55,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
     let info: RequestInfo | undefined;
     const gone = new AbortController();
     // The request's own 'close' comes as soon as it is read: only the response's says that the client is gone.
-    response.on('close', () => gone.abort());
+    response.on('close', () => gone.abort(CLIENT_GONE));
     response.on('error', (error) =>
       options.log.debug({ error: explainError(error) }, 'api server: an answer was not taken'),
     );
