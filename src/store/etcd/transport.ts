@@ -90,8 +90,7 @@ const WRITE_TIMEOUT_MS = 9_000;
 const DEFAULT_READ_TIMEOUT_MS = 10_000;
 /** Requests under way at once. More would wait inside etcd instead of here. */
 const MAX_SOCKETS = 128;
-/** As many as may be in use: else a crowd of writers closes and opens connections all the time. */
-const MAX_IDLE_SOCKETS = MAX_SOCKETS;
+const MAX_IDLE_SOCKETS = 32;
 /** An answer, or one line of a watch. Below the longest string there can be (512 MiB). */
 export const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
 const TCP_KEEP_ALIVE_MS = 5_000;
