@@ -17,7 +17,18 @@ export interface ServerOptions {
   clusterDomain: string;
   /** The store is an etcd instead of a file in the data directory. */
   etcd: EtcdOptions | undefined;
+  /** An authority that the operator has, instead of one made at the first start. */
+  ca: GivenCaOptions | undefined;
+  /** Tokens of service accounts that other keys signed are refused. */
+  forgetTokenKeys: boolean;
   logLevel: LogLevel;
+}
+
+/** Paths, not contents. */
+export interface GivenCaOptions {
+  certificateFile: string;
+  keyFile: string;
+  replaces: boolean;
 }
 
 /** Paths, not contents: they are read where they are used. */
@@ -60,7 +71,15 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
   ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
-  ...['clusterSecretFile', 'serviceNodePortRange', 'logLevel'],
+  ...[
+    'clusterSecretFile',
+    'serviceNodePortRange',
+    'caCert',
+    'caKey',
+    'replaceCa',
+    'forgetTokenKeys',
+    'logLevel',
+  ],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
@@ -102,8 +121,22 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     nodePortRange: portRange(get.text('serviceNodePortRange') ?? DEFAULT_NODE_PORT_RANGE),
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     etcd: etcdOptions(get),
+    ca: caOptions(get),
+    forgetTokenKeys: get.flag('forgetTokenKeys'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
+}
+
+function caOptions(get: Sources): GivenCaOptions | undefined {
+  const [certificateFile, keyFile] = [get.text('caCert'), get.text('caKey')];
+  const replaces = get.flag('replaceCa');
+  if (certificateFile !== undefined && keyFile !== undefined)
+    return { certificateFile, keyFile, replaces };
+  if (certificateFile === undefined && keyFile === undefined && !replaces) return undefined;
+  throw new UserError('--ca-cert and --ca-key belong together, and one of them is missing', {
+    hint: 'Give both files, or neither: then the server makes its own certificate authority.',
+    exitCode: 2,
+  });
 }
 
 function etcdOptions(get: Sources): EtcdOptions | undefined {
@@ -181,17 +214,17 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
         throw wrong('--upstream-dns', text, 'an address, address:port, or tls://address#name');
       return text;
     }),
-    hostResolver: get.switch('hostResolver'),
+    hostResolver: get.flag('hostResolver'),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
 }
 
 interface Sources {
-  /** Off unless it is given. */
-  switch(key: string): boolean;
   text(key: string): string | undefined;
   list(key: string, fallback: readonly string[]): string[];
+  /** Off unless it is given. */
+  flag(key: string): boolean;
 }
 
 function sources(
@@ -208,7 +241,7 @@ function sources(
       if (typeof value === 'number') return String(value);
       throw wrong(flagOf(key), JSON.stringify(value), 'one value');
     },
-    switch(key) {
+    flag(key) {
       const value = raw(key) ?? false;
       if (typeof value === 'boolean') return value;
       throw wrong(flagOf(key), JSON.stringify(value), 'true or false');

@@ -12,6 +12,7 @@ import type { ApiClient } from '#client/port.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { isAlive, type ProcessIdentity } from '#proc/identity.ts';
+import { SERVER_NODE_FLAGS } from '#proc/node-flags.ts';
 import type { Lab } from './lab.ts';
 import type { Machine } from './machine.ts';
 
@@ -61,7 +62,12 @@ export class LabCluster {
     try {
       this.#server = await machine.start(
         'server',
-        [...tulle('server'), '--listen', `${machine.address}:${API_PORT}`, ...flags],
+        [
+          ...tulle('server', SERVER_NODE_FLAGS),
+          '--listen',
+          `${machine.address}:${API_PORT}`,
+          ...flags,
+        ],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },
@@ -184,8 +190,8 @@ export async function until(
   throw new Error(`waited ${timeoutMs / 1000} s in vain until ${what}${why}`);
 }
 
-function tulle(command: string): string[] {
-  return [process.execPath, '--disable-warning=ExperimentalWarning', TULLE, command];
+function tulle(command: string, nodeFlags: readonly string[] = []): string[] {
+  return [process.execPath, ...nodeFlags, '--disable-warning=ExperimentalWarning', TULLE, command];
 }
 
 async function stop(identity: ProcessIdentity | undefined, signal: NodeJS.Signals): Promise<void> {
