@@ -60,7 +60,7 @@ export async function runAgent(
     sysctlFile(options.dataDirectory),
   );
   const nftables = stack.use(openNftables({ poller }));
-  probeKernel(network, nftables);
+  const kernelGaps = probeKernel(network, nftables);
   const nodeName = options.nodeName ?? hostname().toLowerCase();
   const resolver = hostResolver(options.dataDirectory);
   // An agent before this one may have been told otherwise, and killed.
@@ -88,6 +88,7 @@ export async function runAgent(
         nodePortNetworks: options.nodePortAddresses,
         zone: options.zone,
         version: VERSION,
+        kernelGaps,
         clusterDomain: options.clusterDomain,
         recordsDirectory: join(options.dataDirectory, 'cni'),
         dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),

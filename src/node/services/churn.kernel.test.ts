@@ -276,7 +276,12 @@ class Balancer {
       if (repaired !== undefined) this.#onRepaired();
     });
     for (const news of this.news()) this.#tell(news);
-    await once(lines, 'line');
+    await Promise.race([
+      once(lines, 'line'),
+      once(child, 'exit').then(([code, signal]) => {
+        throw new Error(`the balancer ended by itself: ${code ?? signal}`);
+      }),
+    ]);
   }
 
   /** Resolves at the next repair. */
@@ -290,6 +295,7 @@ class Balancer {
     const child = this.#child;
     this.#child = undefined;
     if (child === undefined) return;
+    assert.equal(child.exitCode ?? child.signalCode, null, 'the balancer ended by itself');
     const exited = once(child, 'exit');
     child.kill('SIGKILL');
     await exited;

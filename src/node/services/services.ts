@@ -46,6 +46,8 @@ export interface ServicesInit {
   readonly skipAddresses: readonly Ip[];
   /** Where node ports are open, now. Call {@link Services.nodeChanged} when it changes. */
   readonly nodePortAddresses?: () => readonly Ip[];
+  /** False: the kernel cannot choose by a hash. */
+  readonly canHash?: boolean;
   /** Where cluster IPs come from, now, if that is known. */
   readonly serviceNetworks?: () => readonly Cidr[];
 }
@@ -283,6 +285,7 @@ export class Services implements AsyncDisposable {
       node: this.#init.node,
       skipAddresses: this.#skipAddresses,
       nodePortAddresses: this.#nodePortAddresses,
+      canHash: this.#init.canHash ?? true,
     };
     /** What is touched, and how it was served. */
     const touched = new Map<string, Frontend | undefined>();
