@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ENOENT, KernelError, UserError } from '#lib/errors.ts';
+import { ENOENT, EPROTONOSUPPORT, KernelError, UserError } from '#lib/errors.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import type { Transaction } from '#wire/nftables/objects.ts';
-import { kernelHealth, probeKernel } from './probe.ts';
+import { kernelHealth, openOrRefuse, probeKernel } from './probe.ts';
 
 /** A kernel that refuses transactions in which the text stands. */
 class PoorKernel extends FakeNftables {
@@ -68,4 +68,13 @@ test('probeKernel() names all that is missing at once', () => {
   assert.throws(() => probeKernel(host(), nftables), {
     message: 'This kernel refuses what Tulle needs: a choice at random; the type of an address',
   });
+});
+
+test('openOrRefuse() says in plain words that a kernel has no nftables', () => {
+  const refuse = (errno: number) => () =>
+    openOrRefuse(() => {
+      throw new KernelError('open a netlink socket', errno);
+    });
+  assert.throws(refuse(EPROTONOSUPPORT), UserError);
+  assert.throws(refuse(ENOENT), KernelError);
 });

@@ -2,7 +2,7 @@
  * Asks the kernel, by doing it, for what the agent cannot work without. Each question leaves nothing behind.
  * Asked once at start, so that a missing feature is one clear sentence and not a failure deep inside a sync.
  */
-import { EEXIST, isErrno, KernelError, UserError } from '#lib/errors.ts';
+import { EEXIST, EPROTONOSUPPORT, isErrno, KernelError, UserError } from '#lib/errors.ts';
 import { LINK_PREFIX, VXLAN_PORT } from '#lib/kernel-objects.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
@@ -51,6 +51,22 @@ export function probeKernel(stack: NetworkStack, nftables: Nftables): KernelGap[
       hint: `Run a kernel with ${missing.map(({ option }) => option).join(', ')}, or load the modules, and see 'dmesg'.`,
     },
   );
+}
+
+/**
+ * Opens nftables.
+ * @throws UserError if the kernel has no netfilter over netlink at all
+ */
+export function openOrRefuse(open: () => Nftables): Nftables {
+  try {
+    return open();
+  } catch (cause) {
+    if (!isErrno(cause, EPROTONOSUPPORT)) throw cause;
+    throw new UserError('This kernel refuses what Tulle needs: nftables', {
+      cause,
+      hint: 'Run a kernel with CONFIG_NETFILTER_NETLINK and CONFIG_NF_TABLES, or load the modules.',
+    });
+  }
 }
 
 /** The Node's condition of what {@link probeKernel} found. */
