@@ -35,7 +35,6 @@ const BALANCER = new URL('testing/balancer-process.ts', import.meta.url).pathnam
 
 /** Foreign programs, as `nft` in the node's namespace says them. */
 const DAMAGES = [
-  'flush table ip tulle',
   'flush map ip tulle endpoints',
   'flush map ip tulle frontends',
   'flush set ip tulle cluster-ips',
@@ -44,8 +43,11 @@ const DAMAGES = [
   `delete element ip tulle frontends { ${clusterIp(STABLE)} . tcp . 80 }`,
   'add rule ip tulle nat-prerouting drop',
 ];
-/** With the last chain of type nat the kernel stops to translate what is connected, too. */
-const CUTS = ['delete table ip tulle', 'flush ruleset'];
+/**
+ * With the last chain of type nat, or the last rule that asks for connections, of a namespace the kernel stops to
+ * translate what is connected, too: packets of that moment are answered with resets.
+ */
+const CUTS = ['delete table ip tulle', 'flush ruleset', 'flush table ip tulle'];
 /** A refusal is heard somewhat after it is said: the clients have a busy machine. */
 const HEARING_MS = 50;
 

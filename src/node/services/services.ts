@@ -245,8 +245,9 @@ export class Services implements AsyncDisposable {
       if (this.#isFirst) for (const { balancer } of this.#balancers) balancer.stage([]);
       this.#isFirst = false;
       if (isNodeDirty) this.#stageNetworks();
-      for (const { ruleset } of this.#balancers) ruleset.commit();
+      // Before the commit, which may fail: the next run does not see these changes any more.
       for (const key of gone) this.#gone.add(key);
+      for (const { ruleset } of this.#balancers) ruleset.commit();
       if (this.#mayMislead) this.#c.onEndpointsLost?.();
       this.#mayMislead = false;
     } catch (error) {
