@@ -124,7 +124,8 @@ export class Services implements AsyncDisposable {
   /** To be called when this node's addresses or the service networks may have changed. */
   nodeChanged(): void {
     this.#isNodeDirty = true;
-    this.#loop.trigger();
+    // Before the start there is nothing to plan with: a sync would say that there are no services.
+    if (this.#stops.length > 0) this.#loop.trigger();
   }
 
   status(): ServicesStatus {
