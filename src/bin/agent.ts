@@ -32,7 +32,7 @@ import {
 } from '#node/dns/host-resolver.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { createPodmanStorage } from '#node/pods/runtimes/podman-storage.ts';
-import { probeKernel } from '#node/probe.ts';
+import { openOrRefuse, probeKernel } from '#node/probe.ts';
 import { recordSysctls } from '#node/sysctl-record.ts';
 import { runOk } from '#proc/run.ts';
 import { VERSION } from './version.ts';
@@ -59,8 +59,8 @@ export async function runAgent(
     stack.use(openNetworkStack({ poller })),
     sysctlFile(options.dataDirectory),
   );
-  const nftables = stack.use(openNftables({ poller }));
-  probeKernel(network, nftables);
+  const nftables = stack.use(openOrRefuse(() => openNftables({ poller })));
+  const kernelGaps = probeKernel(network, nftables);
   const nodeName = options.nodeName ?? hostname().toLowerCase();
   const resolver = hostResolver(options.dataDirectory);
   // An agent before this one may have been told otherwise, and killed.
@@ -88,6 +88,7 @@ export async function runAgent(
         nodePortNetworks: options.nodePortAddresses,
         zone: options.zone,
         version: VERSION,
+        kernelGaps,
         clusterDomain: options.clusterDomain,
         recordsDirectory: join(options.dataDirectory, 'cni'),
         dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),

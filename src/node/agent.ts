@@ -45,6 +45,7 @@ import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { POLICY_PART } from './policy/policy.ts';
 import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
+import { type KernelGap, kernelHealth } from './probe.ts';
 import { Probes } from './probes/probes.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import { Registration } from './registration/registration.ts';
@@ -77,6 +78,8 @@ export interface AgentInit {
   readonly nodePortNetworks: readonly Cidr[];
   readonly zone: string | undefined;
   readonly version: string;
+  /** What this kernel cannot do; see `probe.ts`. */
+  readonly kernelGaps: readonly KernelGap[];
   readonly clusterDomain: string;
   readonly recordsDirectory: string;
   /** Where it is kept what DNS knows, for the next agent. */
@@ -110,6 +113,7 @@ export async function startAgent(
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const health = new Health();
+  health.add('KernelReady', () => kernelHealth(init.kernelGaps));
   const routes = new Map<string, PolicyFeature['routes'][string]>();
   started.use(
     await startStatusServer({ listen: init.statusAddress, registry, health: health.now, routes }),
