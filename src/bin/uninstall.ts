@@ -8,6 +8,7 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
 import { releaseHostResolver } from '#node/dns/host-resolver.ts';
+import { HOST_FILES } from '#node/coexistence/host-files.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
 import { hostResolver, sysctlFile } from './agent.ts';
 
@@ -36,6 +37,7 @@ export async function runUninstall(
       shimPath(flags.cniBinDir),
       dirname(DEFAULT_CNI_SOCKET),
       dataDirectory,
+      ...HOST_FILES,
       ...(flags.serverData ? [SERVER_DIRECTORY] : []),
     ],
   });

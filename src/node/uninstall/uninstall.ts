@@ -18,6 +18,7 @@ import {
 import type { Link, NetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Operation } from '#wire/nftables/objects.ts';
+import { removeFromOthers } from '../coexistence/coexistence.ts';
 import { readSysctlRecord } from '../sysctl-record.ts';
 
 export interface UninstallOptions {
@@ -53,6 +54,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
       hint: 'Stop them first, or give --force.',
     });
   return [
+    ...removeFromOthers(nftables),
     ...removeTables(nftables),
     ...links.map((link) => {
       stack.links.delete(link.index);
