@@ -8,6 +8,7 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
 import { releaseHostResolver } from '#node/dns/host-resolver.ts';
+import { removeFromOthers } from '#node/coexistence/coexistence.ts';
 import { HOST_FILES } from '#node/coexistence/host-files.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
 import { hostResolver, sysctlFile } from './agent.ts';
@@ -28,6 +29,7 @@ export async function runUninstall(
   const removed = await uninstall({
     stack,
     nftables,
+    removeFromOthers,
     cniSocket: DEFAULT_CNI_SOCKET,
     sysctlFile: sysctlFile(dataDirectory),
     force: flags.force,

@@ -61,7 +61,7 @@ export class LabCluster {
     try {
       this.#server = await machine.start(
         'server',
-        [...tulle('server'), '--listen', `${machine.address}:${API_PORT}`, ...flags],
+        [...tulle('server'), '--listen', `${inUrl(machine.address)}:${API_PORT}`, ...flags],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },
@@ -117,7 +117,7 @@ export class LabCluster {
     const identity = await machine.start('agent', [
       ...tulle('agent'),
       '--server',
-      `https://${this.serverMachine.address}:${API_PORT}`,
+      `https://${inUrl(this.serverMachine.address)}:${API_PORT}`,
       '--token',
       readFileSync(token, 'utf8').trim(),
       '--node-ip',
@@ -182,6 +182,11 @@ export async function until(
   }
   const why = last === undefined ? '' : `: ${explainError(last)}`;
   throw new Error(`waited ${timeoutMs / 1000} s in vain until ${what}${why}`);
+}
+
+/** An address before a port: an IPv6 one in brackets. */
+function inUrl(address: string): string {
+  return address.includes(':') ? `[${address}]` : address;
 }
 
 function tulle(command: string): string[] {

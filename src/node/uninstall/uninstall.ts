@@ -18,7 +18,6 @@ import {
 import type { Link, NetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Operation } from '#wire/nftables/objects.ts';
-import { removeFromOthers } from '../coexistence/coexistence.ts';
 import { readSysctlRecord } from '../sysctl-record.ts';
 
 export interface UninstallOptions {
@@ -29,6 +28,8 @@ export interface UninstallOptions {
   readonly sysctlFile: string;
   /** Files and folders that are ours as a whole. */
   readonly paths: readonly string[];
+  /** Takes what is ours out of other programs' tables, and says what. */
+  readonly removeFromOthers?: (nftables: Nftables) => readonly string[];
   /** Also when containers are attached: they lose their network. */
   readonly force: boolean;
   /** Puts the machine's own resolver back. @returns what was removed, a line each */
@@ -54,7 +55,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
       hint: 'Stop them first, or give --force.',
     });
   return [
-    ...removeFromOthers(nftables),
+    ...(options.removeFromOthers?.(nftables) ?? []),
     ...removeTables(nftables),
     ...links.map((link) => {
       stack.links.delete(link.index);
