@@ -127,6 +127,12 @@ export class LabCluster {
     this.#agents.set(machine.name, identity);
   }
 
+  /** Ends an agent as a service manager does. */
+  async stopAgent(machine: Machine): Promise<void> {
+    await stop(this.#agents.get(machine.name), 'SIGTERM');
+    this.#agents.delete(machine.name);
+  }
+
   async killAgent(machine: Machine): Promise<void> {
     await stop(this.#agents.get(machine.name), 'SIGKILL');
     this.#agents.delete(machine.name);
