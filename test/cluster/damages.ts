@@ -187,10 +187,10 @@ export const DAMAGES: readonly Damage[] = [
     act: (victim) => victim.stack.links.set(linkOf(victim, victim.hostLink).index, { up: false }),
   },
   {
-    ...{ what: 'the tunnel’s address, deleted', kind: 'address', look: whole },
+    ...{ what: 'the tunnel’s addresses, deleted', kind: 'address', look: whole },
     act: (victim) => {
       const link = linkOf(victim, VXLAN_LINK).index;
-      for (const address of victim.stack.addresses.list({ link, family: 4 }))
+      for (const address of victim.stack.addresses.list({ link }))
         victim.stack.addresses.delete(address);
     },
   },
