@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, preparePodman, runContainer } from '#lab/containers.ts';
+import { containerPid, execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { ip } from '#lib/ip.ts';
@@ -83,6 +83,10 @@ describe('two machines under traffic', () => {
     return JSON.parse(last) as TrafficReport;
   }
 
+  /** The Node says Ready for a while longer than its agent lives; the log does not. */
+  const startsOf = (machine: Machine) =>
+    readFileSync(machine.logFile('agent'), 'utf8').split('the node is ready for pods').length - 1;
+
   for (const [what, end] of [
     ['stopped and started', (machine: Machine) => cluster.stopAgent(machine)],
     ['killed and started', (machine: Machine) => cluster.killAgent(machine)],
@@ -90,10 +94,11 @@ describe('two machines under traffic', () => {
     test(`not a packet is lost while the agents are ${what}, in streams and in new connections`, async () => {
       const report = await traffic(async () => {
         for (const machine of lab.hosts) {
+          const starts = startsOf(machine);
           await end(machine);
           await pause(300); // what a stopped agent leaves must carry traffic by itself
           await cluster.startAgent(machine);
-          await cluster.nodesReady([machine]);
+          await until('it has taken over', WAIT_MS, async () => startsOf(machine) > starts);
           await pause(300);
         }
       });
@@ -119,6 +124,36 @@ describe('two machines under traffic', () => {
       const { exitCode } = await m1.run([...inClient, 'ping', '-c', '1', '-W', '2', far]);
       assert.equal(exitCode, 0);
     });
+
+  test('a firewall that drops what is forwarded and what comes in, on both machines, stops no pod', async () => {
+    const firewall =
+      'iptables -P FORWARD DROP; iptables -P INPUT DROP; iptables -A INPUT -i lo -j ACCEPT';
+    // The API must stay reachable; that is the administrator's part.
+    const api = 'iptables -A INPUT -p tcp -m multiport --ports 6443 -j ACCEPT';
+    try {
+      for (const machine of lab.hosts) await machine.runOk(['sh', '-ec', `${firewall}; ${api}`]);
+      for (const machine of lab.hosts)
+        await until('the firewall lets pods pass', WAIT_MS, async () =>
+          (await machine.runOk(['iptables', '-S'])).includes('-j TULLE-INPUT'),
+        );
+      const report = await traffic(() => pause(1_000));
+      assert.deepEqual([report.lost, report.failed], [[], []], JSON.stringify(report));
+      const name = 'kubernetes.default.svc.cluster.local';
+      const { stdout } = await execInContainer(m1, 'client', `timeout 5 nslookup ${name}`);
+      assert.match(stdout, /10\.96\.0\.1/);
+      // Without our rules not a packet passes: it is these that let the pods through.
+      await cluster.killAgent(m1);
+      await m1.runOk(['iptables', '-F', 'TULLE-FORWARD']);
+      assert.notEqual((await m1.run([...inClient, 'ping', '-c', '1', '-W', '1', far])).exitCode, 0);
+      const starts = startsOf(m1);
+      await cluster.startAgent(m1);
+      await until('it has taken over', WAIT_MS, async () => startsOf(m1) > starts);
+      await m1.runOk([...inClient, 'ping', '-c', '1', '-W', '2', far]);
+    } finally {
+      for (const machine of lab.hosts)
+        await machine.run(['sh', '-c', 'nft delete table ip filter']);
+    }
+  });
 
   test('pods that run follow the MTU of the uplink, with packets of exactly that size', async () => {
     const fits = async (bytes: number) => {

@@ -207,7 +207,8 @@ function difference<K, V>(
   const remove: V[] = [];
   for (const [key, value] of want) {
     const was = have.get(key);
-    if (was === undefined || !same(was, value)) write.push(value);
+    // Mostly the very same value: then there is nothing to compare.
+    if (was !== value && (was === undefined || !same(was, value))) write.push(value);
   }
   for (const [key, value] of have) if (!want.has(key)) remove.push(value);
   return { write, remove };
