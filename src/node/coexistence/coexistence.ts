@@ -134,7 +134,7 @@ export function removeFromOthers(nftables: Nftables): readonly string[] {
 function foreignTables(nftables: Nftables): TableState[] {
   return nftables
     .listTables()
-    .filter(({ family, table }) => table !== NFT_TABLE && FAMILIES.some((it) => it === family))
+    .filter(({ family, table }) => !isIgnored(table) && FAMILIES.some((it) => it === family))
     .flatMap(({ family, table }) => {
       try {
         return nftables.dumpTable(family, table, { elements: false }) ?? [];
@@ -146,8 +146,13 @@ function foreignTables(nftables: Nftables): TableState[] {
     });
 }
 
+/** Ours; and iptables' other tables, which filter nothing and may be very large (kube-proxy's). */
+function isIgnored(table: string): boolean {
+  return [NFT_TABLE, 'nat', 'mangle', 'raw', 'security'].includes(table);
+}
+
 function isForeign(event: RulesetEvent): boolean {
   if (event.kind === 'lost') return true;
   // The services' elements change all the time.
-  return !event.own && event.changes.some((it) => it.table !== NFT_TABLE && it.kind !== 'elements');
+  return !event.own && event.changes.some((it) => !isIgnored(it.table) && it.kind !== 'elements');
 }
