@@ -43,7 +43,11 @@ async function measure(count: number): Promise<void> {
     const cluster = new LabCluster(lab);
     const machine = lab.machine('m1');
     await cluster.startServer(['--pod-cidr', POOL]);
+    using stack = openNetworkStack({ netns: machine.netns });
+    const first = performance.now();
     await cluster.startAgent(machine);
+    await until('the tunnel is there', WAIT_MS, async () => hasTunnel(stack));
+    report('no other node: agent started, tunnel there', performance.now() - first, 'ms');
     await cluster.nodesReady();
     const alone = await agentMemory(machine);
     await cluster.killAgent(machine);
@@ -51,7 +55,6 @@ async function measure(count: number): Promise<void> {
       await cluster.client.create(NODE, nodeObject(n));
       await cluster.client.create(IP_BLOCK, blockObject(n));
     });
-    using stack = openNetworkStack({ netns: machine.netns });
     wipe(stack);
     const begin = performance.now();
     await cluster.startAgent(machine);
@@ -81,6 +84,7 @@ async function measure(count: number): Promise<void> {
     }
     report(`${count} nodes: one more, from the API to the kernel`, median(added), 'ms');
     report(`${count} nodes: one less, from the API to the kernel`, median(removed), 'ms');
+    await cluster.killAgent(machine);
     countMessages(machine, count);
   } finally {
     await Lab.remove(LAB);
@@ -165,6 +169,10 @@ function wipe(stack: NetworkStack): void {
   stack.routes.delete(stack.routes.list({ protocol: ROUTE_PROTOCOL, table: 254 }));
 }
 
+function hasTunnel(stack: NetworkStack): boolean {
+  return stack.links.get(VXLAN_LINK) !== undefined;
+}
+
 function peersIn(stack: NetworkStack): number {
   const link = stack.links.get(VXLAN_LINK);
   return link === undefined ? 0 : stack.fdb.list(link.index).length;
@@ -182,7 +190,9 @@ async function agentMemory(machine: Machine): Promise<number> {
   const script = `for p in /proc/[0-9]*; do
     tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'tulle.ts agent' && grep VmRSS $p/status; done`;
   const { stdout } = await machine.run(['sh', '-c', script]);
-  return Number(/VmRSS:\s*(\d+)/.exec(stdout)?.[1]) / 1024;
+  // The shell that looks carries the words in its own command line; it is small.
+  const sizes = [...stdout.matchAll(/VmRSS:\s*(\d+)/g)].map((match) => Number(match[1]));
+  return Math.max(...sizes) / 1024;
 }
 
 async function inParallel(count: number, act: (n: number) => Promise<void>): Promise<void> {
