@@ -7,9 +7,9 @@ import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
-import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { removeFromOthers } from '#node/coexistence/coexistence.ts';
 import { HOST_FILES } from '#node/coexistence/host-files.ts';
+import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
 import { hostResolver, sysctlFile } from './agent.ts';
 
