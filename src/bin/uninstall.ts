@@ -7,6 +7,8 @@ import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
+import { removeFromOthers } from '#node/coexistence/coexistence.ts';
+import { HOST_FILES } from '#node/coexistence/host-files.ts';
 import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
 import { hostResolver, sysctlFile } from './agent.ts';
@@ -27,6 +29,7 @@ export async function runUninstall(
   const removed = await uninstall({
     stack,
     nftables,
+    removeFromOthers,
     cniSocket: DEFAULT_CNI_SOCKET,
     sysctlFile: sysctlFile(dataDirectory),
     force: flags.force,
@@ -36,6 +39,7 @@ export async function runUninstall(
       shimPath(flags.cniBinDir),
       dirname(DEFAULT_CNI_SOCKET),
       dataDirectory,
+      ...HOST_FILES,
       ...(flags.serverData ? [SERVER_DIRECTORY] : []),
     ],
   });

@@ -65,7 +65,7 @@ export class LabCluster {
         [
           ...tulle('server', SERVER_NODE_FLAGS),
           '--listen',
-          `${machine.address}:${API_PORT}`,
+          `${inUrl(machine.address)}:${API_PORT}`,
           ...flags,
         ],
         {
@@ -123,7 +123,7 @@ export class LabCluster {
     const identity = await machine.start('agent', [
       ...tulle('agent'),
       '--server',
-      `https://${this.serverMachine.address}:${API_PORT}`,
+      `https://${inUrl(this.serverMachine.address)}:${API_PORT}`,
       '--token',
       readFileSync(token, 'utf8').trim(),
       '--node-ip',
@@ -131,6 +131,12 @@ export class LabCluster {
       ...(options.flags ?? []),
     ]);
     this.#agents.set(machine.name, identity);
+  }
+
+  /** Ends an agent as a service manager does. */
+  async stopAgent(machine: Machine): Promise<void> {
+    await stop(this.#agents.get(machine.name), 'SIGTERM');
+    this.#agents.delete(machine.name);
   }
 
   async killAgent(machine: Machine): Promise<void> {
@@ -188,6 +194,11 @@ export async function until(
   }
   const why = last === undefined ? '' : `: ${explainError(last)}`;
   throw new Error(`waited ${timeoutMs / 1000} s in vain until ${what}${why}`);
+}
+
+/** An address before a port: an IPv6 one in brackets. */
+function inUrl(address: string): string {
+  return address.includes(':') ? `[${address}]` : address;
 }
 
 function tulle(command: string, nodeFlags: readonly string[] = []): string[] {

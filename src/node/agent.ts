@@ -29,6 +29,8 @@ import type { Nftables } from '#linux/nftables/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import type { Attachment } from './attachment.ts';
 import { type Cni, startCni } from './cni/cni.ts';
+import { Coexistence, readLegacyTables } from './coexistence/coexistence.ts';
+import { installHostFiles } from './coexistence/host-files.ts';
 import type { DnsStatus, Upstream } from './dns/dns.ts';
 import type { HostResolverOptions } from './dns/host-resolver.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
@@ -195,9 +197,17 @@ export async function startAgent(
     ),
   );
   await fabric.start();
+  const coexistence = started.use(
+    new Coexistence({ ...components, pools, legacyTables: readLegacyTables }),
+  );
+  await coexistence.start();
+  const hostFiles = installHostFiles();
+  if (hostFiles.length > 0)
+    log.info({ files: hostFiles }, 'told other programs to leave our links');
   health.add('FabricReady', () => {
     const { ready, peers, podMtuBytes, problems } = fabric.status();
-    return { ready, message: problems.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
+    const all = [...problems, ...coexistence.status().problems];
+    return { ready, message: all.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
   });
 
   await names.serve(dnsServiceIps);
