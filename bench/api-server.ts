@@ -6,11 +6,9 @@
  *
  * TULLE_BENCH_SERVICES=N loads fewer services.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CONFIG_MAP } from '#api/core/v1/config-map.ts';
@@ -23,6 +21,7 @@ import type { ApiClient } from '#client/port.ts';
 import { sleep } from '#lib/clock.ts';
 import { openCa } from '#server/pki/ca.ts';
 import { issueClientCertificate } from '#server/pki/issue.ts';
+import { startServerProcess } from './support/server-process.ts';
 
 const LISTED = 10_000;
 const LISTS = 9;
@@ -35,35 +34,11 @@ const CHANGES = 60;
 const BURST = 100;
 /** A process gives memory back when it rests. */
 const REST_MS = 4_000;
-const START_TIMEOUT_MS = 30_000;
-const HOST = '127.0.0.1';
 
 const directory = mkdtempSync(join(tmpdir(), 'tulle-bench-api-'));
-const port = await freePort();
-const url = `https://${HOST}:${port}`;
-const program = join(import.meta.dirname, '../src/bin/tulle.ts');
-const server = spawn(
-  process.execPath,
-  [
-    '--disable-warning=ExperimentalWarning',
-    program,
-    'server',
-    ...['--data-dir', directory, '--listen', `${HOST}:${port}`, '--log-level', 'warn'],
-    ...['--service-cidr', '10.96.0.0/12'],
-  ],
-  {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    // As ./tulle starts it.
-    env: {
-      ...process.env,
-      NODE_COMPILE_CACHE:
-        process.env.NODE_COMPILE_CACHE ??
-        join(import.meta.dirname, '../node_modules/.cache/compile'),
-    },
-  },
-);
+const running = await startServerProcess(directory);
+const { url, child: server } = running;
 try {
-  await ready(server);
   await sleep(REST_MS);
   report('idle RSS', rssMb(), 'MB', 120);
   const ca = await openCa({ directory: join(directory, 'pki') });
@@ -85,10 +60,7 @@ try {
   });
   await benchLoad(client);
 } finally {
-  if (server.exitCode === null) {
-    server.kill('SIGTERM');
-    await once(server, 'exit');
-  }
+  await running[Symbol.asyncDispose]();
   rmSync(directory, { recursive: true });
 }
 
@@ -279,24 +251,4 @@ function report(name: string, value: number, unit: string, goal?: number): void 
   console.log(
     JSON.stringify({ bench: 'api-server', case: name, value: round(value), unit, ...peer }),
   );
-}
-
-async function ready(child: ChildProcess): Promise<void> {
-  const kubeconfig = join(directory, 'admin.kubeconfig');
-  const deadlineMs = performance.now() + START_TIMEOUT_MS;
-  while (!existsSync(kubeconfig)) {
-    if (child.exitCode !== null) throw new Error(`the server ended with status ${child.exitCode}`);
-    if (performance.now() > deadlineMs) throw new Error('the server did not become ready');
-    await sleep(50);
-  }
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  probe.listen(0, HOST);
-  await once(probe, 'listening');
-  const address = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }

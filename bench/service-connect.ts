@@ -28,8 +28,8 @@ import { type Layout, layoutTexts } from './kube-proxy-layout.ts';
 
 const DEFAULT_SIZES = [10, 44_000];
 const MAX_PEER_SERVICES = Number(process.env.TULLE_BENCH_PEER_SERVICES ?? 10_000);
-const ROUNDS = 7;
-const ROUND_SECONDS = 0.7;
+const ROUNDS = 5;
+const ROUND_SECONDS = 0.5;
 const IN_FLIGHT = 2;
 /** Endpoints of each service. The measured one's are addresses of the server. */
 const ENDPOINTS = 5;

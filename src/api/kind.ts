@@ -123,6 +123,8 @@ export interface KindDefinition<T extends KubeObject = KubeObject> extends KindR
   readonly columns: readonly TableColumn<T>[];
   /** Fields beside `metadata.name` and `metadata.namespace` that field selectors may name. */
   readonly selectableFields: Readonly<Record<string, FieldReader<T>>>;
+  /** Its objects go by themselves when they were not written for so long. */
+  readonly expiresAfterMs?: number;
   /** Set for a kind that a CustomResourceDefinition made. */
   readonly custom?: CustomKind;
 }

@@ -12,7 +12,7 @@ import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
-import { DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
+import { DNS_LINK_LOCAL_V4, DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { isSameNetns } from '#linux/netns.ts';
@@ -25,10 +25,16 @@ import { watchProcessExit } from '#linux/process-watch.ts';
 import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { startAgent } from '#node/agent.ts';
 import { parseUpstream } from '#node/dns/config.ts';
+import {
+  type HostResolverOptions,
+  hostResolverPaths,
+  releaseHostResolver,
+} from '#node/dns/host-resolver.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { createPodmanStorage } from '#node/pods/runtimes/podman-storage.ts';
-import { probeKernel } from '#node/probe.ts';
+import { openOrRefuse, probeKernel } from '#node/probe.ts';
 import { recordSysctls } from '#node/sysctl-record.ts';
+import { runOk } from '#proc/run.ts';
 import { VERSION } from './version.ts';
 
 /** A node whose certificate is refused, or whose server is away, tries again for ever: it must come up by itself. */
@@ -53,9 +59,12 @@ export async function runAgent(
     stack.use(openNetworkStack({ poller })),
     sysctlFile(options.dataDirectory),
   );
-  const nftables = stack.use(openNftables({ poller }));
-  probeKernel(network, nftables);
+  const nftables = stack.use(openOrRefuse(() => openNftables({ poller })));
+  const kernelGaps = probeKernel(network, nftables);
   const nodeName = options.nodeName ?? hostname().toLowerCase();
+  const resolver = hostResolver(options.dataDirectory);
+  // An agent before this one may have been told otherwise, and killed.
+  if (!options.hostResolver) await releaseHostResolver(resolver, DNS_LINK_LOCAL_V4);
   const config = await clientConfig(options, nodeName, log, signal);
   const client = stack.use(createApiClient(config));
   stack.use(
@@ -79,11 +88,13 @@ export async function runAgent(
         nodePortNetworks: options.nodePortAddresses,
         zone: options.zone,
         version: VERSION,
+        kernelGaps,
         clusterDomain: options.clusterDomain,
         recordsDirectory: join(options.dataDirectory, 'cni'),
         dnsMemoryFile: join(options.dataDirectory, 'dns', 'names.jsonl'),
         dnsLogSocket: DNS_LOG_SOCKET,
         policyDomainsFile: join(options.dataDirectory, 'policy', 'domains.json'),
+        hostResolver: options.hostResolver ? resolver : undefined,
         cniBinDirectory: options.cniBinDirectory,
         cniConfDirectory: options.cniConfDirectory,
         upstreams: options.upstreams.flatMap((text) => parseUpstream(text) ?? []),
@@ -94,6 +105,16 @@ export async function runAgent(
   );
   if (!signal.aborted) await once(signal, 'abort');
   log.info({}, 'the agent stops; pods, routes and rules stay as they are');
+}
+
+/** How the machine's own resolver is pointed at the node's DNS server, and back. */
+export function hostResolver(dataDirectory: string): HostResolverOptions {
+  return {
+    paths: hostResolverPaths(dataDirectory),
+    reloadResolved: async () => {
+      await runOk(['systemctl', 'try-reload-or-restart', 'systemd-resolved.service']);
+    },
+  };
 }
 
 /** Where the agent keeps what the node's settings were before. */

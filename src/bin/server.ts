@@ -1,11 +1,12 @@
 /** Composition of `tulle server`: store, certificates, API server and controllers in one process. */
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { type RawOptions, type ServerOptions, serverOptions } from '#cli/options.ts';
 import type { ClientConfig } from '#client/config.ts';
 import { createApiClient } from '#client/http-client.ts';
+import { parseJoinToken } from '#client/join-token.ts';
 import { writeKubeconfig } from '#client/kubeconfig.ts';
 import { startControllers } from '#control/controllers.ts';
 import { writeFileAtomic } from '#lib/atomic-file.ts';
@@ -15,12 +16,14 @@ import { createLogger } from '#lib/log.ts';
 import { inheritedSockets } from '#proc/socket-activation.ts';
 import { type ClusterConfiguration, checkConfiguration } from '#server/configuration.ts';
 import { type Ca, openCa } from '#server/pki/ca.ts';
+import { takeGivenCa } from '#server/pki/given-ca.ts';
 import { issueClientCertificate, issueServerCertificate } from '#server/pki/issue.ts';
 import { createJoinHandler } from '#server/pki/join.ts';
 import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
 import { startApiServer } from '#server/server.ts';
 import { openSigningKey } from '#server/tokens/signing-key.ts';
 import type { Store } from '#store/port.ts';
+import { keepHeapSmall } from './server-memory.ts';
 import { controlByTurns, openServerStore, sharePki } from './shared-store.ts';
 
 /** The tenth address of a service range is the DNS service's, as every Kubernetes installer chooses it. */
@@ -36,6 +39,7 @@ export async function runServer(
   configFile: string | undefined,
   signal: AbortSignal,
 ): Promise<void> {
+  keepHeapSmall();
   const options = serverOptions(flags, configFile);
   const configuration = clusterConfiguration(options);
   checkConfiguration(configuration);
@@ -46,7 +50,15 @@ export async function runServer(
   // First, because it is the lock: whoever else uses this directory keeps us from touching anything in it.
   const store = stack.use(await openServerStore(options, log));
   const pki = join(dataDirectory, 'pki');
-  if (options.etcd !== undefined) await sharePki(store, pki, options.etcd);
+  if (options.ca !== undefined) {
+    const taken = await takeGivenCa(options.ca, { directory: pki });
+    log.info(
+      { taken, certificate: options.ca.certificateFile },
+      'the certificate authority is given',
+    );
+  }
+  if (options.etcd !== undefined)
+    await sharePki(store, pki, { etcd: options.etcd, replacesCa: options.ca?.replaces ?? false });
   const ca = await openCa({ directory: pki });
   const certificate = await serverCertificate(ca, configuration, [advertise, options.listen.host]);
   const server = await startApiServer({
@@ -55,15 +67,19 @@ export async function runServer(
     pki: {
       serverCertificatePem: certificate.certificatePem,
       serverKeyPem: certificate.keyPem,
-      caCertificatesPem: [ca.certificatePem],
+      caCertificatesPem: [ca.issuingPem],
+      caParentsPem: [ca.shownPem, ca.certificatePem],
       signingKey: openSigningKey({ directory: pki }),
     },
+    forgetTokenKeys: options.forgetTokenKeys,
     listen: options.listen,
     inherited: inheritedSockets(),
     ...(isLoopback(advertise)
       ? {} // Good for a try on one machine; no pod could reach it.
       : { advertise: { address: advertise, port: options.listen.port } }),
     configuration,
+    // What clients trust, which may be above what signs.
+    caHandler: async () => ca.certificatePem,
     joinHandler: createJoinHandler({ ca, store }),
     tokenHandler: createTokenHandler({ ca, store }),
     log,
@@ -139,7 +155,11 @@ async function masterConfig(ca: Ca, server: string, name: string): Promise<Clien
 /** The first start leaves a token that does not expire, for whoever may read the data directory; it can be revoked. */
 async function keepJoinToken(store: Store, ca: Ca, directory: string): Promise<void> {
   const path = join(directory, JOIN_TOKEN_FILE);
-  if (existsSync(path)) return;
+  if (existsSync(path)) {
+    // The token of another authority, which was replaced, lets nobody in.
+    const { caFingerprint } = parseJoinToken(readFileSync(path, 'utf8'));
+    if (caFingerprint === ca.fingerprint) return;
+  }
   const { text } = await createToken(store, {
     caFingerprint: ca.fingerprint,
     description: 'made by the server at its first start',

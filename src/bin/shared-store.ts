@@ -11,7 +11,6 @@ import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { openCa } from '#server/pki/ca.ts';
 import { shareFiles } from '#server/pki/shared-files.ts';
-import { openSigningKey } from '#server/tokens/signing-key.ts';
 import { openEmbeddedStore } from '#store/embedded/embedded-store.ts';
 import { openEtcdStore } from '#store/etcd/etcd-store.ts';
 import type { Store } from '#store/port.ts';
@@ -20,7 +19,6 @@ import type { Store } from '#store/port.ts';
 const SHARED_PKI_FILES = [
   { name: 'ca.key', mode: 0o600 },
   { name: 'ca.crt', mode: 0o644 },
-  { name: 'sa.key', mode: 0o600 },
 ] as const;
 const CONTROLLERS_LEASE = { name: 'tulle-controllers', namespace: 'kube-system' } as const;
 
@@ -55,16 +53,20 @@ export async function openServerStore(options: ServerOptions, log: Logger): Prom
   }
 }
 
-/** Gives this server the CA and the key of tokens that the others have. @throws UserError */
-export async function sharePki(store: Store, directory: string, etcd: EtcdOptions): Promise<void> {
+/** Gives this server the CA that the others have. @throws UserError */
+export async function sharePki(
+  store: Store,
+  directory: string,
+  { etcd, replacesCa }: { etcd: EtcdOptions; replacesCa: boolean },
+): Promise<void> {
   await shareFiles({
     store,
     directory,
     secret: readOption('--cluster-secret-file', etcd.clusterSecretFile)?.trim() ?? '',
     files: SHARED_PKI_FILES,
+    replaces: replacesCa ? ['ca.key', 'ca.crt'] : [],
     async make() {
       await openCa({ directory });
-      openSigningKey({ directory });
     },
   });
 }

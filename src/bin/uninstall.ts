@@ -2,12 +2,16 @@
 import { dirname } from 'node:path';
 import type { UninstallFlags } from '#cli/program.ts';
 import { UserError } from '#lib/errors.ts';
+import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { conflistPath, shimPath } from '#node/cni/install.ts';
 import { DEFAULT_CNI_SOCKET } from '#node/cni/server.ts';
+import { removeFromOthers } from '#node/coexistence/coexistence.ts';
+import { HOST_FILES } from '#node/coexistence/host-files.ts';
+import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
-import { sysctlFile } from './agent.ts';
+import { hostResolver, sysctlFile } from './agent.ts';
 
 const SERVER_DIRECTORY = '/var/lib/tulle/server';
 
@@ -25,14 +29,17 @@ export async function runUninstall(
   const removed = await uninstall({
     stack,
     nftables,
+    removeFromOthers,
     cniSocket: DEFAULT_CNI_SOCKET,
     sysctlFile: sysctlFile(dataDirectory),
     force: flags.force,
+    restoreResolver: () => releaseHostResolver(hostResolver(dataDirectory), DNS_LINK_LOCAL_V4),
     paths: [
       conflistPath(flags.cniConfDir),
       shimPath(flags.cniBinDir),
       dirname(DEFAULT_CNI_SOCKET),
       dataDirectory,
+      ...HOST_FILES,
       ...(flags.serverData ? [SERVER_DIRECTORY] : []),
     ],
   });

@@ -17,7 +17,18 @@ export interface ServerOptions {
   clusterDomain: string;
   /** The store is an etcd instead of a file in the data directory. */
   etcd: EtcdOptions | undefined;
+  /** An authority that the operator has, instead of one made at the first start. */
+  ca: GivenCaOptions | undefined;
+  /** Tokens of service accounts that other keys signed are refused. */
+  forgetTokenKeys: boolean;
   logLevel: LogLevel;
+}
+
+/** Paths, not contents. */
+export interface GivenCaOptions {
+  certificateFile: string;
+  keyFile: string;
+  replaces: boolean;
 }
 
 /** Paths, not contents: they are read where they are used. */
@@ -48,6 +59,8 @@ export interface AgentOptions {
   cniConfDirectory: string;
   /** Where names outside the cluster are asked; empty: the host's resolv.conf. */
   upstreams: readonly string[];
+  /** The machine's own resolver is to ask the node's DNS server. */
+  hostResolver: boolean;
   statusAddress: { host: string; port: number };
   logLevel: LogLevel;
 }
@@ -58,7 +71,15 @@ export type RawOptions = Readonly<Record<string, unknown>>;
 const SERVER_KEYS = [
   ...['dataDir', 'listen', 'advertiseAddress', 'podCidr', 'serviceCidr', 'clusterDomain'],
   ...['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'etcdUser', 'etcdPasswordFile'],
-  ...['clusterSecretFile', 'serviceNodePortRange', 'logLevel'],
+  ...[
+    'clusterSecretFile',
+    'serviceNodePortRange',
+    'caCert',
+    'caKey',
+    'replaceCa',
+    'forgetTokenKeys',
+    'logLevel',
+  ],
 ];
 const AGENT_KEYS = [
   ...['dataDir', 'server', 'token', 'tokenFile', 'kubeconfig', 'nodeName', 'nodeIp'],
@@ -69,6 +90,7 @@ const AGENT_KEYS = [
     'cniBinDir',
     'cniConfDir',
     'upstreamDns',
+    'hostResolver',
     'statusAddress',
     'logLevel',
   ],
@@ -99,8 +121,22 @@ export function serverOptions(flags: RawOptions, configFile?: string): ServerOpt
     nodePortRange: portRange(get.text('serviceNodePortRange') ?? DEFAULT_NODE_PORT_RANGE),
     clusterDomain: domain(get.text('clusterDomain') ?? 'cluster.local'),
     etcd: etcdOptions(get),
+    ca: caOptions(get),
+    forgetTokenKeys: get.flag('forgetTokenKeys'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
+}
+
+function caOptions(get: Sources): GivenCaOptions | undefined {
+  const [certificateFile, keyFile] = [get.text('caCert'), get.text('caKey')];
+  const replaces = get.flag('replaceCa');
+  if (certificateFile !== undefined && keyFile !== undefined)
+    return { certificateFile, keyFile, replaces };
+  if (certificateFile === undefined && keyFile === undefined && !replaces) return undefined;
+  throw new UserError('--ca-cert and --ca-key belong together, and one of them is missing', {
+    hint: 'Give both files, or neither: then the server makes its own certificate authority.',
+    exitCode: 2,
+  });
 }
 
 function etcdOptions(get: Sources): EtcdOptions | undefined {
@@ -178,6 +214,7 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
         throw wrong('--upstream-dns', text, 'an address, address:port, or tls://address#name');
       return text;
     }),
+    hostResolver: get.flag('hostResolver'),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
@@ -186,6 +223,8 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
 interface Sources {
   text(key: string): string | undefined;
   list(key: string, fallback: readonly string[]): string[];
+  /** Off unless it is given. */
+  flag(key: string): boolean;
 }
 
 function sources(
@@ -201,6 +240,11 @@ function sources(
       if (value === undefined || typeof value === 'string') return value;
       if (typeof value === 'number') return String(value);
       throw wrong(flagOf(key), JSON.stringify(value), 'one value');
+    },
+    flag(key) {
+      const value = raw(key) ?? false;
+      if (typeof value === 'boolean') return value;
+      throw wrong(flagOf(key), JSON.stringify(value), 'true or false');
     },
     list(key, fallback) {
       const value = raw(key);

@@ -20,6 +20,7 @@ import { connect } from './client.ts';
 
 export interface PolicySource {
   readonly world: World;
+  readonly services: readonly Service[];
   /** As they were written. */
   readonly policies: readonly (NetworkPolicy | ClusterNetworkPolicy)[];
   /** `file:line` of a field of a policy; undefined for what came from the API. */
@@ -59,7 +60,7 @@ async function fromApi(kubeconfig: string | undefined): Promise<PolicySource> {
     policies,
     dnsService: dnsOf(pods, services),
   });
-  return { world, policies, placeOf: () => undefined, refused: [] };
+  return { world, services, policies, placeOf: () => undefined, refused: [] };
 }
 
 /** Items of a list may come without their kind. */
@@ -107,15 +108,17 @@ export function fromManifests(path: string): PolicySource {
   const policies = [...of(NETWORK_POLICY), ...of(CLUSTER_NETWORK_POLICY)];
   const namespaces = of(NAMESPACE) as Namespace[];
   const nodes = of(NODE) as Node[];
+  const services = of(SERVICE) as Service[];
   const world = buildWorld({
     pods,
     namespaces,
     nodes,
     policies,
-    dnsService: dnsOf(pods, of(SERVICE)),
+    dnsService: dnsOf(pods, services),
   });
   return {
     world,
+    services,
     policies,
     placeOf: (id, field) => placeIn(places.get(id), field),
     refused: policies.flatMap((policy) =>

@@ -1,21 +1,20 @@
 /** The command line: every command, its options and its help. What a command does stands in `commands/`. */
 import { Command, Option } from 'commander';
-import { applyCommand } from './commands/apply.ts';
-import { demoCommand } from './commands/demo.ts';
-import { dnsLog } from './commands/dns.ts';
-import { ipamCheck, ipamRelease, ipamShow } from './commands/ipam.ts';
-import { labDown, labExec, labHeal, labList, labPartition, labUp } from './commands/lab.ts';
-import {
-  policyCheck,
-  policyDiff,
-  policyExplain,
-  policyLog,
-  policyMatrix,
-} from './commands/policy.ts';
-import { statusCommand } from './commands/status.ts';
-import { tokenCreate, tokenList, tokenRevoke } from './commands/token.ts';
+import type * as PolicyCommands from './commands/policy.ts';
 import type { RawOptions } from './options.ts';
 import { EXIT_USAGE } from './output.ts';
+
+/** Loaded when they are asked for: a server must not keep in memory what draws labs, nor `tulle token` wait for it. */
+const commands = {
+  apply: () => import('./commands/apply.ts'),
+  demo: () => import('./commands/demo.ts'),
+  dns: () => import('./commands/dns.ts'),
+  ipam: () => import('./commands/ipam.ts'),
+  lab: () => import('./commands/lab.ts'),
+  policy: () => import('./commands/policy.ts'),
+  status: () => import('./commands/status.ts'),
+  token: () => import('./commands/token.ts'),
+} as const;
 
 /** The long-running commands are composed in `src/bin`, which may see every layer. */
 export interface Daemons {
@@ -85,6 +84,10 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--etcd-user <name>', 'for an etcd with authentication')
     .option('--etcd-password-file <file>', 'file that holds its password')
     .option('--cluster-secret-file <file>', 'with --etcd: a secret that all servers are given')
+    .option('--ca-cert <file>', 'a certificate authority of yours, with those above it (PEM)')
+    .option('--ca-key <file>', 'its key')
+    .option('--replace-ca', 'let it take the place of another one: all nodes must join again')
+    .option('--forget-token-keys', 'refuse tokens of service accounts that an older key signed')
     .addOption(logLevel())
     .addOption(config())
     .action(({ config: file, ...flags }: RawOptions & { config?: string }) =>
@@ -121,6 +124,7 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--cni-bin-dir <dir>', 'default: /opt/cni/bin')
     .option('--cni-conf-dir <dir>', 'default: /etc/cni/net.d')
     .option('--upstream-dns <address...>', "default: the host's resolv.conf")
+    .option('--host-resolver', "this machine's own programs ask the node's DNS server too")
     .option('--status-address <address:port>', 'healthz and metrics (default: 127.0.0.1:9963)')
     .addOption(logLevel())
     .addOption(config())
@@ -152,40 +156,48 @@ function addApiCommands(program: Command, context: CommandContext): void {
     .description('create or change objects from manifests, as kubectl apply does')
     .requiredOption('-f, --filename <file...>', 'YAML or JSON; - is standard input')
     .addOption(kubeconfig())
-    .action((flags: { filename: string[]; kubeconfig?: string }) => applyCommand(flags, context));
+    .action((flags: { filename: string[]; kubeconfig?: string }) =>
+      commands.apply().then((it) => it.applyCommand(flags, context)),
+    );
   program
     .command('status')
     .description(
       'the network in one screen: machines, fabric, pods, services, DNS, and what is wrong',
     )
     .addOption(kubeconfig())
-    .action((flags: { kubeconfig?: string }) => statusCommand(flags, context));
+    .action((flags: { kubeconfig?: string }) =>
+      commands.status().then((it) => it.statusCommand(flags, context)),
+    );
   const dns = program.command('dns').description('what DNS does on this node');
   dns
     .command('log <pod>')
     .description('follow the queries of one pod of this node: NAMESPACE/NAME (as root)')
     .option('--socket <path>', "the agent's socket (default: /run/tulle/dns.sock)")
-    .action((pod: string, flags: { socket?: string }) => dnsLog(pod, flags, context));
+    .action((pod: string, flags: { socket?: string }) =>
+      commands.dns().then((it) => it.dnsLog(pod, flags, context)),
+    );
   const ipam = program.command('ipam').description('pod addresses: who holds which, and why');
   ipam
     .command('show [address]')
     .description('pools and blocks, or all that is known of one address')
     .addOption(kubeconfig())
     .action((address: string | undefined, flags: { kubeconfig?: string }) =>
-      ipamShow(address, flags, context),
+      commands.ipam().then((it) => it.ipamShow(address, flags, context)),
     );
   ipam
     .command('check')
     .description('whether pools, blocks, pods and nodes fit together')
     .addOption(kubeconfig())
-    .action((flags: { kubeconfig?: string }) => ipamCheck(flags, context));
+    .action((flags: { kubeconfig?: string }) =>
+      commands.ipam().then((it) => it.ipamCheck(flags, context)),
+    );
   ipam
     .command('release <address>')
     .description('give an address back whose owner is gone')
     .option('--force', 'although a pod says that it has it', false)
     .addOption(kubeconfig())
     .action((address: string, flags: { kubeconfig?: string; force: boolean }) =>
-      ipamRelease(address, flags, context),
+      commands.ipam().then((it) => it.ipamRelease(address, flags, context)),
     );
   const token = program.command('token').description('tokens that let nodes join');
   token
@@ -195,16 +207,20 @@ function addApiCommands(program: Command, context: CommandContext): void {
     .option('--description <text>', 'what it is for', '')
     .addOption(kubeconfig())
     .action((flags: { ttl: string; description: string; kubeconfig?: string }) =>
-      tokenCreate(flags, context),
+      commands.token().then((it) => it.tokenCreate(flags, context)),
     );
   token
     .command('list')
     .addOption(kubeconfig())
-    .action((flags: { kubeconfig?: string }) => tokenList(flags, context));
+    .action((flags: { kubeconfig?: string }) =>
+      commands.token().then((it) => it.tokenList(flags, context)),
+    );
   token
     .command('revoke <id>')
     .addOption(kubeconfig())
-    .action((id: string, flags: { kubeconfig?: string }) => tokenRevoke(id, flags, context));
+    .action((id: string, flags: { kubeconfig?: string }) =>
+      commands.token().then((it) => it.tokenRevoke(id, flags, context)),
+    );
 }
 
 function addPolicyCommands(program: Command, context: CommandContext): void {
@@ -219,22 +235,24 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
   policy
     .command('explain <from> <to>')
     .description(
-      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web)',
+      'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web); TO also svc:[NAMESPACE/]SERVICE',
     )
     .option('--port <port/protocol>', '80/tcp, 53/udp, a port name; default: all TCP ports')
     .option('--staged', 'as if staged policies were enforced', false)
     .addOption(agent())
     .addOption(manifests())
     .addOption(kubeconfig())
-    .action((from: string, to: string, flags: Parameters<typeof policyExplain>[2]) =>
-      policyExplain(from, to, flags, context),
+    .action((from: string, to: string, flags: Parameters<typeof PolicyCommands.policyExplain>[2]) =>
+      commands.policy().then((it) => it.policyExplain(from, to, flags, context)),
     );
   policy
     .command('check')
     .description('policies that probably do not mean what they say, with file and line')
     .addOption(manifests())
     .addOption(kubeconfig())
-    .action((flags: Parameters<typeof policyCheck>[0]) => policyCheck(flags, context));
+    .action((flags: Parameters<typeof PolicyCommands.policyCheck>[0]) =>
+      commands.policy().then((it) => it.policyCheck(flags, context)),
+    );
   policy
     .command('matrix')
     .description('who may talk to whom')
@@ -242,13 +260,23 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .option('-o, --output <format>', 'table, json, dot (Graphviz) or svg', 'table')
     .addOption(manifests())
     .addOption(kubeconfig())
-    .action((flags: Parameters<typeof policyMatrix>[0]) => policyMatrix(flags, context));
+    .action((flags: Parameters<typeof PolicyCommands.policyMatrix>[0]) =>
+      commands.policy().then((it) => it.policyMatrix(flags, context)),
+    );
   policy
     .command('diff <a> <b>')
     .description('what going from A to B opens (+) and closes (-); each a directory, or "live"')
     .addOption(kubeconfig())
     .action((a: string, b: string, flags: { kubeconfig?: string }) =>
-      policyDiff(a, b, flags, context),
+      commands.policy().then((it) => it.policyDiff(a, b, flags, context)),
+    );
+  policy
+    .command('rules')
+    .description('the rules in this node’s kernel, and the connections that each decided about')
+    .option('-o, --output <format>', 'json: one object a line')
+    .addOption(agent())
+    .action((flags: Parameters<typeof PolicyCommands.policyRules>[0]) =>
+      commands.policy().then((it) => it.policyRules(flags, context)),
     );
   policy
     .command('log')
@@ -256,7 +284,9 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .option('-f, --follow', 'go on', false)
     .option('-o, --output <format>', 'json: one object a line')
     .addOption(agent())
-    .action((flags: Parameters<typeof policyLog>[0]) => policyLog(flags, context));
+    .action((flags: Parameters<typeof PolicyCommands.policyLog>[0]) =>
+      commands.policy().then((it) => it.policyLog(flags, context)),
+    );
 }
 
 function addLabCommands(program: Command, context: CommandContext): void {
@@ -265,7 +295,9 @@ function addLabCommands(program: Command, context: CommandContext): void {
     .description('three machines, real containers, one network: shown on this computer')
     .option('--keep', 'leave it running at the end', false)
     .option('--name <name>', 'name of the lab', 'demo')
-    .action((flags: { keep: boolean; name: string }) => demoCommand(flags, context));
+    .action((flags: { keep: boolean; name: string }) =>
+      commands.demo().then((it) => it.demoCommand(flags, context)),
+    );
   const lab = program
     .command('lab')
     .description('machines made of namespaces, for trying and testing');
@@ -277,7 +309,7 @@ function addLabCommands(program: Command, context: CommandContext): void {
     .option('-n, --machines <count>', 'how many machines', '3')
     .option('--bare', 'machines and underlay only', false)
     .action((name: string | undefined, flags: { machines: string; bare: boolean }) =>
-      labUp(name ?? 'lab', flags, context),
+      commands.lab().then((it) => it.labUp(name ?? 'lab', flags, context)),
     );
   lab
     .command('exec <machine> <command...>')
@@ -285,27 +317,29 @@ function addLabCommands(program: Command, context: CommandContext): void {
     .addOption(named())
     .passThroughOptions()
     .action((machine: string, command: string[], flags: { lab?: string }) =>
-      labExec(machine, command, flags),
+      commands.lab().then((it) => it.labExec(machine, command, flags)),
     );
   lab
     .command('partition <machine> <others...>')
     .description('cut the underlay between a machine and others')
     .addOption(named())
     .action((machine: string, others: string[], flags: { lab?: string }) =>
-      labPartition(machine, others, flags, context),
+      commands.lab().then((it) => it.labPartition(machine, others, flags, context)),
     );
   lab
     .command('heal')
     .description('take all cuts back')
     .addOption(named())
-    .action((flags: { lab?: string }) => labHeal(flags, context));
+    .action((flags: { lab?: string }) => commands.lab().then((it) => it.labHeal(flags, context)));
   lab
     .command('list')
     .description('the labs on this computer')
-    .action(() => labList(context));
+    .action(() => commands.lab().then((it) => it.labList(context)));
   lab
     .command('down [name]')
     .description('remove a lab, all of it (default: the only one)')
     .option('--all', 'remove all labs', false)
-    .action((name: string | undefined, flags: { all: boolean }) => labDown(name, flags, context));
+    .action((name: string | undefined, flags: { all: boolean }) =>
+      commands.lab().then((it) => it.labDown(name, flags, context)),
+    );
 }

@@ -103,13 +103,15 @@ function isGoodIdentity(
 ): boolean {
   try {
     const ca = new X509Certificate(readFileSync(paths.caPath));
-    const certificate = new X509Certificate(readFileSync(paths.certificatePath));
+    const chain = certificatesOf(readFileSync(paths.certificatePath, 'utf8'));
+    const [certificate] = chain;
     const key = createPrivateKey(readFileSync(paths.keyPath));
     return (
+      certificate !== undefined &&
       spkiFingerprint(ca) === caFingerprint &&
       nowMs < ca.validToDate.getTime() &&
       nowMs < certificate.validToDate.getTime() &&
-      certificate.verify(ca.publicKey) &&
+      isChainOf(chain, ca) &&
       certificate.checkPrivateKey(key) &&
       certificate.subject.split('\n').includes(`CN=system:node:${nodeName}`)
     );
@@ -148,6 +150,23 @@ function isPinnedCa(pem: string, caFingerprint: string): boolean {
     // Not a certificate after all; the caller says what is missing.
     return false;
   }
+}
+
+/** A certificate and those of the authorities between it and the CA; more of them than this are no chain. */
+const MAX_CHAIN = 10;
+
+function certificatesOf(pem: string): X509Certificate[] {
+  return (pem.match(PEM_CERTIFICATE) ?? [])
+    .slice(0, MAX_CHAIN)
+    .map((it) => new X509Certificate(it));
+}
+
+/** Whether each is signed by the next, and the last by the CA. */
+function isChainOf(chain: readonly X509Certificate[], ca: X509Certificate): boolean {
+  return chain.every((certificate, i) => {
+    const issuer = chain[i + 1] ?? ca;
+    return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  });
 }
 
 async function newRequest(): Promise<{ keyPem: string; csrPem: string }> {
@@ -209,8 +228,9 @@ function checkCertificate(
   with_: { readonly caPem: string; readonly keyPem: string; readonly server: URL },
 ): void {
   try {
-    const certificate = new X509Certificate(certificatePem);
-    if (!certificate.verify(new X509Certificate(with_.caPem).publicKey))
+    const chain = certificatesOf(certificatePem);
+    const [certificate] = chain;
+    if (certificate === undefined || !isChainOf(chain, new X509Certificate(with_.caPem)))
       throw new Error('the CA has not signed it');
     if (!certificate.checkPrivateKey(createPrivateKey(with_.keyPem)))
       throw new Error('it is for another key');

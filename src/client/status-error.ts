@@ -1,7 +1,8 @@
 /** From an answer that is no success to an {@link ApiError}. */
-import { STATUS_CODES } from 'node:http';
+
 import type { Status } from '#api/meta.ts';
 import { ApiError } from '#lib/errors.ts';
+import { nodeHttp } from '#lib/node-http.ts';
 
 /** As much of a body that is no Status as helps a person; proxies answer with whole pages. */
 const MAX_QUOTED_CHARACTERS = 500;
@@ -34,7 +35,7 @@ export function apiErrorOf(status: number, body: string, what: string): ApiError
   if (answer !== undefined)
     return statusError({ ...answer, code: answer.code ?? status, reason: answer.reason || reason });
   const text = body.replace(/\s+/g, ' ').trim().slice(0, MAX_QUOTED_CHARACTERS);
-  const name = STATUS_CODES[status] ?? 'unknown status';
+  const name = nodeHttp.STATUS_CODES[status] ?? 'unknown status';
   return new ApiError(
     status,
     reason,

@@ -6,8 +6,9 @@
  */
 import { type Stats, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import * as http from 'node:http';
+import type * as http from 'node:http';
 import * as https from 'node:https';
+import { nodeHttp } from '#lib/node-http.ts';
 import type { ClientConfig } from './config.ts';
 
 export interface TransportRequest {
@@ -70,7 +71,7 @@ export class Transport implements AsyncDisposable {
       timeout: IDLE_SOCKET_MS,
     };
     this.#agents = {
-      'http:': new http.Agent(pool),
+      'http:': new nodeHttp.Agent(pool),
       'https:': new https.Agent({ ...pool, ...tlsOptions(config) }),
     };
   }
@@ -134,7 +135,7 @@ export class Transport implements AsyncDisposable {
   ): Promise<http.IncomingMessage> {
     return new Promise((resolve, reject) => {
       const isTls = server.protocol === 'https:';
-      const outgoing = (isTls ? https : http).request({
+      const outgoing = (isTls ? https : nodeHttp).request({
         agent: this.#agents[isTls ? 'https:' : 'http:'],
         host: server.hostname.replace(/^\[|\]$/g, ''),
         port: server.port === '' ? (isTls ? 443 : 80) : server.port,

@@ -12,6 +12,7 @@ import type { ApiClient } from '#client/port.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { isAlive, type ProcessIdentity } from '#proc/identity.ts';
+import { SERVER_NODE_FLAGS } from '#proc/node-flags.ts';
 import type { Lab } from './lab.ts';
 import type { Machine } from './machine.ts';
 
@@ -61,7 +62,12 @@ export class LabCluster {
     try {
       this.#server = await machine.start(
         'server',
-        [...tulle('server'), '--listen', `${machine.address}:${API_PORT}`, ...flags],
+        [
+          ...tulle('server', SERVER_NODE_FLAGS),
+          '--listen',
+          `${inUrl(machine.address)}:${API_PORT}`,
+          ...flags,
+        ],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },
@@ -108,18 +114,29 @@ export class LabCluster {
   }
 
   /** Starts the agent of a machine; it joins with the token the first time. */
-  async startAgent(machine: Machine, options: { nodeIp?: string } = {}): Promise<void> {
+  /** @param options.flags more of the command line */
+  async startAgent(
+    machine: Machine,
+    options: { nodeIp?: string; flags?: readonly string[] } = {},
+  ): Promise<void> {
     const token = join(this.serverMachine.directory, 'tulle', JOIN_TOKEN);
     const identity = await machine.start('agent', [
       ...tulle('agent'),
       '--server',
-      `https://${this.serverMachine.address}:${API_PORT}`,
+      `https://${inUrl(this.serverMachine.address)}:${API_PORT}`,
       '--token',
       readFileSync(token, 'utf8').trim(),
       '--node-ip',
       options.nodeIp ?? machine.address,
+      ...(options.flags ?? []),
     ]);
     this.#agents.set(machine.name, identity);
+  }
+
+  /** Ends an agent as a service manager does. */
+  async stopAgent(machine: Machine): Promise<void> {
+    await stop(this.#agents.get(machine.name), 'SIGTERM');
+    this.#agents.delete(machine.name);
   }
 
   async killAgent(machine: Machine): Promise<void> {
@@ -179,8 +196,13 @@ export async function until(
   throw new Error(`waited ${timeoutMs / 1000} s in vain until ${what}${why}`);
 }
 
-function tulle(command: string): string[] {
-  return [process.execPath, '--disable-warning=ExperimentalWarning', TULLE, command];
+/** An address before a port: an IPv6 one in brackets. */
+function inUrl(address: string): string {
+  return address.includes(':') ? `[${address}]` : address;
+}
+
+function tulle(command: string, nodeFlags: readonly string[] = []): string[] {
+  return [process.execPath, ...nodeFlags, '--disable-warning=ExperimentalWarning', TULLE, command];
 }
 
 async function stop(identity: ProcessIdentity | undefined, signal: NodeJS.Signals): Promise<void> {

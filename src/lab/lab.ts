@@ -39,6 +39,11 @@ export const ROUTER = 'router';
 export const OUTSIDE = 'outside';
 export const OUTSIDE_ADDRESS = '198.51.100.10';
 
+const ADDRESSES = {
+  IPv4: { outside: OUTSIDE_ADDRESS, host: (n: number) => `192.0.2.${n}` },
+  IPv6: { outside: '2001:db8:51::10', host: (n: number) => `2001:db8::${n}` },
+} as const;
+
 interface LabRecord {
   readonly name: string;
   /** The process that draws it; once that is dead, anyone may take the lab down. */
@@ -71,6 +76,8 @@ export class Lab {
   static async create(options: {
     name: string;
     machines: number;
+    /** What the machines' addresses are: the second is without any IPv4. */
+    underlay?: 'IPv4' | 'IPv6';
     onProgress?: (message: string) => void;
   }): Promise<Lab> {
     const { name, machines } = options;
@@ -99,7 +106,7 @@ export class Lab {
     mkdirSync(lab.directory, { recursive: true, mode: 0o700 });
     lab.#save();
     try {
-      await lab.#draw(machines);
+      await lab.#draw(machines, options.underlay ?? 'IPv4');
     } catch (error) {
       await Lab.remove(name);
       throw error;
@@ -166,7 +173,8 @@ export class Lab {
     healAll(this.machine(ROUTER));
   }
 
-  async #draw(count: number): Promise<void> {
+  async #draw(count: number, underlay: 'IPv4' | 'IPv6'): Promise<void> {
+    const { outside: outsideAddress, host: hostAddress } = ADDRESSES[underlay];
     const add = async (name: string, address: string | undefined) => {
       const directory = join(this.directory, name);
       const machine = await startMachine({ name, directory, address });
@@ -176,8 +184,8 @@ export class Lab {
     };
     const [router, outside, ...hosts] = await Promise.all([
       add(ROUTER, undefined),
-      add(OUTSIDE, OUTSIDE_ADDRESS),
-      ...Array.from({ length: count }, (_, i) => add(`m${i + 1}`, `192.0.2.${11 + i}`)),
+      add(OUTSIDE, outsideAddress),
+      ...Array.from({ length: count }, (_, i) => add(`m${i + 1}`, hostAddress(11 + i))),
     ]);
     prepareRouter(router);
     connectOutside(router, outside);

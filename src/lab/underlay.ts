@@ -1,5 +1,5 @@
 /** The wires of a lab; the picture is in `lab.ts`. All links are inside the lab's own namespaces. */
-import { cidr, ip } from '#lib/ip.ts';
+import { cidr, type Family, familyOf, type Ip, ip } from '#lib/ip.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 
@@ -13,13 +13,14 @@ import type { Machine } from './machine.ts';
 
 const BRIDGE = 'br0';
 const OUTSIDE_PORT = 'outside';
-const UNDERLAY_GATEWAY = ip('192.0.2.1');
-const UNDERLAY_PREFIX_LENGTH = 24;
-const OUTSIDE_GATEWAY = ip('198.51.100.1');
+/** The router has addresses of both families; a machine has those of its own. */
+const UNDERLAY_GATEWAYS = { 4: ip('192.0.2.1'), 6: ip('2001:db8::1') } as const;
+const OUTSIDE_GATEWAYS = { 4: ip('198.51.100.1'), 6: ip('2001:db8:51::1') } as const;
+const PREFIX_LENGTHS = { 4: 24, 6: 64 } as const;
 /** Frames between cut-off machines are dropped where they cross the router's bridge. */
 const CUTS = inTable('bridge', 'lab-cuts');
 const CUTS_CHAIN = 'forward';
-const DEFAULT_V4 = cidr('0.0.0.0/0');
+const DEFAULT_ROUTES = { 4: cidr('0.0.0.0/0'), 6: cidr('::/0') } as const;
 /** `RTPROT_STATIC`: these routes stand for what an administrator or DHCP would have set. */
 const RTPROT_STATIC = 4;
 
@@ -27,12 +28,9 @@ export function prepareRouter(router: Machine): void {
   using stack = openNetworkStack({ netns: router.netns });
   loopbackUp(stack);
   const bridge = stack.links.create({ kind: 'bridge', name: BRIDGE, up: true });
-  stack.addresses.add({
-    link: bridge.index,
-    address: UNDERLAY_GATEWAY,
-    prefixLength: UNDERLAY_PREFIX_LENGTH,
-  });
+  addGateways(stack, bridge.index, UNDERLAY_GATEWAYS);
   stack.sysctl.set('net/ipv4/ip_forward', '1');
+  stack.sysctl.set('net/ipv6/conf/all/forwarding', '1');
 }
 
 /** Gives a host its `eth0` on the underlay, with a default route by the router. */
@@ -47,7 +45,7 @@ export function connectMachine(router: Machine, machine: Machine): void {
     up: true,
     peer: { name: 'eth0', netns: machine.netns, up: true },
   });
-  configureEth0(machine, UNDERLAY_PREFIX_LENGTH, UNDERLAY_GATEWAY);
+  configureEth0(machine, UNDERLAY_GATEWAYS);
 }
 
 /** The outside host is behind the router and has no route but the default one: it cannot answer a pod's own address. */
@@ -59,8 +57,8 @@ export function connectOutside(router: Machine, outside: Machine): void {
     up: true,
     peer: { name: 'eth0', netns: outside.netns, up: true },
   });
-  stack.addresses.add({ link: port.index, address: OUTSIDE_GATEWAY, prefixLength: 24 });
-  configureEth0(outside, 24, OUTSIDE_GATEWAY);
+  addGateways(stack, port.index, OUTSIDE_GATEWAYS);
+  configureEth0(outside, OUTSIDE_GATEWAYS);
 }
 
 /** Cuts the underlay between two machines, both ways. Cutting twice is cutting once. */
@@ -86,14 +84,32 @@ export function healAll(router: Machine): void {
   nftables.commit([CUTS.table.add(), CUTS.table.delete()]);
 }
 
-function configureEth0(machine: Machine, prefixLength: number, gateway: typeof UNDERLAY_GATEWAY) {
+function addGateways(
+  stack: NetworkStack,
+  link: number,
+  gateways: Readonly<Record<Family, Ip>>,
+): void {
+  for (const family of [4, 6] as const)
+    stack.addresses.add({
+      ...{ link, address: gateways[family], prefixLength: PREFIX_LENGTHS[family] },
+      nodad: true,
+    });
+}
+
+function configureEth0(machine: Machine, gateways: Readonly<Record<Family, Ip>>): void {
   using stack = openNetworkStack({ netns: machine.netns });
   loopbackUp(stack);
   const eth0 = stack.links.get('eth0');
   if (eth0 === undefined) throw new Error(`machine "${machine.name}" has no eth0`);
-  stack.addresses.add({ link: eth0.index, address: ip(machine.address), prefixLength });
+  const address = ip(machine.address);
+  const family = familyOf(address);
+  const prefixLength = PREFIX_LENGTHS[family];
+  stack.addresses.add({ link: eth0.index, address, prefixLength, nodad: true });
   stack.routes.replace([
-    { destination: DEFAULT_V4, gateway, link: eth0.index, protocol: RTPROT_STATIC },
+    {
+      ...{ destination: DEFAULT_ROUTES[family], gateway: gateways[family] },
+      ...{ link: eth0.index, protocol: RTPROT_STATIC },
+    },
   ]);
 }
 

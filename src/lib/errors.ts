@@ -103,6 +103,7 @@ export const EINVAL = 22;
 export const ENOSPC = 28;
 export const ERANGE = 34;
 export const ENOPROTOOPT = 92;
+export const EPROTONOSUPPORT = 93;
 export const EOPNOTSUPP = 95;
 export const EAFNOSUPPORT = 97;
 export const EADDRNOTAVAIL = 99;
@@ -128,6 +129,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   [ERANGE]: 'ERANGE (out of range)',
   [ERESTART]: 'ERESTART (the generation changed meanwhile)',
   [ENOPROTOOPT]: 'ENOPROTOOPT (not available)',
+  [EPROTONOSUPPORT]: 'EPROTONOSUPPORT (protocol not supported by this kernel)',
   [EOPNOTSUPP]: 'EOPNOTSUPP (not supported by this kernel)',
   [EAFNOSUPPORT]: 'EAFNOSUPPORT (address of another family)',
   [EADDRNOTAVAIL]: 'EADDRNOTAVAIL (address not available)',

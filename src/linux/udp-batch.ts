@@ -14,7 +14,7 @@ import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
 import * as libc from './ffi/libc.ts';
 
 /** Datagrams per system call. More does not help: the call's cost is spread thin by then. */
-const MAX_BATCH = 64;
+export const MAX_BATCH = 64;
 const MMSGHDR_BYTES = 64;
 const NAME_LENGTH_AT = 8;
 const IOV_AT = 16;

@@ -29,7 +29,10 @@ import type { Nftables } from '#linux/nftables/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import type { Attachment } from './attachment.ts';
 import { type Cni, startCni } from './cni/cni.ts';
+import { Coexistence, readLegacyTables } from './coexistence/coexistence.ts';
+import { installHostFiles } from './coexistence/host-files.ts';
 import type { DnsStatus, Upstream } from './dns/dns.ts';
+import type { HostResolverOptions } from './dns/host-resolver.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
@@ -44,6 +47,7 @@ import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
 import { POLICY_PART } from './policy/policy.ts';
 import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
+import { type KernelGap, kernelHealth } from './probe.ts';
 import { Probes } from './probes/probes.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import { Registration } from './registration/registration.ts';
@@ -76,6 +80,8 @@ export interface AgentInit {
   readonly nodePortNetworks: readonly Cidr[];
   readonly zone: string | undefined;
   readonly version: string;
+  /** What this kernel cannot do; see `probe.ts`. */
+  readonly kernelGaps: readonly KernelGap[];
   readonly clusterDomain: string;
   readonly recordsDirectory: string;
   /** Where it is kept what DNS knows, for the next agent. */
@@ -83,6 +89,8 @@ export interface AgentInit {
   readonly dnsLogSocket: string;
   /** Where it is kept which addresses pods were told for the domain names of policies. */
   readonly policyDomainsFile: string;
+  /** The machine's own resolver is to ask the node's DNS server. */
+  readonly hostResolver?: HostResolverOptions | undefined;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */
@@ -107,6 +115,7 @@ export async function startAgent(
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const health = new Health();
+  health.add('KernelReady', () => kernelHealth(init.kernelGaps));
   const routes = new Map<string, PolicyFeature['routes'][string]>();
   started.use(
     await startStatusServer({ listen: init.statusAddress, registry, health: health.now, routes }),
@@ -188,9 +197,17 @@ export async function startAgent(
     ),
   );
   await fabric.start();
+  const coexistence = started.use(
+    new Coexistence({ ...components, pools, legacyTables: readLegacyTables }),
+  );
+  await coexistence.start();
+  const hostFiles = installHostFiles();
+  if (hostFiles.length > 0)
+    log.info({ files: hostFiles }, 'told other programs to leave our links');
   health.add('FabricReady', () => {
     const { ready, peers, podMtuBytes, problems } = fabric.status();
-    return { ready, message: problems.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
+    const all = [...problems, ...coexistence.status().problems];
+    return { ready, message: all.join('; ') || `${count(peers, 'peer')}, mtu ${podMtuBytes}` };
   });
 
   await names.serve(dnsServiceIps);

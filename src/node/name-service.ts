@@ -24,6 +24,7 @@ import { AnswerRelay } from './answer-watch.ts';
 import type { Attachments } from './attachment.ts';
 import { DNS_CONFIG_MAP } from './dns/config.ts';
 import { type Dns, type DnsStatus, startDns, type Upstream } from './dns/dns.ts';
+import { HostResolver, type HostResolverOptions } from './dns/host-resolver.ts';
 import { startQueryLogServer } from './dns/log-server.ts';
 import { DnsMemory, type RememberedDns, readDnsMemory } from './dns/memory.ts';
 import { LocalAddresses } from './local-addresses/local-addresses.ts';
@@ -46,6 +47,8 @@ export interface NameServiceInit {
   readonly memoryFile: string;
   /** The unix socket of the query log. */
   readonly logSocket: string;
+  /** The machine's own resolver is to ask here too. */
+  readonly hostResolver?: HostResolverOptions | undefined;
 }
 
 export class NameService implements AsyncDisposable {
@@ -56,6 +59,7 @@ export class NameService implements AsyncDisposable {
   readonly #remembered: RememberedDns | undefined;
   readonly #stack = new AsyncDisposableStack();
   #attachments: Attachments | undefined;
+  #hostResolver: HostResolver | undefined;
   #running: { dns: Dns; addresses: readonly Ip[]; stack: AsyncDisposable } | undefined;
 
   private constructor(
@@ -149,6 +153,19 @@ export class NameService implements AsyncDisposable {
       }),
     );
     this.#running = { dns, addresses, stack: parts.move() };
+    this.#startHostResolver();
+  }
+
+  #startHostResolver(): void {
+    const { hostResolver, clusterDomain: domain } = this.#init;
+    if (hostResolver === undefined || this.#hostResolver !== undefined) return;
+    const server = DNS_LINK_LOCAL_V4;
+    const isReady = () => {
+      const status = this.status();
+      return status?.synced === true && status.listening.includes(`${server}:53/udp`);
+    };
+    const { log } = this.#c;
+    this.#hostResolver = new HostResolver({ ...hostResolver, server, domain, isReady, log });
   }
 
   /** The node's pods are known from now on. */
@@ -163,10 +180,15 @@ export class NameService implements AsyncDisposable {
   }
 
   status(): DnsStatus | undefined {
-    return this.#running?.dns.status();
+    const status = this.#running?.dns.status();
+    const problem = this.#hostResolver?.problem;
+    if (status === undefined || problem === undefined) return status;
+    return { ...status, problems: [...status.problems, `the machine's resolver: ${problem}`] };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // First: nobody is sent to a server that goes.
+    await this.#hostResolver?.[Symbol.asyncDispose]();
     await this.#stack[Symbol.asyncDispose]();
     await this.#running?.stack[Symbol.asyncDispose]();
   }

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { EEXIST, KernelError } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import { accept, counter, drop } from '#wire/nftables/expressions.ts';
-import { inTable } from '#wire/nftables/objects.ts';
-import { Ruleset, type RulesetPart } from './ruleset.ts';
+import { inTable, type Transaction } from '#wire/nftables/objects.ts';
+import { Ruleset, type RulesetPart, type SetContent } from './ruleset.ts';
 
 const ADDRESSES = { set: 'addresses', key: ['ipv4_addr'] } as const;
 const key = (n: number) => ({ key: Uint8Array.of(10, 0, 0, n) });
@@ -157,3 +158,58 @@ for (const [shape, data, kept] of [
     ruleset.commit();
     assert.equal(nftables.dumpTable('ip', 'tulle')?.sets[0]?.elements.length, kept);
   });
+
+const MEMORY: SetContent = {
+  ...{ set: 'memory', key: ['ipv4_addr'], data: ['inet_service'] },
+  ...{ dynamic: true, timeout: true, size: 16 },
+};
+const remembers: RulesetPart = { sets: [MEMORY], chains: [] };
+const memory = (nftables: FakeNftables) =>
+  nftables.dumpTable('ip', 'tulle')?.sets[0]?.elements.map(({ data }) => data?.[1]);
+const word = (n: number, port: number) => ({ ...key(n), data: Uint8Array.of(0, port) });
+
+/** An agent left a table in which packets have written. */
+async function leaveMemory(nftables: FakeNftables): Promise<void> {
+  await using before = create(nftables);
+  before.define('a', remembers);
+  before.commit();
+  nftables.commitAsOther([inTable('ip', 'tulle').elements.add('memory', [word(1, 1), word(2, 2)])]);
+}
+
+test('Ruleset keeps what packets wrote, one element of a key, when it makes a table anew', async () => {
+  /** As the kernel after two packets wrote one key at the same moment. */
+  class Twice extends FakeNftables {
+    override dumpTable(...args: Parameters<FakeNftables['dumpTable']>) {
+      const table = super.dumpTable(...args);
+      if (table === undefined || !Array.isArray(args[2]?.elements)) return table;
+      const sets = table.sets.map((set) => ({
+        ...set,
+        elements: [...set.elements, word(1, 9)],
+      }));
+      return { ...table, sets };
+    }
+  }
+  const nftables = new Twice();
+  await leaveMemory(nftables);
+  await using ruleset = create(nftables);
+  ruleset.define('a', remembers);
+  ruleset.commit();
+  assert.deepEqual(memory(nftables), [9, 2]);
+});
+
+test('Ruleset makes a table anew without what packets wrote, if the kernel refuses that', async () => {
+  class Forgetful extends FakeNftables {
+    override commit(transaction: Transaction): void {
+      const adds = transaction.some(({ verb, kind }) => verb === 'add' && kind === 'elements');
+      if (adds) throw new KernelError('add elements', EEXIST);
+      super.commit(transaction);
+    }
+  }
+  const nftables = new Forgetful();
+  await leaveMemory(nftables);
+  await using ruleset = create(nftables);
+  ruleset.define('a', remembers);
+  assert.throws(() => ruleset.commit(), { errno: EEXIST });
+  ruleset.commit();
+  assert.deepEqual(memory(nftables), []);
+});

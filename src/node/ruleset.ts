@@ -92,6 +92,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   #repairCount = 0;
   /** Another program changed the table since the last commit. */
   #isDamaged = false;
+  /** A transaction under way, or refused, carries what packets had written. */
+  #isRemembering = false;
   readonly #onRepaired = new Set<() => void>();
 
   /**
@@ -177,6 +179,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     if (operations !== undefined) this.#nftables.commit(operations);
     else this.#makeAnew();
     this.#unknown = false;
+    this.#isRemembering = false;
     if (!this.#isDamaged) return;
     this.#isDamaged = false;
     for (const listener of this.#onRepaired) listener();
@@ -347,14 +350,19 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
         if (content.dynamic === true) shapes.set(content.set, shapeOf(content));
     const dynamic = [...shapes.keys()];
     if (dynamic.length === 0) return [];
+    if (this.#isRemembering) {
+      this.#log.warn({}, `ruleset ${family}: the kernel refused it with what packets have written`);
+      this.#isRemembering = false;
+      return [];
+    }
     try {
       const sets = this.#nftables.dumpTable(family, table, { elements: dynamic })?.sets ?? [];
-      return (
-        sets
-          // Another version of this program may have made the set otherwise.
-          .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
-          .map(({ set, elements }) => this.#table.elements.add(set, elements))
-      );
+      const remembered = sets
+        // Another version of this program may have made the set otherwise.
+        .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
+        .map(({ set, elements }) => this.#table.elements.add(set, withoutDuplicates(elements)));
+      this.#isRemembering = remembered.length > 0;
+      return remembered;
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       this.#log.warn({ err: error }, `ruleset ${family}: cannot keep what packets have written`);
@@ -431,6 +439,11 @@ function describe(value: unknown): string {
         ? Buffer.from(inner).toString('hex')
         : inner,
   );
+}
+
+/** Two packets that write one key at the same moment can leave two elements; the kernel takes back only one. */
+function withoutDuplicates(elements: readonly SetElement[]): SetElement[] {
+  return [...new Map(elements.map((element) => [keyOf(element), element])).values()];
 }
 
 /** The end of one interval may have the key of the next one's start. */

@@ -9,7 +9,9 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import { count, type Health } from './health.ts';
 import { HealthCheckPorts } from './health-check-ports/health-check-ports.ts';
+import { HASH } from './kernel-features.ts';
 import { Masquerade } from './masquerade/masquerade.ts';
+import type { KernelGap } from './probe.ts';
 import type { Ruleset } from './ruleset.ts';
 import { Connections } from './services/connections.ts';
 import { chooseNodePortAddresses } from './services/node-addresses.ts';
@@ -33,6 +35,7 @@ export interface ServiceProxyInit {
   /** Prefixes of the addresses on which node ports are open; none: the node's own address of each family. */
   readonly nodePortNetworks: readonly Cidr[];
   readonly zone: string | undefined;
+  readonly kernelGaps: readonly KernelGap[];
   /** Cluster IPs that the node's DNS server answers on itself. */
   readonly dnsServiceIps: readonly Ip[];
 }
@@ -61,6 +64,7 @@ export async function startServiceProxy(
         node: { nodeName: init.nodeName, zone: init.zone },
         skipAddresses: init.dnsServiceIps,
         nodePortAddresses,
+        canHash: !init.kernelGaps.some(({ name }) => name === HASH),
         serviceNetworks: () => networks.list(),
       },
     ),

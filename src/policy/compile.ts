@@ -92,7 +92,10 @@ export function compileClusterPolicy(policy: ClusterNetworkPolicy): CompiledPoli
           index,
           name: rule.name || undefined,
           action: rule.action,
-          peers: peers.flatMap(clusterPolicyPeer),
+          peers: peers.flatMap(clusterPolicyPeer).map((peer) =>
+            // What DNS says of an address says nothing of who sends from it.
+            peer.kind === 'domain' && direction === 'ingress' ? { kind: 'unknown' } : peer,
+          ),
           ports: rule.protocols?.length ? rule.protocols.map(clusterPolicyPort) : undefined,
         },
         (what) => problems.push(`${direction}[${index}]: ${what}`),
@@ -195,8 +198,9 @@ function namespacedPods(pods: NamespacedPod): PodChoice {
 
 /** Undefined ports are of a newer version: {@link closeUnknown} deals with them. */
 function clusterPolicyPort(port: PolicyProtocol): PortMatch | undefined {
-  if (port?.destinationNamedPort !== undefined)
-    return { kind: 'named', name: port.destinationNamedPort, protocol: undefined };
+  const name: unknown = port?.destinationNamedPort;
+  if (name !== undefined)
+    return typeof name === 'string' ? { kind: 'named', name, protocol: undefined } : undefined;
   for (const key of ['tcp', 'udp', 'sctp'] as const) {
     const match = port?.[key];
     if (match === undefined) continue;

@@ -24,13 +24,13 @@ export function describeEnd({ pod, node, ip, domain }: End): string {
 export function describePeer(peer: Peer): string {
   switch (peer.kind) {
     case 'pods':
-      return `pods ${describeChoice(peer)}`;
+      return describeChoice(peer);
     case 'network':
       return peer.except.length === 0
         ? `network ${peer.cidr}`
         : `network ${peer.cidr} except ${peer.except.join(', ')}`;
     case 'nodes':
-      return `nodes ${formatSelector(peer.nodes) === '<none>' ? '(all)' : formatSelector(peer.nodes)}`;
+      return peer.nodes.length === 0 ? 'all nodes' : `nodes ${formatSelector(peer.nodes)}`;
     case 'domain':
       return `domain ${peer.name}`;
     case 'unknown':
@@ -39,7 +39,7 @@ export function describePeer(peer: Peer): string {
 }
 
 export function describeChoice(choice: PodChoice): string {
-  const pods = choice.pods.length === 0 ? '(all)' : formatSelector(choice.pods);
+  const pods = choice.pods.length === 0 ? 'all pods' : `pods ${formatSelector(choice.pods)}`;
   if (choice.namespace !== undefined) return `${pods} in namespace ${choice.namespace}`;
   return choice.namespaces.length === 0
     ? `${pods} in every namespace`
@@ -162,8 +162,14 @@ function howToAllow(flow: Flow, direction: Direction, steps: readonly Step[]): s
   const names = isolating.map(({ policy }) => policy.name).join(', ');
   const other = direction === 'ingress' ? flow.from : flow.to;
   const port = flow.port === undefined ? '' : `, port ${flow.port}/${protocolName(flow.protocol)}`;
+  const isolated = `    isolated by ${names}, and none of them allows it`;
+  if (other.domain !== undefined)
+    return [
+      isolated,
+      `    to allow it: a ClusterNetworkPolicy of tier Admin that accepts domainNames: ["${other.domain}"] (a NetworkPolicy knows no names), or an ipBlock of its addresses`,
+    ];
   return [
-    `    isolated by ${names}, and none of them allows it`,
+    isolated,
     `    to allow it: add a rule ${direction === 'ingress' ? 'from' : 'to'} ${describeEnd(other)}${port} to one of them, or a policy of its own`,
   ];
 }

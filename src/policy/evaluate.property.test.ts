@@ -4,8 +4,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Ip, ip } from '#lib/ip.ts';
 import { evaluate } from './evaluate.ts';
-import { clusterArbitrary, flowsOf, type GeneratedCluster, NODE_IPS } from './generate.testing.ts';
-import type { End } from './match.ts';
+import {
+  ANSWERS,
+  clusterArbitrary,
+  flowsOf,
+  type GeneratedCluster,
+  NODE_IPS,
+} from './generate.testing.ts';
+import { type End, matchesDomain } from './match.ts';
 import { PROTOCOL_NUMBERS, type World } from './model.ts';
 import { type NaiveEnd, naivelyAllowed } from './naive.testing.ts';
 import { compilePolicy } from './world.ts';
@@ -57,6 +63,10 @@ function worldOf(cluster: GeneratedCluster): World {
       ]),
     ),
     policies: [...cluster.policies, ...cluster.clusterPolicies].map(compilePolicy),
+    resolved: (pattern) =>
+      Object.entries(ANSWERS).flatMap(([name, addresses]) =>
+        matchesDomain(pattern, name) ? addresses.map((address) => ip(address)) : [],
+      ),
   };
 }
 

@@ -113,7 +113,15 @@ const clusterPeer = fc.oneof(
   selector.map((namespaces) => ({ namespaces })),
   namespacedPod.map((pods) => ({ pods })),
 );
+/** What DNS has told pods in every generated cluster: an address outside, and one of a pod. */
+export const ANSWERS: Readonly<Record<string, readonly string[]>> = {
+  'a.example': ['198.51.100.7'],
+  'b.a.example': ['198.51.100.8', '10.0.0.4'],
+};
+const domainName = fc.constantFrom('a.example', '*.example', '*.a.example', 'other.example');
+
 const egressPeer = fc.oneof(
+  domainName.map((name) => ({ domainNames: [name] })),
   clusterPeer,
   fc.array(network, { minLength: 1, maxLength: 2 }).map((networks) => ({ networks })),
   selector.map((nodes) => ({ nodes })),

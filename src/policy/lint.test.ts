@@ -30,6 +30,19 @@ function load(text: string) {
 
 const LINTS: readonly [string, string, readonly string[]][] = [
   [
+    'egress that lets nothing out at all has not forgotten DNS',
+    policyText('p', '{podSelector: {}, policyTypes: [Egress], egress: []}'),
+    [],
+  ],
+  [
+    'a service in place of a name outside',
+    clusterText(
+      'c',
+      '{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [web.default.svc.cluster.local, "*.example.com"]}]}]}',
+    ),
+    ['domain-in-cluster'],
+  ],
+  [
     'nothing wrong',
     policyText(
       'p',
@@ -62,7 +75,10 @@ const LINTS: readonly [string, string, readonly string[]][] = [
   ],
   [
     'DNS blocked',
-    policyText('p', '{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress]}'),
+    policyText(
+      'p',
+      '{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}]}]}',
+    ),
     ['dns-blocked'],
   ],
   [
@@ -185,4 +201,23 @@ test('reach, matrix and diff agree on what a policy leaves open', () => {
     /^<svg [\s\S]*<title>default\/client -&#62; default\/web: none/,
   );
   assert.equal(JSON.parse(drawMatrix([client, web], cells, 'json')).length, 4);
+});
+
+test('a domain name is an end: by its pattern, and with what would allow it', () => {
+  const policy = clusterText(
+    'c',
+    '{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: ["*.example.com"]}]}]}',
+  );
+  const { world } = load(policy + policyText('p', '{podSelector: {}, policyTypes: [Egress]}'));
+  const explain = (name: string) => {
+    const [from] = parseEnds('web', world);
+    const [to] = parseEnds(name, world);
+    assert.ok(from && to);
+    const flow = { from, to, protocol: 6, port: 443 };
+    return explainVerdict(world, flow, evaluate(world, flow)).join('\n');
+  };
+  assert.match(explain('WWW.example.com.'), /ALLOWED(.|\n)*matched domain \*\.example\.com/);
+  assert.match(explain('example.com'), /DENIED(.|\n)*to allow it: a ClusterNetworkPolicy/);
+  assert.match(explain('192.0.2.1'), /ask for the name/);
+  assert.throws(() => parseEnds('nobody', world), /There is no pod "nobody"/);
 });

@@ -3,7 +3,7 @@ import type { KubeObject } from '#api/meta.ts';
 import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import { ENFORCEMENT_ANNOTATION, LOG_ANNOTATION } from './compile.ts';
 import { describeChoice, describePeer, ruleName } from './describe.ts';
-import { decide } from './evaluate.ts';
+import { type DirectionResult, decide } from './evaluate.ts';
 import { chooses, type End } from './match.ts';
 import {
   type CompiledPolicy,
@@ -30,6 +30,7 @@ export type LintCode =
   | 'peer-matches-nothing'
   | 'rule-matches-nothing'
   | 'dns-blocked'
+  | 'domain-in-cluster'
   | 'named-port-missing'
   | 'policy-types-missing'
   | 'everything-allowed'
@@ -39,6 +40,8 @@ export type LintCode =
   | 'not-understood';
 
 const DNS_PORT = 53;
+/** Under the usual cluster domain. */
+const CLUSTER_NAME = /(^|\.)(svc|pod)\.cluster\.local$/;
 
 /** @param objects the policies as they were written, defaults not filled in: for what was left out */
 export function lint(world: World, objects: readonly KubeObject[]): Lint[] {
@@ -119,6 +122,12 @@ function lintRule(
         'peer-matches-nothing',
         `${field}.${list}`,
         `no pod is meant by ${describePeer(peer)}`,
+      );
+    if (peer.kind === 'domain' && CLUSTER_NAME.test(peer.name))
+      report(
+        'domain-in-cluster',
+        `${field}.${list}`,
+        `"${peer.name}" is a name of the cluster, and only names outside are followed: name the pods by their labels`,
       );
   });
   if (rule.peers?.length === 0)
@@ -209,7 +218,8 @@ function blockedDns(world: World): Lint[] {
     const from: End = { pod, node: undefined, ip: pod.ips[0] };
     const flow = { from, to: dns, protocol: PROTOCOL_NUMBERS.UDP, port: DNS_PORT };
     const result = decide({ ...world, namespaces }, 'egress', flow);
-    if (result.allowed) continue;
+    // Who lets a pod send nothing at all has not forgotten DNS.
+    if (result.allowed || !sendsAnything(result)) continue;
     const blaming = result.steps.at(-1)?.policy.id;
     if (blaming !== undefined) blocked.set(blaming, [...(blocked.get(blaming) ?? []), pod]);
   }
@@ -223,6 +233,12 @@ function blockedDns(world: World): Lint[] {
       message: `${first?.key}${others} cannot ask DNS (53/UDP to k8s-app=kube-dns in kube-system), so names will not resolve`,
     };
   });
+}
+
+function sendsAnything({ steps }: DirectionResult): boolean {
+  return steps.some(({ policy }) =>
+    policy.egress?.some((rule) => rule.action !== 'Deny' && rule.peers?.length !== 0),
+  );
 }
 
 /** Two policies of one tier and priority that may select one pod: nobody says which goes first. */

@@ -10,6 +10,7 @@ import type {
   ClusterPolicyPeer,
   PolicyProtocol,
 } from '#api/policy/v1alpha2/cluster-network-policy.ts';
+import { ANSWERS } from './generate.testing.ts';
 
 export interface NaivePod {
   namespace: string;
@@ -181,6 +182,12 @@ function clusterPeer(cluster: NaiveCluster, peer: ClusterPolicyPeer, other: Naiv
     );
   if (peer.nodes)
     return other.node !== undefined && selects(peer.nodes, cluster.nodes[other.node] ?? {});
+  if (peer.domainNames)
+    return peer.domainNames.some((pattern) =>
+      Object.entries(ANSWERS).some(
+        ([name, addresses]) => meansName(pattern, name) && addresses.includes(other.ip),
+      ),
+    );
   return (peer.networks ?? []).some((cidr) => inCidr(other.ip, cidr));
 }
 
@@ -225,4 +232,15 @@ function bits(address: string): string {
     .split('.')
     .map((part) => Number(part).toString(2).padStart(8, '0'))
     .join('');
+}
+
+/** Label by label from the right; a star needs one label at least. */
+function meansName(pattern: string, name: string): boolean {
+  const wanted = pattern.split('.').reverse();
+  const given = name.split('.').reverse();
+  for (const [i, label] of wanted.entries()) {
+    if (label === '*') return given.length > i;
+    if (given[i] !== label) return false;
+  }
+  return given.length === wanted.length;
 }

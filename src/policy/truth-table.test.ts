@@ -408,6 +408,217 @@ const CASES: readonly Case[] = [
     ],
     allowed: (p) => p.toNs !== 'x',
   },
+  // The cases of upstream's suites that the ones above do not hold already, in our words.
+  {
+    name: 'any of several labels of pods',
+    policies: [
+      { podSelector: pod('a'), ingress: [{ from: [{ podSelector: inside('pod', 'b', 'c') }] }] },
+    ],
+    allowed: (p) => !toA(p) || p.fromNs === 'x',
+  },
+  {
+    name: 'nobody from other namespaces',
+    policies: [{ podSelector: {}, ingress: [{ from: [{ podSelector: {} }] }] }],
+    allowed: (p) => p.toNs !== 'x' || p.fromNs === 'x',
+  },
+  {
+    name: 'namespaces by the label that each has, with an expression',
+    policies: [
+      {
+        podSelector: pod('a'),
+        ingress: [
+          { from: [{ namespaceSelector: inside('kubernetes.io/metadata.name', 'y', 'none') }] },
+        ],
+      },
+    ],
+    allowed: (p) => !toA(p) || p.fromNs === 'y',
+  },
+  {
+    name: 'a policy for pods that are not there restricts nobody',
+    policies: [{ podSelector: pod('none'), policyTypes: ['Ingress', 'Egress'] }],
+    allowed: () => true,
+  },
+  {
+    name: 'stacked policies, each with a port of its own',
+    policies: [
+      {
+        podSelector: pod('a'),
+        ingress: [{ from: [{ namespaceSelector: ns('y') }], ports: [{ port: 80 }] }],
+      },
+      {
+        podSelector: inside('pod', 'a', 'b'),
+        ingress: [{ from: [{ namespaceSelector: ns('z') }], ports: [{ port: 81 }] }],
+      },
+    ],
+    allowed: (p) => {
+      const byFirst = toA(p) && p.fromNs === 'y' && p.port === 80;
+      const bySecond = p.fromNs === 'z' && p.port === 81;
+      if (p.toNs !== 'x' || p.toPod === 'c') return true;
+      return p.protocol === 'TCP' && (byFirst || bySecond);
+    },
+  },
+  {
+    name: 'ingress and egress of one policy, each with its own peers',
+    policies: [
+      {
+        podSelector: pod('a'),
+        policyTypes: ['Ingress', 'Egress'],
+        ingress: [{ from: [{ namespaceSelector: ns('y') }] }],
+        egress: [{ to: [{ namespaceSelector: ns('z') }] }],
+      },
+    ],
+    allowed: (p) => (p.to !== 'x/a' || p.fromNs === 'y') && (p.from !== 'x/a' || p.toNs === 'z'),
+  },
+  {
+    name: 'egress and ingress controlled by two policies for the same pods',
+    policies: [
+      { podSelector: pod('a'), ingress: [{ from: [{ podSelector: pod('b') }] }] },
+      {
+        podSelector: pod('a'),
+        policyTypes: ['Egress'],
+        egress: [{ to: [{ podSelector: pod('c') }] }],
+      },
+    ],
+    allowed: (p) => (p.to !== 'x/a' || p.from === 'x/b') && (p.from !== 'x/a' || p.to === 'x/c'),
+  },
+  {
+    name: 'a rule with peers and one with ports are two ways in',
+    policies: [
+      {
+        podSelector: pod('a'),
+        ingress: [{ from: [{ namespaceSelector: ns('y') }] }, { ports: [{ port: 81 }] }],
+      },
+    ],
+    allowed: (p) => !toA(p) || p.fromNs === 'y' || (p.protocol === 'TCP' && p.port === 81),
+  },
+  {
+    name: 'several ports of several protocols in one rule',
+    policies: [
+      {
+        podSelector: pod('a'),
+        ingress: [
+          {
+            ports: [
+              { port: 80, protocol: 'UDP' },
+              { port: 81, protocol: 'SCTP' },
+            ],
+          },
+        ],
+      },
+    ],
+    allowed: (p) =>
+      !toA(p) || `${p.port}/${p.protocol}` === '80/UDP' || `${p.port}/${p.protocol}` === '81/SCTP',
+  },
+  {
+    name: 'egress to a block, with an exception inside',
+    policies: [
+      {
+        podSelector: pod('a'),
+        policyTypes: ['Egress'],
+        egress: [{ to: [{ ipBlock: { cidr: '10.0.1.0/24', except: ['10.0.1.2/32'] } }] }],
+      },
+    ],
+    allowed: (p) => p.from !== 'x/a' || (p.toNs === 'y' && p.toPod !== 'b'),
+  },
+  {
+    name: 'a block and a selector in two peers: either',
+    policies: [
+      {
+        podSelector: pod('a'),
+        ingress: [{ from: [{ ipBlock: { cidr: '10.0.1.1/32' } }, { podSelector: pod('b') }] }],
+      },
+    ],
+    allowed: (p) => !toA(p) || p.from === 'y/a' || p.from === 'x/b',
+  },
+  ...(['TCP', 'UDP', 'SCTP'] as const).flatMap((protocol): Case[] =>
+    (['Admin', 'Baseline'] as const).map((tier) => ({
+      name: `${tier} tier, ${protocol}: one port accepted, the rest of the protocol denied`,
+      cluster: [
+        {
+          ...{ tier, priority: 10, subject: { namespaces: ns('x') } },
+          ingress: [
+            {
+              action: 'Accept',
+              from: [{ namespaces: {} }],
+              protocols: [{ [protocol.toLowerCase()]: { destinationPort: { number: 80 } } }],
+            },
+            {
+              action: 'Deny',
+              from: [{ namespaces: {} }],
+              protocols: [{ [protocol.toLowerCase()]: {} }],
+            },
+          ],
+        },
+      ],
+      allowed: (p) => p.toNs !== 'x' || p.protocol !== protocol || p.port === 80,
+    })),
+  ),
+  ...(['Accept', 'Deny', 'Pass'] as const).flatMap((first): Case[] =>
+    (['Accept', 'Deny', 'Pass'] as const).map((second) => ({
+      name: `Admin ${first} before ${second}, then a NetworkPolicy that isolates`,
+      policies: [{ podSelector: {}, ingress: [{ from: [{ namespaceSelector: ns('z') }] }] }],
+      cluster: [
+        {
+          ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
+          ingress: [
+            { action: first, from: [{ namespaces: ns('y') }] },
+            { action: second, from: [{ namespaces: inside('ns', 'y', 'z') }] },
+          ],
+        },
+      ],
+      allowed: (p) => {
+        const action = p.fromNs === 'y' ? first : p.fromNs === 'z' ? second : 'Pass';
+        if (action !== 'Pass') return action === 'Accept';
+        return p.toNs !== 'x' || p.fromNs === 'z';
+      },
+    })),
+  ),
+  {
+    name: 'egress of both tiers: Admin passes, the NetworkPolicy is silent, Baseline denies',
+    cluster: [
+      {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: ns('x') } },
+        egress: [{ action: 'Pass', to: [{ namespaces: {} }] }],
+      },
+      {
+        ...{ tier: 'Baseline', priority: 1, subject: { namespaces: ns('x') } },
+        egress: [
+          { action: 'Accept', to: [{ pods: { namespaceSelector: {}, podSelector: pod('b') } }] },
+          { action: 'Deny', to: [{ networks: ['10.0.1.0/24', '10.0.2.0/24'] }] },
+        ],
+      },
+    ],
+    allowed: (p) => p.fromNs !== 'x' || p.toNs === 'x' || p.toPod === 'b',
+  },
+  {
+    name: 'a domain name where traffic comes from cannot be judged: the rule accepts nothing',
+    cluster: [
+      {
+        ...{ tier: 'Admin', priority: 0, subject: { namespaces: ns('x') } },
+        ingress: [
+          {
+            action: 'Accept',
+            from: [{ domainNames: ['*.example.com'] } as object, { namespaces: ns('y') }],
+          },
+          { action: 'Deny', from: [{ namespaces: {} }] },
+        ],
+      },
+    ],
+    allowed: (p) => p.toNs !== 'x',
+  },
+  {
+    name: 'a name of a domain as peer means no pod',
+    cluster: [
+      {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: ns('x') } },
+        egress: [
+          { action: 'Accept', to: [{ domainNames: ['*.example.com'] }] },
+          { action: 'Deny', to: [{ networks: ['0.0.0.0/0'] }] },
+        ],
+      },
+    ],
+    allowed: (p) => p.fromNs !== 'x',
+  },
 ];
 
 describe('truth tables', () => {

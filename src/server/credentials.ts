@@ -1,4 +1,5 @@
 /** What a connection and its requests show of a client, read from TLS once per connection. */
+import { X509Certificate } from 'node:crypto';
 import type { Http2ServerRequest } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '#lib/clock.ts';
@@ -16,7 +17,12 @@ export interface CredentialsReader {
   of(request: Http2ServerRequest): Credentials;
 }
 
-export function createCredentialsReader(clock: Clock): CredentialsReader {
+/** @param issuersPem whose client certificates are believed, of all that TLS holds for good */
+export function createCredentialsReader(
+  clock: Clock,
+  issuersPem: readonly string[],
+): CredentialsReader {
+  const issuers = issuersPem.map((pem) => new X509Certificate(pem));
   // Decoding a certificate costs more than a small request.
   const known = new WeakMap<object, Shown | 'none'>();
   return {
@@ -24,7 +30,7 @@ export function createCredentialsReader(clock: Clock): CredentialsReader {
       const connection = connectionOf(request);
       let shown = known.get(connection);
       if (shown === undefined) {
-        shown = readCertificate(request.socket as TLSSocket) ?? 'none';
+        shown = readCertificate(request.socket as TLSSocket, issuers) ?? 'none';
         known.set(connection, shown);
       }
       const { authorization } = request.headers;
@@ -47,20 +53,36 @@ function asOf({ certificate, notAfterMs }: Shown, nowMs: number): Certificate {
   return { ...certificate, isTrusted: false, problem: 'CERT_HAS_EXPIRED' };
 }
 
-function readCertificate(socket: TLSSocket): Shown | undefined {
+function readCertificate(
+  socket: TLSSocket,
+  issuers: readonly X509Certificate[],
+): Shown | undefined {
   const certificate = socket.getPeerCertificate();
   // Without a certificate the object is empty, whatever its type says.
   if (Object.keys(certificate ?? {}).length === 0) return undefined;
-  const problem = socket.authorizationError;
+  const problem = problemOf(socket, new X509Certificate(certificate.raw), issuers);
   return {
     certificate: {
-      isTrusted: socket.authorized,
-      ...(problem === undefined || problem === null ? {} : { problem: String(problem) }),
+      isTrusted: problem === undefined,
+      ...(problem === undefined ? {} : { problem }),
       commonNames: listOf(certificate.subject?.CN),
       organizations: listOf(certificate.subject?.O),
     },
     notAfterMs: Date.parse(certificate.valid_to),
   };
+}
+
+/** An authority above ours has other branches, with people of their own who are nobody here. */
+function problemOf(
+  socket: TLSSocket,
+  certificate: X509Certificate,
+  issuers: readonly X509Certificate[],
+): string | undefined {
+  if (!socket.authorized) return String(socket.authorizationError ?? 'NOT_VERIFIED');
+  const isOurs = issuers.some(
+    (issuer) => certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey),
+  );
+  return isOurs ? undefined : 'NOT_OF_THIS_CLUSTER';
 }
 
 /** Node gives one value as text and several as a list. */

@@ -14,6 +14,7 @@ import type { Clock } from '#lib/clock.ts';
 import { explainError, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { WorkQueue } from '#lib/work-queue.ts';
+import { valueText } from '#store/held-entry.ts';
 import type { Store, StoreEntry, StoreEvent } from '#store/port.ts';
 import { concernsCollector, judge, type OwnerState, OwnershipGraph } from './ownership-graph.ts';
 import { SERVER_PRINCIPAL } from './principal.ts';
@@ -136,7 +137,7 @@ function note(collector: Collector, event: StoreEvent): void {
 }
 
 function noteEntry({ graph, queue }: Collector, entry: StoreEntry): void {
-  if (!concernsCollector(entry.value)) {
+  if (!concernsCollector(valueText(entry))) {
     graph.remove(entry.key);
     return;
   }

@@ -30,7 +30,7 @@ export interface ListenerOptions {
   readonly inherited?: readonly number[];
   readonly certificatePem: string;
   readonly keyPem: string;
-  /** Authorities whose client certificates are believed. */
+  /** Authorities, with those above them: what they signed is `authorized`; whom to believe is decided later. */
   readonly clientCaPem: readonly string[];
   readonly log: Logger;
   /** Answers a request. Must not reject. */

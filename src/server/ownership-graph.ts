@@ -49,13 +49,12 @@ export class OwnershipGraph {
   }
 }
 
-const OWNERS_FIELD = Buffer.from('"ownerReferences":');
-const DELETION_FIELD = Buffer.from('"deletionTimestamp":');
+const OWNERS_FIELD = '"ownerReferences":';
+const DELETION_FIELD = '"deletionTimestamp":';
 
 /** Whether the collector has to look into a stored object at all: most have no owner, and are not decoded for it. */
-export function concernsCollector(value: Uint8Array): boolean {
-  const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-  return bytes.includes(OWNERS_FIELD) || bytes.includes(DELETION_FIELD);
+export function concernsCollector(json: string): boolean {
+  return json.includes(OWNERS_FIELD) || json.includes(DELETION_FIELD);
 }
 
 /** How an owner stands, as far as can be said. */

@@ -26,6 +26,8 @@ export interface PipelineOptions {
   /** Settles when the server knows who may do what, and can work. */
   readonly ready: Promise<void>;
   readonly authorizer: Authorizer;
+  /** PEM of the authorities whose own client certificates are believed. */
+  readonly clientIssuersPem: readonly string[];
   /** Whose a bearer token is. @throws ApiError 401 */
   readonly checkBearer: (token: string) => Promise<Principal>;
   readonly metrics: ServerMetrics;
@@ -40,17 +42,20 @@ export type RequestListener = (request: Http2ServerRequest, response: Http2Serve
 /** A server with too much to do is asked again soon: most requests take milliseconds. */
 const RETRY_AFTER_SECONDS = 1;
 
+/** One for all: every request ends with it, and a new one for each would be a hundredth of the server's work. */
+const CLIENT_GONE = new Error('the client has gone, or has its answer');
+
 /** Makes the function that serves requests; it never throws. */
 export function createPipeline(options: PipelineOptions): RequestListener {
   let inFlight = 0;
-  const credentials = createCredentialsReader(options.clock);
+  const credentials = createCredentialsReader(options.clock, options.clientIssuersPem);
   const fairness = createFairness(options.clock);
   return (request, response) => {
     const startedMs = options.clock.now();
     let info: RequestInfo | undefined;
     const gone = new AbortController();
     // The request's own 'close' comes as soon as it is read: only the response's says that the client is gone.
-    response.on('close', () => gone.abort());
+    response.on('close', () => gone.abort(CLIENT_GONE));
     response.on('error', (error) =>
       options.log.debug({ error: explainError(error) }, 'api server: an answer was not taken'),
     );

@@ -47,7 +47,7 @@ export interface PlainHandlerOptions {
   readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   readonly caHandler: () => Promise<string>;
   /** How others check tokens of service accounts. */
-  readonly tokenKeys: { configuration(): object; keys(): object };
+  readonly tokenKeys: { configuration(): object; keys(): Promise<object> };
   /** A page of the store, see `backup-handler.ts`. */
   readonly backupHandler: (exchange: Exchange<PlainRequest>) => Promise<object>;
 }
@@ -91,7 +91,10 @@ export async function handlePlain(
   if (info.path === '/.well-known/openid-configuration')
     return json(200, options.tokenKeys.configuration());
   if (info.path === '/openid/v1/jwks')
-    return { ...json(200, options.tokenKeys.keys()), contentType: 'application/jwk-set+json' };
+    return {
+      ...json(200, await options.tokenKeys.keys()),
+      contentType: 'application/jwk-set+json',
+    };
   if (info.path === '/metrics') return await figures(options);
   return openApi(info, options) ?? discovery(exchange, options);
 }

@@ -14,6 +14,7 @@ import { createServiceAddresses } from './admission/service-addresses.ts';
 import { createServiceCidrs, serviceRanges } from './admission/service-cidrs.ts';
 import { createServicePorts } from './admission/service-ports.ts';
 import type { ClusterConfiguration } from './configuration.ts';
+import { createObjectLeases } from './registry/expiry.ts';
 import { createResourceRegistry, type ResourceRegistry } from './registry/resource-registry.ts';
 
 /** What names a resource in a URL. */
@@ -53,7 +54,9 @@ export interface RegistriesOptions {
 export function createRegistries(options: RegistriesOptions): Registries {
   const { kinds, configuration, guards = [], ...context } = options;
   const plugins = [...guards, ...createPlugins(configuration, options.random)];
-  const create = (kind: KindDefinition) => createResourceRegistry(kind, { ...context, plugins });
+  const leases = createObjectLeases(context.store, context.clock);
+  const create = (kind: KindDefinition) =>
+    createResourceRegistry(kind, { ...context, plugins, leases });
   const fixed = kinds.map(create);
   let all = fixed;
   let served = kinds;

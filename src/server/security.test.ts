@@ -175,11 +175,15 @@ function slowStore(): Store & { release(): void } {
   const store = openMemoryStore();
   const held = Promise.withResolvers<void>();
   return {
+    known: store,
     revision: () => store.revision(),
     list: (prefix, options) => store.list(prefix, options),
     transact: (compares, operations) => store.transact(compares, operations),
     watch: (prefix, after, options) => store.watch(prefix, after, options),
     compact: (revision) => store.compact(revision),
+    grantLease: (ttlMs) => store.grantLease(ttlMs),
+    keepLeaseAlive: (id) => store.keepLeaseAlive(id),
+    revokeLease: (id) => store.revokeLease(id),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
     async get(key, revision) {
       if (key.includes('/configmaps/')) await held.promise;

@@ -34,6 +34,7 @@ import { startAggregation, syncAggregation } from './rbac/aggregation.ts';
 import { bootstrapRbac } from './rbac/bootstrap.ts';
 import { followPolicy } from './rbac/policy.ts';
 import { createRegistries, type Registries } from './registries.ts';
+import { startExpirySweep } from './registry/expiry.ts';
 import type { PlainRequest, ResourceRequest } from './request.ts';
 import { handleResource } from './resource-handler.ts';
 import { handleReview } from './reviews/reviews.ts';
@@ -44,6 +45,7 @@ import {
   type ServiceAccountTokens,
 } from './tokens/service-account-tokens.ts';
 import { createSigningKey, type SigningKey } from './tokens/signing-key.ts';
+import { publishTokenKey } from './tokens/token-keys.ts';
 
 export type { JoinCall } from './plain-handler.ts';
 
@@ -54,11 +56,15 @@ export interface ApiServerOptions {
   readonly pki: {
     readonly serverCertificatePem: string;
     readonly serverKeyPem: string;
-    /** Client certificates of these authorities are believed. */
+    /** Client certificates that these authorities signed themselves are believed. */
     readonly caCertificatesPem: readonly string[];
+    /** Those above them: their other branches are not believed. */
+    readonly caParentsPem?: readonly string[];
     /** Signs tokens of service accounts; without one they hold as long as this process lives. */
     readonly signingKey?: SigningKey;
   };
+  /** Tokens that were signed with other keys than this server's are not accepted any more. */
+  readonly forgetTokenKeys?: boolean;
   /** Port 0 takes any free one. */
   readonly listen: { readonly host: string; readonly port: number };
   /** Descriptors of sockets that listen already (socket activation): served too. */
@@ -99,9 +105,10 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   await using cleanup = new AsyncDisposableStack();
   const policy = cleanup.use(followPolicy({ store, log, clock }));
   const authorizer = createAuthorizer(policy);
+  const signingKey = options.pki.signingKey ?? createSigningKey();
   const tokens = createServiceAccountTokens({
     store,
-    key: options.pki.signingKey ?? createSigningKey(),
+    key: signingKey,
     issuer: `https://kubernetes.default.svc.${configuration.clusterDomain}`,
     clock,
   });
@@ -139,12 +146,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       ...(options.inherited === undefined ? {} : { inherited: options.inherited }),
       certificatePem: options.pki.serverCertificatePem,
       keyPem: options.pki.serverKeyPem,
-      clientCaPem: options.pki.caCertificatesPem,
+      clientCaPem: [...options.pki.caCertificatesPem, ...(options.pki.caParentsPem ?? [])],
       log,
       onRequest: createPipeline({
         handle,
         ready: bootstrapped,
         authorizer,
+        clientIssuersPem: options.pki.caCertificatesPem,
         checkBearer: async (token) => {
           const verdict = await tokens.check(token);
           if (verdict.kind === 'valid') return verdict.principal;
@@ -181,6 +189,13 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
         log,
       }),
     );
+  // One that ends with the process is nobody else's business.
+  if (options.pki.signingKey !== undefined)
+    await publishTokenKey(signingKey, {
+      store,
+      clock,
+      forgetOthers: options.forgetTokenKeys ?? false,
+    });
   cleanup.use(await startCustomResources({ store, registries, log, clock }));
   const clusterRoles = registries.of(CLUSTER_ROLE);
   await bootstrapRbac({ registryOf: (kind) => registries.of(kind) });
@@ -190,6 +205,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   cleanup.use(startAggregation({ store, clusterRoles, log, clock }));
   cleanup.use(startNamespaceDeletion({ store, registries, log, clock }));
   cleanup.use(startAllocationRepair({ store, log, clock }));
+  cleanup.use(startExpirySweep({ store, kinds: KINDS, log, clock }));
   cleanup.use(startGarbageCollection({ store, registries, log, clock }));
   const owned = cleanup.move();
   const url = `https://${hostAndPort(address)}`;
@@ -255,7 +271,7 @@ function createHandler(
     caHandler: options.caHandler ?? (async () => pki.caCertificatesPem.join('\n')),
     tokenKeys: {
       configuration: () => openIdConfiguration(tokens.issuer, `https://${parts.serverAddress()}`),
-      keys: () => jsonWebKeys(tokens.key),
+      keys: async () => jsonWebKeys(await tokens.keys.list()),
     },
   };
   return async (exchange) => {

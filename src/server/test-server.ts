@@ -77,10 +77,12 @@ export async function startServerFixture(
       pki: {
         serverCertificatePem: certificate.certificatePem,
         serverKeyPem: certificate.keyPem,
-        caCertificatesPem: [ca.certificatePem],
+        caCertificatesPem: [ca.issuingPem],
+        caParentsPem: [ca.shownPem, ca.certificatePem],
       },
       listen: { host: address, port: options.port ?? 0 },
       configuration: CONFIGURATION,
+      caHandler: async () => ca.certificatePem,
       joinHandler: createJoinHandler({ ca, store }),
       tokenHandler: createTokenHandler({ ca, store }),
       log: options.log ?? silentLogger,

@@ -6,12 +6,14 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { describe, test } from 'node:test';
 import type { Clock } from '#lib/clock.ts';
-import { FakeClock } from '#lib/clock.ts';
+import { FakeClock, sleep } from '#lib/clock.ts';
 import type { Store, WatchBatch, WriteOp } from './port.ts';
 import {
   CompactedError,
   FutureRevisionError,
   LaggedError,
+  LeaseNotFoundError,
+  MAX_LEASE_TTL_MS,
   MAX_TRANSACTION_BYTES,
   MAX_TRANSACTION_OPERATIONS,
   TransactionTooLargeError,
@@ -29,6 +31,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
   describe(`${name}: reads`, () => readContract(harness));
   describe(`${name}: watches`, () => watchContract(harness));
   describe(`${name}: compaction`, () => compactionContract(harness));
+  describe(`${name}: leases`, () => leaseContract(harness));
 }
 
 function transactionContract(harness: StoreHarness): void {
@@ -150,6 +153,15 @@ function transactionContract(harness: StoreHarness): void {
 }
 
 function readContract(harness: StoreHarness): void {
+  test('what is known without asking has all that this process wrote', async (t) => {
+    const store = await harness.open(t);
+    assert.equal(await store.known.get('/a'), undefined);
+    await store.transact([], [put('/a', '1'), put('/b', '1')]);
+    await store.transact([], [put('/a', '2'), remove('/b')]);
+    assert.deepEqual(plain(await store.known.get('/a')), ['/a', '2', 1, 2]);
+    assert.deepEqual((await store.known.list('/')).entries.map(plain), [['/a', '2', 1, 2]]);
+  });
+
   test('a list is what starts with the prefix, in order', async (t) => {
     const store = await harness.open(t);
     for (const key of ['/b/2', '/a', '/b/10', '/b', '/c', '/b/1/x', '/ü', '/B'])
@@ -399,6 +411,105 @@ function compactionContract(harness: StoreHarness): void {
     const oldest = await store.get('/a', written - historyRevisions);
     assert.equal(text(oldest?.value), String(written - historyRevisions));
   });
+}
+
+function leaseContract(harness: StoreHarness): void {
+  /** A shared store's time is real; etcd gives no lease less than two seconds. */
+  const TTL_MS = 2_000;
+  async function open(t: TestContext) {
+    const clock = new FakeClock();
+    const store = await harness.open(t, harness.isShared ? {} : { clock });
+    const elapse = async (ms: number) => {
+      if (harness.isShared) await sleep(ms);
+      else clock.advance(ms);
+    };
+    return { store, elapse };
+  }
+
+  test('what hangs on a lease goes with it, in one revision, and nothing else', async (t) => {
+    const { store, elapse } = await open(t);
+    const lease = await store.grantLease(TTL_MS);
+    assert.ok(lease.ttlMs >= TTL_MS);
+    await store.transact([], [leased('/one', lease.id), put('/free', '1')]);
+    const { revision } = await store.transact([], [leased('/two', lease.id)]);
+    const watch = reader(store.watch('/', revision, { signal: t.signal }));
+    await elapse(lease.ttlMs);
+    assert.deepEqual(sortedBatch(await watch.next()), [
+      revision + 1,
+      'delete /one was 1',
+      'delete /two was 1',
+    ]);
+    assert.deepEqual(await keys(store, '/'), ['/free']);
+    assert.equal(await store.keepLeaseAlive(lease.id), false);
+  });
+
+  test('a lease that is kept alive stays, and goes when it is not any more', async (t) => {
+    const { store, elapse } = await open(t);
+    const lease = await store.grantLease(TTL_MS);
+    const { revision } = await store.transact([], [leased('/a', lease.id)]);
+    const watch = reader(store.watch('/', revision, { signal: t.signal }));
+    for (let i = 0; i < 4; i++) {
+      await elapse(lease.ttlMs / 2);
+      assert.equal(await store.keepLeaseAlive(lease.id), true);
+    }
+    assert.deepEqual(await keys(store, '/'), ['/a']);
+    await elapse(lease.ttlMs);
+    assert.deepEqual(plainBatch(await watch.next()), [revision + 1, 'delete /a was 1']);
+  });
+
+  test('a revoked lease goes at once, and one that is gone changes nothing', async (t) => {
+    const { store } = await open(t);
+    const lease = await store.grantLease(600_000);
+    await store.transact([], [leased('/a', lease.id), put('/b', '1')]);
+    await store.revokeLease(lease.id);
+    assert.deepEqual(await keys(store, '/'), ['/b']);
+    assert.equal(await store.revision(), 2);
+    await store.revokeLease(lease.id);
+    assert.equal(await store.revision(), 2);
+    assert.equal(await store.keepLeaseAlive(lease.id), false);
+  });
+
+  test('a key hangs on the lease of its last write, or on none', async (t) => {
+    const { store } = await open(t);
+    const one = await store.grantLease(600_000);
+    const two = await store.grantLease(600_000);
+    for (const key of ['/moved', '/free', '/again', '/stays'])
+      await store.transact([], [leased(key, one.id)]);
+    await store.transact([], [leased('/moved', two.id), put('/free', '2'), remove('/again')]);
+    await store.transact([], [put('/again', '2')]);
+    await store.revokeLease(one.id);
+    assert.deepEqual(await keys(store, '/'), ['/again', '/free', '/moved']);
+    await store.revokeLease(two.id);
+    assert.deepEqual(await keys(store, '/'), ['/again', '/free']);
+  });
+
+  test('nothing is hung on a lease that is gone, nor anything of its transaction written', async (t) => {
+    const { store } = await open(t);
+    const lease = await store.grantLease(600_000);
+    await store.transact([], [put('/a', '1')]);
+    await store.revokeLease(lease.id);
+    const operations = [put('/b', '1'), leased('/c', lease.id)];
+    await assert.rejects(store.transact([], operations), LeaseNotFoundError);
+    assert.equal(await store.revision(), 1);
+    const conflict = await store.transact([{ key: '/a', modRevision: 0 }], operations);
+    assert.equal(conflict.succeeded, false);
+  });
+
+  test('no lease is for ever, nor for no time', async (t) => {
+    const { store } = await open(t);
+    for (const ttlMs of [0, -1, Number.NaN, MAX_LEASE_TTL_MS + 1])
+      await assert.rejects(store.grantLease(ttlMs), TypeError);
+  });
+}
+
+function leased(key: string, lease: number): WriteOp {
+  return { type: 'put', key, value: new TextEncoder().encode('1'), lease };
+}
+
+/** The keys of a lease go in no order. */
+function sortedBatch(batch: WatchBatch | undefined): unknown {
+  const [revision, ...lines] = (plainBatch(batch) ?? []) as [number, ...string[]];
+  return [revision, ...lines.toSorted()];
 }
 
 export function put(key: string, value: string): WriteOp {

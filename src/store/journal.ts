@@ -3,7 +3,7 @@
  *
  * A journal is written in batches, one at a time, and read once, when the store is opened.
  */
-import type { WatchBatch } from './port.ts';
+import type { StoreLease, WatchBatch } from './port.ts';
 
 /** A version of a key. Deletions are versions too, for the watches that have yet to see them. */
 export interface JournalRow {
@@ -13,6 +13,14 @@ export interface JournalRow {
   readonly createRevision: number;
   /** `undefined` is a deletion. */
   readonly value: Uint8Array | undefined;
+  /** That it hangs on; 0 or missing: none. */
+  readonly lease?: number;
+}
+
+/** A lease that came, or (`undefined`) went. */
+export interface LeaseChange {
+  readonly id: number;
+  readonly ttlMs: number | undefined;
 }
 
 /** What was read when the journal was opened. */
@@ -20,6 +28,7 @@ export interface JournalSnapshot {
   readonly compactRevision: number;
   /** In order of revision. Those up to the compact revision are the state there; none of them is a deletion. */
   readonly rows: Iterable<JournalRow>;
+  readonly leases?: readonly StoreLease[];
 }
 
 /** Forgets history: the compact revision moves to `revision`, and these versions go, each superseded by then. */
@@ -36,6 +45,7 @@ export interface JournalBatch {
   /** Consecutive revisions, each with its changes. May be empty. */
   readonly records: readonly WatchBatch[];
   readonly compaction: Compaction | undefined;
+  readonly leases: readonly LeaseChange[];
 }
 
 export interface Journal extends AsyncDisposable {

@@ -10,19 +10,29 @@
  */
 import type { Clock } from '#lib/clock.ts';
 import { systemClock } from '#lib/clock.ts';
-import type { Compaction, Journal } from './journal.ts';
+import { type HeldOp, holdOp, leaseOf } from './held-entry.ts';
+import type { Compaction, Journal, LeaseChange } from './journal.ts';
+import { LeaseBook } from './lease-book.ts';
+import { checkLeaseTtl, newLeaseId } from './leases.ts';
 import type { Mvcc } from './mvcc.ts';
 import type {
   Compare,
   ListResult,
   Store,
   StoreEntry,
+  StoreLease,
   TransactionResult,
   WatchBatch,
   WriteOp,
 } from './port.ts';
-import { FutureRevisionError, StoreWriteError } from './port.ts';
-import { checkTransaction, sizeOfOperations } from './transaction.ts';
+import {
+  FutureRevisionError,
+  LeaseNotFoundError,
+  MAX_LEASE_KEYS,
+  MAX_LEASES,
+  StoreWriteError,
+} from './port.ts';
+import { checkTransaction } from './transaction.ts';
 import { WatchHub } from './watch-hub.ts';
 
 /**
@@ -40,6 +50,9 @@ const MAX_WAITING_TRANSACTIONS = 10_000;
 const MAX_BATCH_OPERATIONS = 1000;
 const MAX_BATCH_BYTES = 4 * 1024 * 1024;
 
+/** A lease that could not be ended is tried again after this time. */
+const EXPIRY_RETRY_MS = 1_000;
+
 export interface JournaledStoreOptions {
   readonly clock?: Clock;
   /** Revisions of history kept; default {@link MAX_HISTORY_REVISIONS}. */
@@ -49,7 +62,8 @@ export interface JournaledStoreOptions {
 interface WaitingTransaction {
   readonly type: 'transaction';
   readonly compares: readonly Compare[];
-  readonly operations: readonly WriteOp[];
+  readonly operations: readonly HeldOp[];
+  readonly bytes: number;
   readonly resolve: (result: TransactionResult) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -59,24 +73,52 @@ interface WaitingCompaction {
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
-type Waiting = WaitingTransaction | WaitingCompaction;
+interface WaitingGrant extends StoreLease {
+  readonly type: 'grant';
+  readonly resolve: (lease: StoreLease) => void;
+  readonly reject: (error: unknown) => void;
+}
+/** Always the first of its batch: what hangs on the lease is known then. */
+interface WaitingRevocation {
+  readonly type: 'revocation';
+  readonly id: number;
+  /** Not if it was kept alive in the meantime. */
+  readonly onlyIfDue: boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+type Waiting = WaitingTransaction | WaitingCompaction | WaitingGrant | WaitingRevocation;
 
 export class JournaledStore implements Store {
   readonly #state: Mvcc;
   readonly #journal: Journal;
   readonly #watches: WatchHub;
   readonly #historyRevisions: number;
+  readonly #leases: LeaseBook;
   #waiting: Waiting[] = [];
   /** Set while the queue is being worked off. */
   #writing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   /** @param state what the journal holds; owned by the store from now on, as is the journal */
-  constructor(state: Mvcc, journal: Journal, options: JournaledStoreOptions = {}) {
+  constructor(
+    state: Mvcc,
+    journal: Journal,
+    options: JournaledStoreOptions & { readonly leases?: readonly StoreLease[] } = {},
+  ) {
+    const { clock = systemClock } = options;
     this.#state = state;
     this.#journal = journal;
-    this.#watches = new WatchHub(state, options.clock ?? systemClock);
+    this.#watches = new WatchHub(state, clock);
+    this.#leases = new LeaseBook(clock, (id) => this.#expire(id));
+    for (const { id, ttlMs } of options.leases ?? []) this.#leases.grant(id, ttlMs);
+    if (this.#leases.size > 0)
+      for (const entry of state.list('').entries) this.#leases.attach(entry.key, leaseOf(entry));
     this.#historyRevisions = options.historyRevisions ?? MAX_HISTORY_REVISIONS;
+  }
+
+  get known(): Store {
+    return this;
   }
 
   async revision(): Promise<number> {
@@ -98,10 +140,40 @@ export class JournaledStore implements Store {
     compares: readonly Compare[],
     operations: readonly WriteOp[],
   ): Promise<TransactionResult> {
-    checkTransaction(compares, operations);
+    const bytes = checkTransaction(compares, operations);
     return new Promise((resolve, reject) => {
-      const own = operations.map(withOwnValue);
-      this.#enqueue({ type: 'transaction', compares, operations: own, resolve, reject });
+      const own = operations.map(holdOp);
+      this.#enqueue({ type: 'transaction', compares, operations: own, bytes, resolve, reject });
+    });
+  }
+
+  async grantLease(ttlMs: number): Promise<StoreLease> {
+    checkLeaseTtl(ttlMs);
+    if (this.#leases.size >= MAX_LEASES)
+      throw new StoreWriteError(`Cannot make a lease: there are ${this.#leases.size} already`);
+    return await new Promise((resolve, reject) => {
+      this.#enqueue({ type: 'grant', id: newLeaseId(), ttlMs, resolve, reject });
+    });
+  }
+
+  async keepLeaseAlive(id: number): Promise<boolean> {
+    return this.#leases.keepAlive(id);
+  }
+
+  revokeLease(id: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#enqueue({ type: 'revocation', id, onlyIfDue: false, resolve, reject });
+    });
+  }
+
+  #expire(id: number): void {
+    this.#enqueue({
+      type: 'revocation',
+      id,
+      onlyIfDue: true,
+      resolve: () => {},
+      // The disk is full, perhaps: nobody waits for it, and it is tried until it works.
+      reject: () => this.#leases.remind(id, EXPIRY_RETRY_MS),
     });
   }
 
@@ -123,6 +195,7 @@ export class JournaledStore implements Store {
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= (async () => {
       await this.#writing;
+      this.#leases[Symbol.dispose]();
       this.#watches[Symbol.dispose]();
       await this.#journal[Symbol.asyncDispose]();
     })();
@@ -157,10 +230,11 @@ export class JournaledStore implements Store {
     let count = 0;
     for (const waiting of this.#waiting) {
       if (operations >= MAX_BATCH_OPERATIONS || bytes >= MAX_BATCH_BYTES) break;
+      if (waiting.type === 'revocation' && count > 0) break;
       count++;
-      if (waiting.type === 'compaction') continue;
+      if (waiting.type !== 'transaction') continue;
       operations += waiting.operations.length;
-      bytes += sizeOfOperations(waiting.operations);
+      bytes += waiting.bytes;
     }
     return this.#waiting.splice(0, count);
   }
@@ -169,11 +243,31 @@ export class JournaledStore implements Store {
   async #writeBatch(batch: readonly Waiting[]): Promise<void> {
     const stage = this.#state.stage();
     const answers: (() => void)[] = [];
+    const leases: LeaseChange[] = [];
     let compactTo = this.#historyTarget();
     for (const waiting of batch) {
       if (waiting.type === 'transaction') {
-        const result = stage.transact(waiting.compares, waiting.operations);
-        answers.push(() => waiting.resolve(result));
+        const problem = this.#leaseProblem(waiting, leases);
+        const result = stage.transact(
+          waiting.compares,
+          problem === undefined ? waiting.operations : [],
+        );
+        // A compare that does not hold comes first, as in etcd.
+        if (problem !== undefined && result.succeeded) waiting.reject(problem);
+        else answers.push(() => waiting.resolve(result));
+      } else if (waiting.type === 'grant') {
+        const { id, ttlMs } = waiting;
+        leases.push({ id, ttlMs });
+        answers.push(() => waiting.resolve({ id, ttlMs }));
+      } else if (waiting.type === 'revocation') {
+        const { id, onlyIfDue } = waiting;
+        answers.push(waiting.resolve);
+        if (!this.#leases.has(id) || (onlyIfDue && !this.#leases.isDue(id))) continue;
+        leases.push({ id, ttlMs: undefined });
+        stage.transact(
+          [],
+          this.#leases.keysOf(id).map((key) => ({ type: 'delete', key })),
+        );
       } else if (waiting.revision > this.#state.revision) {
         waiting.reject(new FutureRevisionError(waiting.revision, this.#state.revision));
       } else {
@@ -183,21 +277,46 @@ export class JournaledStore implements Store {
     }
     const { records } = stage;
     const compaction = this.#state.planCompaction(compactTo);
-    if (records.length > 0 || compaction !== undefined) {
+    if (records.length > 0 || compaction !== undefined || leases.length > 0) {
       try {
-        await this.#journal.commit({ records, compaction });
+        await this.#journal.commit({ records, compaction, leases });
       } catch (error) {
         // Those that only compared are refused too: what they saw may have been a write that has now not happened.
         for (const waiting of batch) waiting.reject(error);
         return;
       }
-      this.#apply(records, compaction);
+      this.#apply(records, compaction, leases);
     }
     for (const answer of answers) answer();
   }
 
-  #apply(records: readonly WatchBatch[], compaction: Compaction | undefined): void {
+  /** @param changes of leases by what stands before it in the batch */
+  #leaseProblem(
+    { operations }: WaitingTransaction,
+    changes: readonly LeaseChange[],
+  ): Error | undefined {
+    for (const op of operations) {
+      if (op.type === 'delete' || op.lease === 0) continue;
+      const changed = changes.findLast(({ id }) => id === op.lease);
+      const exists =
+        changed === undefined ? this.#leases.has(op.lease) : changed.ttlMs !== undefined;
+      if (!exists) return new LeaseNotFoundError(op.lease);
+      if (this.#leases.countOf(op.lease) >= MAX_LEASE_KEYS)
+        return new StoreWriteError(`No more than ${MAX_LEASE_KEYS} keys can hang on one lease`);
+    }
+    return undefined;
+  }
+
+  #apply(
+    records: readonly WatchBatch[],
+    compaction: Compaction | undefined,
+    leases: readonly LeaseChange[],
+  ): void {
     this.#state.apply(records);
+    for (const { id, ttlMs } of leases)
+      if (ttlMs === undefined) this.#leases.remove(id);
+      else this.#leases.grant(id, ttlMs);
+    this.#leases.take(records);
     this.#watches.notify(records);
     if (compaction !== undefined) this.#state.compact(compaction);
   }
@@ -209,9 +328,4 @@ export class JournaledStore implements Store {
     const over = this.#state.historyBytes > MAX_HISTORY_BYTES;
     return over || target - current >= COMPACTION_STEP_REVISIONS ? target : current;
   }
-}
-
-/** A copy: the caller keeps its buffer, and a small `Buffer` would hold on to the pool it was cut from. */
-function withOwnValue(op: WriteOp): WriteOp {
-  return op.type === 'put' ? { ...op, value: new Uint8Array(op.value) } : op;
 }

@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DecodeError } from '#lib/errors.ts';
 import { put, remove, text } from './contract.ts';
+import { holdOp } from './held-entry.ts';
 import type { JournalRow } from './journal.ts';
 import { Mvcc } from './mvcc.ts';
 import type { WriteOp } from './port.ts';
 
 function write(state: Mvcc, ...operations: WriteOp[]): void {
   const stage = state.stage();
-  stage.transact([], operations);
+  stage.transact([], operations.map(holdOp));
   state.apply(stage.records);
 }
 
@@ -21,8 +22,11 @@ test('Mvcc.stage() changes nothing until it is applied', () => {
   const state = new Mvcc();
   write(state, put('/a', '1'));
   const stage = state.stage();
-  assert.equal(stage.transact([], [put('/a', '2')]).revision, 2);
-  assert.equal(stage.transact([{ key: '/a', modRevision: 2 }], [put('/b', '3')]).succeeded, true);
+  assert.equal(stage.transact([], [holdOp(put('/a', '2'))]).revision, 2);
+  assert.equal(
+    stage.transact([{ key: '/a', modRevision: 2 }], [holdOp(put('/b', '3'))]).succeeded,
+    true,
+  );
   assert.equal(state.revision, 1);
   assert.equal(text(state.get('/a')?.value), '1');
   assert.equal(state.list('').entries.length, 1);

@@ -11,6 +11,7 @@
  * without changing anything, {@link Mvcc.apply} makes what was staged the newest state. Nothing is ever rolled back.
  */
 import { DecodeError } from '#lib/errors.ts';
+import { type HeldOp, holdEntry, holdValue, valueLength } from './held-entry.ts';
 import type { Compaction, DroppedVersion, JournalRow, JournalSnapshot } from './journal.ts';
 import type {
   Compare,
@@ -19,7 +20,6 @@ import type {
   StoreEvent,
   TransactionResult,
   WatchBatch,
-  WriteOp,
 } from './port.ts';
 import { CompactedError, FutureRevisionError } from './port.ts';
 import { SortedList } from './sorted-list.ts';
@@ -44,7 +44,7 @@ interface KeyHistory {
 /** Transactions that were evaluated one after the other and not yet applied. */
 export interface Stage {
   /** Evaluates a transaction on top of what this stage holds already. Its arguments must be valid and are kept. */
-  transact(compares: readonly Compare[], operations: readonly WriteOp[]): TransactionResult;
+  transact(compares: readonly Compare[], operations: readonly HeldOp[]): TransactionResult;
   /** One for each new revision. */
   readonly records: readonly WatchBatch[];
 }
@@ -301,22 +301,21 @@ function entryAt(history: KeyHistory, revision: number): StoreEntry | undefined 
 }
 
 /** @returns nothing for the deletion of a missing key */
-function eventOf(op: WriteOp, previous: StoreEntry | undefined, revision: number): StoreEvent[] {
+function eventOf(op: HeldOp, previous: StoreEntry | undefined, revision: number): StoreEvent[] {
   if (op.type === 'delete')
     return previous === undefined ? [] : [{ type: 'delete', key: op.key, previous }];
-  const entry: StoreEntry = {
-    key: op.key,
-    value: op.value,
+  const entry = holdEntry(op.key, op.value, {
     createRevision: previous?.createRevision ?? revision,
     modRevision: revision,
-  };
+    lease: op.lease,
+  });
   return [{ type: 'put', entry, previous }];
 }
 
 function entryOfRow(row: JournalRow): StoreEntry | undefined {
   if (row.value === undefined) return undefined;
-  const { key, value, createRevision, revision } = row;
-  return { key, value, createRevision, modRevision: revision };
+  const { key, value, createRevision, revision, lease = 0 } = row;
+  return holdEntry(key, holdValue(value), { createRevision, modRevision: revision, lease });
 }
 
 function eventOfRow(
@@ -338,7 +337,7 @@ function bytesOf(record: WatchBatch): number {
   let bytes = 0;
   for (const event of record.events) {
     bytes += CHANGE_OVERHEAD_BYTES + keyOf(event).length;
-    if (event.type === 'put') bytes += event.entry.value.length;
+    if (event.type === 'put') bytes += valueLength(event.entry);
   }
   return bytes;
 }

@@ -18,6 +18,22 @@ export const MAX_TRANSACTION_OPERATIONS = 128;
 /** Sum of the keys' and values' bytes of one transaction. etcd: `--max-request-bytes`. */
 export const MAX_TRANSACTION_BYTES = 1.5 * 1024 * 1024;
 
+/** Of a lease. What lives longer needs no lease, and a timer takes no more than 24 days. */
+export const MAX_LEASE_TTL_MS = 7 * 24 * 3600 * 1000;
+/** Leases at a time: each has a timer. Whoever has much to expire puts many keys on one. */
+export const MAX_LEASES = 10_000;
+/**
+ * Keys of one lease: they are deleted in one revision, which the embedded store's format bounds at twice as many. etcd does
+ * not count them, the others refuse more (`StoreWriteError`).
+ */
+export const MAX_LEASE_KEYS = 2_000;
+
+export interface StoreLease {
+  readonly id: number;
+  /** How long it lasts without being kept alive: what was asked for, or more. */
+  readonly ttlMs: number;
+}
+
 export interface StoreEntry {
   readonly key: string;
   /** Shared with the store and all readers: never change it. */
@@ -35,7 +51,13 @@ export interface Compare {
 }
 
 export type WriteOp =
-  | { readonly type: 'put'; readonly key: string; readonly value: Uint8Array }
+  | {
+      readonly type: 'put';
+      readonly key: string;
+      readonly value: Uint8Array;
+      /** The lease that the key hangs on from now on; missing: on none. */
+      readonly lease?: number;
+    }
   | { readonly type: 'delete'; readonly key: string };
 
 export type TransactionResult =
@@ -73,9 +95,7 @@ export interface WatchBatch {
  * they were called. A store that is shared by several processes may show a write a moment before the call that made it
  * returns. All calls of a store that is elsewhere throw {@link StoreUnavailableError} when it cannot be reached.
  */
-export interface Store extends AsyncDisposable {
-  /** The newest revision; 0 is an empty, never written store. */
-  revision(): Promise<number>;
+export interface StoreReader {
   /**
    * The entry, as it is or as it was at a revision.
    * @returns `undefined` if there is (or was) none
@@ -92,6 +112,17 @@ export interface Store extends AsyncDisposable {
     prefix: string,
     options?: { revision?: number; limit?: number; startAfter?: string },
   ): Promise<ListResult>;
+}
+
+export interface Store extends StoreReader, AsyncDisposable {
+  /**
+   * The same reads of what this process knows without asking anybody: all that it wrote itself, but what others wrote may
+   * be missing for a moment. For a transaction that compares what was read, and is planned again on the newest state if
+   * it cannot be planned on this. The store itself, if nobody else writes to it.
+   */
+  readonly known: StoreReader;
+  /** The newest revision; 0 is an empty, never written store. */
+  revision(): Promise<number>;
   /**
    * If all compares hold, applies all operations as one revision. Resolves when the change is durable; until then no
    * read and no watch sees it. A key may occur once among the operations. Deleting a missing key changes nothing, and a
@@ -99,12 +130,24 @@ export interface Store extends AsyncDisposable {
    * Transactions that name a common key are evaluated in the order of the calls.
    * @throws StoreWriteError if it could not be made durable; it then has not happened for any reader (after a crash at
    *   that very moment it may turn up, as with any database), unless the error `isUncertain`; TransactionTooLargeError;
-   *   TypeError for an empty or ill-formed key, or one that occurs twice
+   *   TypeError for an empty or ill-formed key, or one that occurs twice; LeaseNotFoundError, and nothing is written
    */
   transact(
     compares: readonly Compare[],
     operations: readonly WriteOp[],
   ): Promise<TransactionResult>;
+  /**
+   * Makes a lease: when nobody has kept it alive for its time, it goes, and all keys that hang on it are deleted in one
+   * revision, soon after. That a lease is there is as durable as a write; its time begins anew when a store of a single
+   * process is opened, and not before.
+   * @param ttlMs above 0, up to {@link MAX_LEASE_TTL_MS}
+   * @throws TypeError; StoreWriteError
+   */
+  grantLease(ttlMs: number): Promise<StoreLease>;
+  /** Begins its time anew. @returns false if it is gone, or never was */
+  keepLeaseAlive(id: number): Promise<boolean>;
+  /** Ends it now, with its keys. One that is gone changes nothing. @throws StoreWriteError */
+  revokeLease(id: number): Promise<void>;
   /**
    * Changes under `prefix` with a revision greater than `afterRevision`, until `signal` is aborted or the store closed;
    * then it ends normally. Errors come out of the iteration.
@@ -172,6 +215,15 @@ export class TransactionTooLargeError extends Error {
   constructor(message: string) {
     super(message);
     this.name = 'TransactionTooLargeError';
+  }
+}
+
+/** A key was to hang on a lease that is gone, or never was. */
+export class LeaseNotFoundError extends Error {
+  readonly code = 'LEASE_NOT_FOUND' as const;
+  constructor(id: number, options?: { cause?: unknown }) {
+    super(`There is no lease ${id}: it has expired, or was revoked`, options);
+    this.name = 'LeaseNotFoundError';
   }
 }
 

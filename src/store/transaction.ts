@@ -6,11 +6,11 @@ import {
   TransactionTooLargeError,
 } from './port.ts';
 
-/** @throws TypeError for a key that is none, or is written twice; TransactionTooLargeError */
+/** @returns the size of the operations in bytes @throws TypeError for a key that is none, or is written twice; TransactionTooLargeError */
 export function checkTransaction(
   compares: readonly Compare[],
   operations: readonly WriteOp[],
-): void {
+): number {
   checkCount('compares', compares.length);
   checkCount('operations', operations.length);
   for (const compare of compares) checkKey(compare.key);
@@ -25,6 +25,7 @@ export function checkTransaction(
     throw new TransactionTooLargeError(
       `The transaction has ${bytes} bytes, ${MAX_TRANSACTION_BYTES} are allowed`,
     );
+  return bytes;
 }
 
 /** Bytes of the keys and values of the operations. Keys are taken for ASCII. */

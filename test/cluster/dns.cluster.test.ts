@@ -1,6 +1,6 @@
 /** DNS as pods and people see it: real containers, the resolvers of busybox, musl and glibc, and the tools of Debian. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -21,6 +21,8 @@ describe('DNS in a cluster', () => {
   let m1: Machine;
   let dnsIp = '';
   let webIp = '';
+  let hasMusl = false;
+  let resolvConf = '';
 
   before(async () => {
     await Lab.remove('test-dns');
@@ -29,8 +31,10 @@ describe('DNS in a cluster', () => {
     m1 = lab.machine('m1');
     preparePodman(m1);
     copyGlibc(m1);
+    hasMusl = compileWithMusl(m1);
     await cluster.startServer();
-    await cluster.startAgent(m1);
+    resolvConf = await m1.runOk(['cat', '/etc/resolv.conf']);
+    await cluster.startAgent(m1, { flags: ['--host-resolver'] });
     await cluster.nodesReady();
     await cluster.client.create(SERVICE, {
       apiVersion: 'v1',
@@ -112,6 +116,24 @@ describe('DNS in a cluster', () => {
       assert.match(await inPod(`/usr/bin/getent ahostsv4 ${form}`), new RegExp(`^${webIp} `), form);
   });
 
+  test('musl in a pod finds them', async (t) => {
+    if (!hasMusl) return t.skip('musl and tcc are not installed (Debian: tcc, musl-dev)');
+    for (const form of ['web', WEB, `${WEB}.`])
+      assert.equal(await inPod(`/bin/resolve ${form}`), webIp, form);
+    assert.match(await inPod('/bin/resolve none.default.svc.cluster.local || true'), /^error/);
+  });
+
+  test('the machine’s own programs find them, by its resolv.conf', async () => {
+    await until(
+      'the file names the server',
+      WAIT_MS,
+      async () => (await m1.run(['grep', '-c', LINK_LOCAL, '/etc/resolv.conf'])).exitCode === 0,
+    );
+    assert.match(await m1.runOk(['getent', 'ahostsv4', WEB]), new RegExp(`^${webIp} `));
+    const own = await m1.runOk(['cat', '/etc/resolv.conf']);
+    assert.ok(own.endsWith(resolvConf), own);
+  });
+
   test('queries leave no trace in the connection table', async () => {
     await inPod(`for i in $(seq 20); do nslookup ${WEB} ${dnsIp} >/dev/null; done`);
     await dig(dnsIp, WEB);
@@ -180,7 +202,13 @@ describe('DNS in a cluster', () => {
     await cluster.killServer();
     await cluster.killAgent(m1);
     assert.match(await dig(dnsIp, WEB), /no servers could be reached/);
+    // Without the flag: what the one that was killed did to the machine's resolver is undone.
     await cluster.startAgent(m1);
+    await until(
+      'the machine has its resolv.conf back',
+      WAIT_MS,
+      async () => (await m1.runOk(['cat', '/etc/resolv.conf'])) === resolvConf,
+    );
     await until('the name is known', WAIT_MS, async () => (await dig(dnsIp, WEB)) === webIp);
     assert.match(await inPod('ping -c 1 -W 1 web 2>&1 | head -1'), new RegExp(webIp));
     await until('what is not known does not exist', WAIT_MS, async () =>
@@ -201,6 +229,26 @@ function countLost(machine: Machine, server: string, name: string): () => Promis
     await machine.runOk(['rm', '-f', '/run/asking']);
     return ((await done).stdout.match(/lost/g) ?? []).length;
   };
+}
+
+/** Puts a small program into the containers that asks musl's resolver. @returns whether it could be made */
+function compileWithMusl(machine: Machine): boolean {
+  const triplet = process.arch === 'arm64' ? 'aarch64-linux' : 'x86_64-linux';
+  const musl = `/usr/lib/${triplet}-musl`;
+  if (!existsSync('/usr/bin/tcc') || !existsSync(join(musl, 'libc.a'))) return false;
+  const parts = (...names: string[]) => names.map((name) => join(musl, name));
+  const includes = [`/usr/include/${triplet}-musl`, `/usr/lib/${triplet}-gnu/tcc/include`];
+  const { status, stderr } = spawnSync(
+    'tcc',
+    [
+      ...['-nostdinc', '-nostdlib', '-static', ...includes.map((folder) => `-I${folder}`)],
+      ...['-o', join(machine.directory, 'rootfs/bin/resolve'), ...parts('crt1.o', 'crti.o')],
+      ...[join(import.meta.dirname, 'dns-resolve.c'), ...parts('libc.a', 'crtn.o')],
+    ],
+    { encoding: 'utf8' },
+  );
+  assert.equal(status, 0, stderr);
+  return true;
 }
 
 /** Puts getent and what it needs of glibc beside busybox, which is linked statically. */

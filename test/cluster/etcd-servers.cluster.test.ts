@@ -130,7 +130,7 @@ test('two servers on one etcd are one cluster, and either may go', { skip }, asy
     startServer('one', '192.0.2.1'),
     startServer('two', '192.0.2.2'),
   ]);
-  for (const file of ['ca.crt', 'ca.key', 'sa.key']) {
+  for (const file of ['ca.crt', 'ca.key']) {
     const contentOf = (name: string) => readFileSync(join(root, name, 'pki', file), 'utf8');
     assert.equal(contentOf('one'), contentOf('two'), file);
   }

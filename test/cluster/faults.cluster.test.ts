@@ -54,6 +54,18 @@ describe('a cluster of two machines', () => {
     assert.ok(await reaches());
   });
 
+  test('a cluster IP that no service has is refused at once, for pods and the node', async () => {
+    const url = 'http://10.96.200.200/';
+    const pod = await execInContainer(m1, 'client', `timeout 3 wget -q -O - ${url} 2>&1`);
+    assert.match(pod.stdout, /refused/);
+    const node = await m1.run(['curl', '-sS', '--max-time', '3', url]);
+    assert.match(node.stderr, /refused/);
+    const { status } = await cluster.client.get(NODE, 'm1');
+    const messages = status?.conditions?.map(({ type, message }) => `${type}: ${message}`) ?? [];
+    assert.ok(messages.includes('KernelReady: the kernel has all that is used'), messages.join());
+    assert.ok(!messages.some((it) => it.includes('not refused')), messages.join());
+  });
+
   const REPAIRS: readonly [string, (machine: Machine) => void][] = [
     [
       'the VXLAN device deleted',

@@ -164,6 +164,66 @@ describe('policy on two machines', () => {
     await until('near is open', WAIT_MS, () => reaches('near'));
   });
 
+  test('node ports and host ports: policy sees the client outside, and the pod’s own port', async () => {
+    await m1.runOk(
+      [
+        ...[
+          'podman',
+          'run',
+          '--detach',
+          '--name',
+          'ext',
+          '--network',
+          'tulle',
+          '--label',
+          'app=ext',
+        ],
+        ...[
+          '--publish',
+          '18080:8080',
+          '--tmpfs',
+          '/srv',
+          '--rootfs',
+          '/var/lib/rootfs',
+          'sh',
+          '-c',
+        ],
+        'echo ext > /srv/index.html; exec httpd -f -p 8080 -h /srv',
+      ],
+      { timeoutMs: 60_000 },
+    );
+    await cluster.client.create(SERVICE, {
+      ...{ apiVersion: 'v1', kind: 'Service', metadata: { name: 'ext', namespace: 'default' } },
+      spec: {
+        ...{ type: 'NodePort', externalTrafficPolicy: 'Local', selector: { app: 'ext' } },
+        ports: [{ port: 80, targetPort: 8080, nodePort: 30123 }],
+      },
+    });
+    // The other machine itself, which is a client outside to this one's pods.
+    const reachesFromOutside = async (port: number) =>
+      (await m2.run(['curl', '-s', '-m', '2', `http://${m1.address}:${port}/`])).stdout === 'ext\n';
+    const ports = [30123, 18080];
+    for (const port of ports)
+      await until(`port ${port} answers`, WAIT_MS, () => reachesFromOutside(port));
+    const from = (address: string, podPort: number) =>
+      put('ext', {
+        podSelector: { matchLabels: { app: 'ext' } },
+        ingress: [{ from: [{ ipBlock: { cidr: `${address}/32` } }], ports: [{ port: podPort }] }],
+      });
+    await from('203.0.113.1', 8080);
+    for (const port of ports)
+      await until(`port ${port} is closed`, WAIT_MS, async () => !(await reachesFromOutside(port)));
+    await from(m2.address, 8080);
+    for (const port of ports)
+      await until(`port ${port} is open`, WAIT_MS, () => reachesFromOutside(port));
+    // The ports of the machine are nothing to policy.
+    await from(m2.address, 30123);
+    for (const port of ports)
+      await until(`port ${port} is closed`, WAIT_MS, async () => !(await reachesFromOutside(port)));
+    await remove('ext');
+    await m1.run(['podman', 'rm', '--force', '--time', '0', 'ext'], { timeoutMs: 60_000 });
+  });
+
   test('a container that forbidden traffic meets at its start gets none of it', async () => {
     await put('closed', { podSelector: {}, policyTypes: ['Ingress', 'Egress'] });
     await until('near is closed', WAIT_MS, async () => !(await reaches('near')));

@@ -25,6 +25,8 @@ after(() => Lab.remove('test-uninst'));
 test('a machine that Tulle came to and left is as before', async () => {
   // The folders that container runtimes share are not ours to remove.
   await machine.runOk(['mkdir', '-p', '/opt/cni/bin', '/etc/cni/net.d', '/run/netns']);
+  // Another program's firewall, in which we put rules.
+  await machine.runOk(['iptables', '-P', 'FORWARD', 'DROP']);
   const untouched = await snapshot(machine);
   await cluster.startServer([
     ...['--pod-cidr', '10.244.0.0/16', '--pod-cidr', 'fd00:10:244::/56'],
@@ -33,7 +35,9 @@ test('a machine that Tulle came to and left is as before', async () => {
   await cluster.startAgent(machine);
   await cluster.nodesReady();
   await runContainer(machine, { name: 'pod', role: 'client' });
-  assert.notDeepEqual(await snapshot(machine), untouched);
+  const installed = await snapshot(machine);
+  assert.notDeepEqual(installed, untouched);
+  assert.ok(installed.ruleset?.join().includes('TULLE-FORWARD'));
 
   const running = await machine.run(UNINSTALL);
   assert.equal(running.exitCode, 1);
@@ -71,7 +75,9 @@ async function snapshot(machine: Machine): Promise<Record<string, string[]>> {
     neighbours: await lines('ip', 'neigh', 'show', 'nud', 'permanent'),
     ruleset: await lines('nft', 'list', 'ruleset'),
     settings: settings.filter((line) => !VOLATILE.test(line)),
-    files: await lines('find', '/opt', '/etc/cni', '/var/lib/tulle', '-mindepth', '1'),
+    files: await lines(
+      ...['find', '/opt', '/etc/cni', '/etc/systemd/network', '/var/lib/tulle', '-mindepth', '1'],
+    ),
     run: await lines('find', '/run', '-maxdepth', '1', '-name', '*tulle*'),
   };
 }

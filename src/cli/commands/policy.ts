@@ -11,6 +11,8 @@ import type { End } from '#policy/match.ts';
 import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
 import { describeRanges, diffOf, matrixOf } from '#policy/reach.ts';
 import { withDomains } from '../agent-domains.ts';
+import { formatRuleCounts, type RuleCount } from '../policy-rules.ts';
+import { throughService } from '../policy-services.ts';
 import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
 import type { CommandContext } from '../program.ts';
 
@@ -34,13 +36,18 @@ export async function policyExplain(
   const source = await loadSource(flags);
   const world =
     flags.manifests === undefined ? await withDomains(source.world, flags.agent) : source.world;
-  const flows: Flow[] = parseEnds(from, world).flatMap((source) =>
-    parseEnds(to, world).map((target) => {
+  const through = throughService(to, flags.port, { world, services: source.services });
+  if (through !== undefined)
+    print(`service ${through.service}: policy sees the pods behind it, and their own port`);
+  const targets =
+    through?.flows ?? parseEnds(to, world).map((end) => ({ to: end, port: flags.port }));
+  const flows: Flow[] = parseEnds(from, world).flatMap((sender) =>
+    targets.map(({ to: target, port: text }) => {
       const port =
-        flags.port === undefined
+        text === undefined
           ? { protocol: PROTOCOL_NUMBERS.TCP, port: undefined }
-          : parsePort(flags.port, target);
-      return { ...sameFamily(source, target), ...port };
+          : parsePort(text, target);
+      return { ...sameFamily(sender, target), ...port };
     }),
   );
   limitPairs(flows.length);
@@ -157,6 +164,26 @@ function limitPairs(pairs: number): void {
     throw new UserError(`That is ${pairs} pairs; at most ${MAX_PAIRS} are worked out at once`, {
       hint: 'Choose fewer pods, with --namespace or labels.',
     });
+}
+
+/** The rules of this machine's agent, with their counters. */
+export async function policyRules(
+  flags: { agent: string; output?: string },
+  { print, signal }: CommandContext,
+): Promise<void> {
+  let counts: RuleCount[];
+  try {
+    const response = await fetch(`http://${flags.agent}/policy/rules`, { signal });
+    if (!response.ok) throw new Error(`it answered with status ${response.status}`);
+    counts = (await response.json()) as RuleCount[];
+  } catch (cause) {
+    throw new UserError(`Cannot read the rules of the agent at ${flags.agent}`, {
+      cause,
+      hint: 'Each node counts for itself: run this on the node, or give --agent ADDRESS:PORT.',
+    });
+  }
+  if (flags.output === 'json') for (const count of counts) print(JSON.stringify(count));
+  else for (const line of formatRuleCounts(counts)) print(line);
 }
 
 interface LogEnd {

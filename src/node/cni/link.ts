@@ -206,7 +206,9 @@ export function enableForwarding(
     changed.push(name);
   };
   if (families.includes(4)) set('net/ipv4/ip_forward', '1');
-  if (!families.includes(6)) return changed;
+  // Where it is on already there is nothing to lose, and links that came later never took any.
+  if (!families.includes(6) || host.sysctl.get('net/ipv6/conf/all/forwarding') === '1')
+    return changed;
   for (const link of host.links.list()) {
     const name = `net/ipv6/conf/${link.name}/accept_ra`;
     if (host.sysctl.get(name) === '1') set(name, '2');

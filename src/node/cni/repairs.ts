@@ -3,7 +3,7 @@
  * time for events that were lost. Settings without events wait for that look.
  */
 import type { Clock } from '#lib/clock.ts';
-import type { Ip } from '#lib/ip.ts';
+import { type Family, familyOf, type Ip } from '#lib/ip.ts';
 import { GATEWAY_V6, HOST_VETH_MAC, ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
@@ -16,10 +16,16 @@ const RESYNC_MS = 30_000;
 /** Pods looked at in one turn of the event loop, so that DNS is answered meanwhile. */
 const PODS_PER_TURN = 10;
 
-export function startRepairs(
-  attacher: Attacher,
-  { host, log, clock }: { host: NetworkStack; log: Logger; clock?: Clock },
-): AsyncDisposable {
+interface RepairOptions {
+  readonly host: NetworkStack;
+  readonly log: Logger;
+  readonly clock?: Clock;
+  /** The address from which the host talks to its pods: their routes name it. */
+  readonly hostSource?: (family: Family) => Ip | undefined;
+}
+
+export function startRepairs(attacher: Attacher, options: RepairOptions): AsyncDisposable {
+  const { host, log, clock } = options;
   const broken = new Set<string>();
   let index: AttachmentIndex | undefined;
   const loop = new SyncLoop(
@@ -39,7 +45,7 @@ export function startRepairs(
     index = undefined;
   });
   const unwatch = host.watch((event) => {
-    if (event.type === 'overrun') {
+    if (event.type === 'overrun' || isHostSource(event, options)) {
       broken.clear();
       loop.trigger();
       return;
@@ -58,6 +64,16 @@ export function startRepairs(
       await loop[Symbol.asyncDispose]();
     },
   };
+}
+
+/**
+ * Whether the host's own address has come back. When it went, the kernel took along every IPv4 route that names it, and the
+ * name out of every IPv6 route, and said nothing of them.
+ */
+function isHostSource(event: NetworkEvent, { hostSource }: RepairOptions): boolean {
+  if (event.type !== 'address' || event.deleted) return false;
+  const { address } = event.address;
+  return hostSource?.(familyOf(address)) === address;
 }
 
 interface AttachmentIndex {

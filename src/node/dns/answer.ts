@@ -86,10 +86,14 @@ export interface Answerer {
   readonly search: SearchTarget;
   /** What the last {@link FORWARD} asks for. */
   forwards: 'question' | 'searched' | 'alias';
+  /** Called for a query with a cookie, before it is answered. */
+  onCookie: ((bytes: Uint8Array, query: Query) => void) | undefined;
 }
 
 export function newAnswerer(table: NameTable, random: () => number): Answerer {
-  return { table, random, query: newQuery(), search: newSearchTarget(), forwards: 'question' };
+  const search = newSearchTarget();
+  const query = newQuery();
+  return { table, random, query, search, forwards: 'question', onCookie: undefined };
 }
 
 export interface AnswerOptions {
@@ -113,6 +117,7 @@ export function answerQuery(answerer: Answerer, bytes: Uint8Array, options: Answ
   const problem = readQuery(bytes, options.length, table.seed, query);
   if (problem === NOT_A_QUERY) return DROP;
   if (problem !== RCODE_NOERROR) return writeError(reply, bytes, query, problem);
+  if (query.cookieBytes > 0) answerer.onCookie?.(bytes, query);
   if (query.hasEdns && query.ednsVersion !== 0) return writeBadVersion(reply, bytes, query);
   if (query.class !== CLASS_IN || query.type === TYPE_AXFR || query.type === TYPE_IXFR)
     return writeError(reply, bytes, query, RCODE_REFUSED);

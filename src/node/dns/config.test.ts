@@ -16,6 +16,7 @@ randomizeCase: true
 cacheEntries: 0
 serveStaleSeconds: 60
 prefetch: false
+cookies: false
 rateLimit: { queriesPerSecond: 1000, namespaces: { noisy: 10 } }
 `,
     hosts: '# the old ones\n192.0.2.7 DB.legacy.example db # two names\n\n2001:db8::7 db\n',
@@ -48,6 +49,7 @@ rateLimit: { queriesPerSecond: 1000, namespaces: { noisy: 10 } }
     cacheEntries: 0,
     serveStaleS: 60,
     prefetch: false,
+    cookies: false,
     queriesPerSecond: 1000,
     namespaceQueriesPerSecond: { noisy: 10 },
   });

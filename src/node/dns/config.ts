@@ -68,6 +68,8 @@ export interface DnsConfig {
   /** How long after its end an answer may be given when no upstream answers; 0: never. */
   readonly serveStaleS: number;
   readonly prefetch: boolean;
+  /** Whether DNS cookies are answered (RFC 7873). */
+  readonly cookies: boolean;
   /** Queries a second of one client; 0: any number. */
   readonly queriesPerSecond: number;
   /** The same for the pods of a namespace, instead. */
@@ -89,6 +91,7 @@ export const DEFAULT_CONFIG: DnsConfig = {
   cacheEntries: 10_000,
   serveStaleS: 3600,
   prefetch: true,
+  cookies: true,
   queriesPerSecond: 0,
   namespaceQueriesPerSecond: {},
 };
@@ -135,6 +138,7 @@ export function parseDnsConfig(
     cacheEntries: fields.integer('cacheEntries', base.cacheEntries, 0, 1_000_000),
     serveStaleS: fields.integer('serveStaleSeconds', base.serveStaleS, 0, 7 * 86_400),
     prefetch: fields.boolean('prefetch', base.prefetch),
+    cookies: fields.boolean('cookies', base.cookies),
     queriesPerSecond: limits.integer('queriesPerSecond', base.queriesPerSecond, 0, 10_000_000),
     namespaceQueriesPerSecond: parseLimits(limits.take('namespaces'), problems),
   };

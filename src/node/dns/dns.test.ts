@@ -236,6 +236,10 @@ describe('startDns() on the wire', () => {
     for (const pattern of [
       /coredns_dns_requests_total\{[^}]*proto="udp",family="1",type="A"\} \d+/,
       /coredns_dns_responses_total\{[^}]*rcode="NXDOMAIN",plugin="kubernetes"\} \d+/,
+      /coredns_dns_request_size_bytes_bucket\{[^}]*proto="udp",le="100"\} [1-9]/,
+      /coredns_dns_request_size_bytes_count\{[^}]*proto="tcp"\} [1-9]/,
+      /coredns_dns_response_size_bytes_sum\{[^}]*proto="udp"\} [1-9]\d\d/,
+      /coredns_dns_do_requests_total\{[^}]*\} \d/,
       /coredns_dns_request_duration_seconds_bucket\{[^}]*le="\+Inf"\} [1-9]/,
       /coredns_forward_responses_total\{to="127[^}]*rcode="NOERROR"\} [1-9]/,
       /coredns_cache_hits_total\{[^}]*\} [1-9]/,

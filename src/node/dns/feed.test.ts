@@ -192,3 +192,23 @@ test('ZoneFeed answers from memory at once, denies after a while, and forgets wh
   assert.match(it.ask('svc.cluster.local'), NODATA);
   it.feed[Symbol.dispose]();
 });
+
+test('ZoneFeed fills the zone piece by piece, says what it knows, and follows what changes meanwhile', async () => {
+  const it = create({ pieceMs: 0 });
+  const plain = (key: string, clusterIP: string) =>
+    service(key, { clusterIP, ports: [{ name: 'http', port: 80 }] });
+  for (const n of [1, 2, 3, 4]) it.services.put(plain(`a/s${n}`, `10.96.0.${n}`));
+  await it.sync();
+  // Fewer pieces than services have been done.
+  assert.equal(it.feed.synced, false);
+  assert.match(it.ask('s1.a.svc.cluster.local'), /10\.96\.0\.1$/);
+  assert.match(it.ask('s4.a.svc.cluster.local'), /^SERVFAIL/);
+  it.services.put(plain('a/s1', '10.96.0.11'));
+  it.services.remove('a/s4');
+  it.services.put(plain('a/s5', '10.96.0.5'));
+  while (!it.feed.synced) await new Promise(setImmediate);
+  assert.match(it.ask('s1.a.svc.cluster.local'), /10\.96\.0\.11$/);
+  assert.match(it.ask('s3.a.svc.cluster.local'), /10\.96\.0\.3$/);
+  assert.match(it.ask('s4.a.svc.cluster.local'), NXDOMAIN);
+  assert.match(it.ask('s5.a.svc.cluster.local'), /10\.96\.0\.5$/);
+});

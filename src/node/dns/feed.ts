@@ -19,6 +19,8 @@ import type { NameChange, Zone } from './zone.ts';
  * they get SERVFAIL, and clients ask again.
  */
 const GRACE_MS = 5000;
+/** Of the main thread's time, when the zone is filled. */
+const MAX_PIECE_MS = 2;
 /** Which pod or endpoint change led to this slice, as an RFC 3339 time. */
 const TRIGGER_TIME_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
 
@@ -35,6 +37,8 @@ export interface ZoneFeedOptions {
   /** What the agent before this one knew; it holds until the API has told all. */
   readonly remembered?: readonly NameChange[];
   readonly graceMs?: number;
+  /** How long the zone is filled at a stretch. */
+  readonly pieceMs?: number;
   /** A headless service's endpoints changed so long ago and are in the zone now. */
   readonly onProgrammed: (durationS: number) => void;
   readonly log: Logger;
@@ -50,6 +54,8 @@ export class ZoneFeed implements Disposable {
   #podMode: PodMode = 'disabled';
   #pods: { cache: Cache<Pod> & AsyncDisposable; stop: () => void } | undefined;
   #closed = false;
+  /** The slices are known by their services; from now on changes are followed. */
+  #indexed = false;
   #filled = false;
   #isGraceOver = false;
   /** The SOA's serial: the time of the last change in seconds, or one more than the one before. */
@@ -123,22 +129,45 @@ export class ZoneFeed implements Disposable {
     this.#closePods();
   }
 
-  /** The caches are full: everything goes out at once, so that no name is ever answered from half of its slices. */
+  /**
+   * The caches are full. A service goes into the zone with all of its slices, so that no name is ever answered from half
+   * of them; what changes meanwhile is followed at once.
+   */
   #fill(): void {
-    if (this.#closed || this.#filled) return;
+    if (this.#closed || this.#indexed) return;
     const { zone, services, slices, namespaces } = this.#options;
     this.#slices.clear();
     for (const slice of slices.values()) this.#index(slice);
+    this.#indexed = true;
+    for (const namespace of namespaces?.values() ?? [])
+      this.#tell(zone.setNamespace(namespace.metadata.name, true));
+    this.#fillPiece([...services.values()].map(objectKey), 0);
+  }
+
+  /** Some thousand services take longer than the agent's other work, and forwarded queries, should wait. */
+  #fillPiece(keys: readonly string[], from: number): void {
+    if (this.#closed) return;
+    const { services, pieceMs = MAX_PIECE_MS } = this.#options;
+    const endMs = performance.now() + pieceMs;
     const changes: NameChange[] = [];
     // One by one: a service's changes may be more than fit on the stack as arguments.
     const keep = (some: readonly NameChange[]) => {
       for (const change of some) changes.push(change);
     };
-    for (const namespace of namespaces?.values() ?? [])
-      keep(zone.setNamespace(namespace.metadata.name, true));
+    let at = from;
+    do {
+      const key = keys[at];
+      if (key !== undefined) keep(this.#set(key, services.get(key)));
+      at++;
+    } while (at < keys.length && performance.now() < endMs);
+    if (at < keys.length) {
+      this.#tell(changes);
+      setImmediate(() => this.#fillPiece(keys, at));
+      return;
+    }
+    // After the services, which keep a name that both have.
     for (const pod of this.#options.aliased?.values() ?? [])
-      keep(zone.setAliases(objectKey(pod), aliasesOfPod(pod), addressesOf(pod)));
-    for (const service of services.values()) keep(this.#set(objectKey(service), service));
+      keep(this.#options.zone.setAliases(objectKey(pod), aliasesOfPod(pod), addressesOf(pod)));
     this.#filled = true;
     keep(this.#forget());
     this.serial = Math.max(this.serial + 1, Math.floor(Date.now() / 1000));
@@ -155,12 +184,12 @@ export class ZoneFeed implements Disposable {
   }
 
   #onService(key: string): void {
-    // Before the first sync #fill() will read all of it.
-    if (this.#filled) this.#tell(this.#set(key, this.#options.services.get(key)));
+    // Before that #fill() will read all of it.
+    if (this.#indexed) this.#tell(this.#set(key, this.#options.services.get(key)));
   }
 
   #onNamespace(name: string, current: Namespace | undefined): void {
-    if (this.#filled) this.#tell(this.#options.zone.setNamespace(name, current !== undefined));
+    if (this.#indexed) this.#tell(this.#options.zone.setNamespace(name, current !== undefined));
   }
 
   #onAliased(key: string, pod: Pod | undefined): void {
@@ -172,7 +201,7 @@ export class ZoneFeed implements Disposable {
   }
 
   #onSlice({ old, current }: CacheChange<EndpointSlice>): void {
-    if (!this.#filled) return;
+    if (!this.#indexed) return;
     const before = old === undefined ? undefined : serviceKeyOf(old);
     if (old !== undefined && before !== undefined)
       this.#slices.get(before)?.delete(old.metadata.name);

@@ -3,7 +3,13 @@ import { Counter, Gauge, Histogram, type Metric, type Registry } from 'prom-clie
 import { RCODE_NAMES } from '#wire/dns/constants.ts';
 import type { ForwardObserver } from './forward.ts';
 import type { StatsDelta } from './server/messages.ts';
-import { DURATION_BUCKETS_S, requestLabels } from './stats.ts';
+import {
+  DURATION_BUCKETS_S,
+  requestLabels,
+  SIZE_BUCKETS_BYTES,
+  SIZE_SLOTS,
+  sizeSlot,
+} from './stats.ts';
 
 /** CoreDNS has a label for the server block and its zone; we have one of each. */
 const SERVER = { server: 'dns://:53', zone: '.', view: '' } as const;
@@ -35,9 +41,25 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
   const durations = new CountedHistogram(
     DURATION_NAME,
     'Histogram of the time (in seconds) each request took per zone.',
+    DURATION_BUCKETS_S,
   );
+  const sizes = (['request', 'response'] as const).map((direction) => ({
+    direction,
+    histogram: new CountedHistogram(
+      `coredns_dns_${direction}_size_bytes`,
+      `Size of the ${direction} in octets.`,
+      SIZE_BUCKETS_BYTES,
+    ),
+  }));
   // The registry needs of a metric only its name and `get()`; its types ask for one of its own classes.
-  registry.registerMetric(durations as unknown as Metric);
+  for (const histogram of [durations, ...sizes.map((it) => it.histogram)])
+    registry.registerMetric(histogram as unknown as Metric);
+  const wantsDnssec = new Counter({
+    name: 'coredns_dns_do_requests_total',
+    help: 'Counter of DNS requests with DO bit set per zone.',
+    labelNames: ['server', 'zone', 'view'],
+    registers,
+  });
   const forward = forwardMetrics(registers);
   const cache = cacheMetrics(registers);
   const programming = new Histogram({
@@ -73,7 +95,14 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
         const plugin = source === 'cluster' ? 'kubernetes' : 'forward';
         responses.inc({ ...SERVER, rcode: RCODE_NAMES[rcode] ?? String(rcode), plugin }, count);
       }
-      durations.add(stats.durationBuckets, stats.durationSumS);
+      durations.add({}, stats.durationBuckets, stats.durationSumS);
+      for (const { direction, histogram } of sizes)
+        for (const proto of ['udp', 'tcp'] as const) {
+          const slot = sizeSlot(proto, direction);
+          const counts = stats.sizes.slice(slot, slot + SIZE_SLOTS);
+          histogram.add({ proto }, counts.slice(0, -1), counts.at(-1) ?? 0);
+        }
+      wantsDnssec.inc(SERVER, stats.dnssecOk);
       cache.add(stats);
       limited.inc(stats.rateLimited);
       cut.inc(stats.cutForStrangers);
@@ -171,42 +200,55 @@ class CountedHistogram {
   readonly help: string;
   readonly type = 'histogram';
   readonly aggregator = 'sum';
-  readonly #counts = new Array<number>(DURATION_BUCKETS_S.length + 1).fill(0);
-  #sum = 0;
+  readonly #bounds: readonly number[];
+  /** By what stands in the labels beside {@link SERVER}. */
+  readonly #series = new Map<string, Series>();
 
-  constructor(name: string, help: string) {
+  constructor(name: string, help: string, bounds: readonly number[]) {
     this.name = name;
     this.help = help;
+    this.#bounds = bounds;
   }
 
-  add(counts: readonly number[], sum: number): void {
-    for (const [i, count] of counts.entries()) this.#counts[i] = (this.#counts[i] ?? 0) + count;
-    this.#sum += sum;
+  /** @param counts not cumulative; one more than there are bounds */
+  add(labels: Readonly<Record<string, string>>, counts: readonly number[], sum: number): void {
+    const key = Object.values(labels).join();
+    const series = this.#series.get(key) ?? { labels, counts: counts.map(() => 0), sum: 0 };
+    this.#series.set(key, {
+      labels,
+      counts: series.counts.map((count, i) => count + (counts[i] ?? 0)),
+      sum: series.sum + sum,
+    });
   }
 
   reset(): void {
-    this.#counts.fill(0);
-    this.#sum = 0;
+    this.#series.clear();
   }
 
   async get(): Promise<object> {
-    const labels = { server: SERVER.server, zone: SERVER.zone, view: SERVER.view };
-    const bounds: (number | string)[] = [...DURATION_BUCKETS_S, '+Inf'];
+    const { name, help, type, aggregator } = this;
+    const values = [...this.#series.values()].flatMap((series) => this.#values(series));
+    return { name, help, type, aggregator, values };
+  }
+
+  #values({ labels: own, counts, sum }: Series): object[] {
+    const labels = { ...SERVER, ...own };
+    const bounds: (number | string)[] = [...this.#bounds, '+Inf'];
     let total = 0;
-    const values = bounds.map((le, i) => {
-      total += this.#counts[i] ?? 0;
+    const buckets = bounds.map((le, i) => {
+      total += counts[i] ?? 0;
       return { metricName: `${this.name}_bucket`, labels: { ...labels, le }, value: total };
     });
-    return {
-      name: this.name,
-      help: this.help,
-      type: this.type,
-      aggregator: this.aggregator,
-      values: [
-        ...values,
-        { metricName: `${this.name}_sum`, labels, value: this.#sum },
-        { metricName: `${this.name}_count`, labels, value: total },
-      ],
-    };
+    return [
+      ...buckets,
+      { metricName: `${this.name}_sum`, labels, value: sum },
+      { metricName: `${this.name}_count`, labels, value: total },
+    ];
   }
+}
+
+interface Series {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly counts: readonly number[];
+  readonly sum: number;
 }

@@ -14,6 +14,7 @@ import {
   OPCODE_SHIFT,
   OPCODE_UPDATE,
   OPT_BYTES,
+  OPTION_COOKIE,
   RCODE_FORMERR,
   RCODE_NOTIMP,
   RCODE_REFUSED,
@@ -35,6 +36,12 @@ export interface Query {
   ednsVersion: number;
   udpPayloadBytes: number;
   dnssecOk: boolean;
+  /** Where the client's cookie stands, with our part if it has one, and its octets; 0 if there is none. */
+  cookieAt: number;
+  cookieBytes: number;
+  /** Whether the answer carries {@link cookie}. */
+  answersCookie: boolean;
+  readonly cookie: Uint8Array;
 }
 
 export function newQuery(): Query {
@@ -48,8 +55,19 @@ export function newQuery(): Query {
     ednsVersion: 0,
     udpPayloadBytes: 0,
     dnssecOk: false,
+    cookieAt: 0,
+    cookieBytes: 0,
+    answersCookie: false,
+    cookie: new Uint8Array(WHOLE_COOKIE_BYTES),
   };
 }
+
+/** RFC 9018: the client's eight octets and the server's sixteen. */
+export const WHOLE_COOKIE_BYTES = 24;
+/** RFC 7873 section 4: a server's part has 8 to 32 octets. */
+const CLIENT_COOKIE_BYTES = 8;
+const MIN_WHOLE_COOKIE_BYTES = 16;
+const MAX_WHOLE_COOKIE_BYTES = 40;
 
 /** Nothing may be answered: no query at all, or one whose answer could start a loop. */
 export const NOT_A_QUERY = -1;
@@ -64,6 +82,8 @@ export const NOT_A_QUERY = -1;
 export function readQuery(bytes: Uint8Array, length: number, seed: number, into: Query): number {
   into.nameEnd = 0;
   into.hasEdns = false;
+  into.cookieBytes = 0;
+  into.answersCookie = false;
   if (length < HEADER_BYTES) return NOT_A_QUERY;
   into.flags = u16(bytes, 2);
   if ((into.flags & FLAG_QR) !== 0) return NOT_A_QUERY;
@@ -139,8 +159,26 @@ function readRecords(bytes: Uint8Array, length: number, into: Query): number {
     into.udpPayloadBytes = u16(bytes, typeAt + 2);
     into.ednsVersion = bytes[typeAt + 5] ?? 0;
     into.dnssecOk = (u16(bytes, typeAt + 6) & EDNS_DO) !== 0;
+    if (!readOptions(bytes, typeAt + 10, at, into)) return RCODE_FORMERR;
   }
   return at === length ? 0 : RCODE_FORMERR;
+}
+
+/** Looks for the first cookie among the options of an OPT record. @returns whether they are well formed */
+function readOptions(bytes: Uint8Array, start: number, end: number, into: Query): boolean {
+  for (let at = start; at < end; ) {
+    if (at + 4 > end) return false;
+    const length = u16(bytes, at + 2);
+    if (at + 4 + length > end) return false;
+    if (u16(bytes, at) === OPTION_COOKIE && into.cookieBytes === 0) {
+      const isWhole = length >= MIN_WHOLE_COOKIE_BYTES && length <= MAX_WHOLE_COOKIE_BYTES;
+      if (length !== CLIENT_COOKIE_BYTES && !isWhole) return false;
+      into.cookieAt = at + 4;
+      into.cookieBytes = length;
+    }
+    at += 4 + length;
+  }
+  return true;
 }
 
 function nameEndOrFail(bytes: Uint8Array, at: number): number {

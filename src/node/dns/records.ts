@@ -182,7 +182,8 @@ export function addressOfDashed(label: string): Ip | undefined {
 /** `7.2.0.192.in-addr.arpa.`, or the nibbles under `ip6.arpa.` (RFC 3596 section 2.5). */
 export function reverseName(address: Ip): Name {
   const bytes = ipToBytes(address);
-  if (bytes.length === 4) return name(`${[...bytes].reverse().join('.')}.in-addr.arpa.`);
+  const [a, b, c, d] = bytes;
+  if (bytes.length === 4) return name(`${d}.${c}.${b}.${a}.in-addr.arpa.`);
   const nibbles = Buffer.from(bytes).toString('hex').split('').reverse();
   return name(`${nibbles.join('.')}.ip6.arpa.`);
 }
@@ -294,7 +295,8 @@ function serviceSet(targets: readonly ServiceTarget[]): RecordSet {
   for (const target of targets) {
     unique.set(`${target.port} ${target.target}`, target);
     for (const record of target.additionals)
-      additionals.set(`${record.name} ${JSON.stringify(record.data)}`, record);
+      if (record.data.kind === 'A' || record.data.kind === 'AAAA')
+        additionals.set(`${record.data.address} ${record.name}`, record);
   }
   const weight = Math.max(1, Math.floor(SRV_WEIGHT_SUM / unique.size));
   const data = [...unique.values()].map(({ port, target }): { kind: 'SRV' } & Srv => ({

@@ -10,6 +10,7 @@ import {
   HEADER_BYTES,
   OPCODE_MASK,
   OPT_BYTES,
+  OPTION_COOKIE,
   RCODE_BADVERS,
   TYPE_CNAME,
   TYPE_OPT,
@@ -23,7 +24,7 @@ import {
   type ResourceRecord,
 } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
-import type { Query } from './query.ts';
+import { type Query, WHOLE_COOKIE_BYTES } from './query.ts';
 import { RECORD_TTL_S, soaOf } from './records.ts';
 
 export interface Counts {
@@ -76,6 +77,7 @@ export function writeError(
  * somebody else.
  */
 export function writeTruncated(reply: Uint8Array, bytes: Uint8Array, query: Query): number {
+  query.answersCookie = false; // the client gets it over TCP
   return writeOpt(reply, writeHead(reply, bytes, query, FLAG_TC), query);
 }
 
@@ -88,14 +90,24 @@ export function writeOpt(reply: Uint8Array, at: number, query: Query, rcode = 0)
   reply[at + 5] = rcode >> 4;
   reply[at + 6] = 0;
   put16(reply, at + 7, query.dnssecOk ? 0x8000 : 0);
-  put16(reply, at + 9, 0);
   put16(reply, 10, (((reply[10] ?? 0) << 8) | (reply[11] ?? 0)) + 1);
-  return at + OPT_BYTES;
+  if (!query.answersCookie) {
+    put16(reply, at + 9, 0);
+    return at + OPT_BYTES;
+  }
+  put16(reply, at + 9, COOKIE_OPTION_BYTES);
+  put16(reply, at + 11, OPTION_COOKIE);
+  put16(reply, at + 13, WHOLE_COOKIE_BYTES);
+  reply.set(query.cookie, at + 15);
+  return at + OPT_BYTES + COOKIE_OPTION_BYTES;
 }
+
+const COOKIE_OPTION_BYTES = 4 + WHOLE_COOKIE_BYTES;
 
 /** Bytes that {@link writeOpt} will need. */
 export function optBytes(query: Query): number {
-  return query.hasEdns ? OPT_BYTES : 0;
+  if (!query.hasEdns) return 0;
+  return query.answersCookie ? OPT_BYTES + COOKIE_OPTION_BYTES : OPT_BYTES;
 }
 
 /** The rcode of a finished response without EDNS's upper bits. */

@@ -8,7 +8,7 @@ const DNS_PORT = 53;
 /** What the C library reads (MAXNS); more are more waiting for a client that has given up. */
 const MAX_NAMESERVERS = 3;
 /** systemd-resolved's stub listens on these; its real name servers stand in a file of its own. */
-const STUB_ADDRESSES = ['127.0.0.53', '127.0.0.54'];
+export const STUB_ADDRESSES: readonly string[] = ['127.0.0.53', '127.0.0.54'];
 
 export const RESOLV_CONF = '/etc/resolv.conf';
 export const RESOLVED_RESOLV_CONF = '/run/systemd/resolve/resolv.conf';

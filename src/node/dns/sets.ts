@@ -20,7 +20,7 @@ import {
   type ResourceRecord,
   scanRecords,
 } from '#wire/dns/message.ts';
-import { type Name, nameToWire } from '#wire/dns/name.ts';
+import { type Name, writeName } from '#wire/dns/name.ts';
 import type { RecordData, Srv } from '#wire/dns/rdata.ts';
 import { MessageTooLongError } from '#wire/dns/writer.ts';
 import type { RecordSet } from './records.ts';
@@ -40,7 +40,9 @@ const scratch = Buffer.alloc(MAX_PLAIN_BYTES + 0x2000);
 
 /** @param owner canonical @returns see above; {@link NO_SETS} of no sets */
 export function encodeSets(owner: Name, sets: readonly RecordSet[]): string {
-  return sets.map((set) => encodeSet(owner, set)).join('');
+  if (sets.length === 0) return NO_SETS;
+  const question = HEADER_BYTES + writeName(owner, scratch, 0) + 4;
+  return sets.map((set) => encodeSet(owner, set, question)).join('');
 }
 
 /**
@@ -86,8 +88,8 @@ function decodeSet(
   return { type, ttlS: first.ttlS, data, ...(extra.length === 0 ? {} : { additionals: extra }) };
 }
 
-function encodeSet(owner: Name, set: RecordSet): string {
-  const question = HEADER_BYTES + nameToWire(owner).length + 4;
+/** @param question octets of a message up to the end of its question */
+function encodeSet(owner: Name, set: RecordSet, question: number): string {
   const isAddress = set.type === TYPE_A || set.type === TYPE_AAAA;
   const plain = writePlain(owner, set, question);
   if (plain === undefined) return encodeInGeneral(owner, set, isAddress);
@@ -113,14 +115,13 @@ function finishSet(set: Written & { type: number; answers: number; stride: numbe
 
 /**
  * Writes the kinds of records that services have: there are a hundred thousand of them when an agent starts.
- * @param question octets of a message up to the end of its question
  * @returns `undefined` for other kinds, and for what may be too long
  */
 function writePlain(owner: Name, set: RecordSet, question: number): Written | undefined {
   const { data, additionals = [] } = set;
   let at = SET_HEAD_BYTES;
   /** Where in the message a name stands. */
-  const known = new Map<Name, number>([[owner, HEADER_BYTES]]);
+  const names = additionals.length === 0 ? undefined : new Map([[owner, HEADER_BYTES]]);
   for (const record of data) {
     if (at > MAX_PLAIN_BYTES) return undefined;
     scratch.writeUInt16BE(0xc000 | HEADER_BYTES, at);
@@ -129,15 +130,15 @@ function writePlain(owner: Name, set: RecordSet, question: number): Written | un
     if (end === undefined) return undefined;
     scratch.writeUInt16BE(end - dataAt, dataAt - 2);
     const targetAt = question + dataAt + SRV_TARGET_OFFSET - SET_HEAD_BYTES;
-    if (record.kind === 'SRV' && targetAt <= MAX_POINTER && !known.has(record.target))
-      known.set(record.target, targetAt);
+    if (record.kind === 'SRV' && targetAt <= MAX_POINTER && names?.has(record.target) === false)
+      names.set(record.target, targetAt);
     at = end;
   }
   const answersBytes = at - SET_HEAD_BYTES;
   for (const record of additionals) {
     if (at > MAX_PLAIN_BYTES) return undefined;
-    const place = known.get(record.name);
-    if (place === undefined) at += writeWire(nameToWire(record.name), at);
+    const place = names?.get(record.name);
+    if (place === undefined) at += writeName(record.name, scratch, at);
     else at = scratch.writeUInt16BE(0xc000 | place, at);
     const dataAt = writeFixed(at, record.type, record.ttlS);
     const end = writeData(record.data, dataAt);
@@ -166,7 +167,7 @@ function writeData(data: RecordData, at: number): number | undefined {
       return writeSrv(data, at);
     case 'PTR':
     case 'CNAME':
-      return at + writeWire(nameToWire(data.target), at);
+      return at + writeName(data.target, scratch, at);
     default:
       return undefined;
   }
@@ -180,14 +181,11 @@ function writeSrv(srv: Srv, at: number): number {
   scratch.writeUInt16BE(srv.weight, at + 2);
   scratch.writeUInt16BE(srv.port, at + 4);
   const targetAt = at + SRV_TARGET_OFFSET;
-  return targetAt + writeWire(nameToWire(srv.target), targetAt);
+  return targetAt + writeName(srv.target, scratch, targetAt);
 }
 
 function writeAddress(address: Ip, at: number): number {
-  return writeWire(ipToBytes(address), at);
-}
-
-function writeWire(bytes: Uint8Array, at: number): number {
+  const bytes = ipToBytes(address);
   scratch.set(bytes, at);
   return bytes.length;
 }

@@ -8,6 +8,19 @@ export const DURATION_BUCKETS_S: readonly number[] = Array.from(
   (_, i) => 0.00025 * 2 ** i,
 );
 
+/** CoreDNS's buckets of messages' sizes, in octets. */
+export const SIZE_BUCKETS_BYTES: readonly number[] = [
+  ...[0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291],
+  ...[16_000, 32_000, 48_000, 64_000],
+];
+/** The buckets, one for what is larger, and the sum of the octets. */
+export const SIZE_SLOTS = SIZE_BUCKETS_BYTES.length + 2;
+
+/** Where the counts of one kind of message begin. */
+export function sizeSlot(transport: 'udp' | 'tcp', direction: 'request' | 'response'): number {
+  return ((transport === 'tcp' ? 2 : 0) + (direction === 'response' ? 1 : 0)) * SIZE_SLOTS;
+}
+
 /** The types with a label of their own; the others are "other", so that clients cannot make labels. */
 const TYPES = Object.keys(TYPE_NAMES).map(Number);
 const TYPE_INDEX = new Uint8Array(256).fill(TYPES.length);
@@ -56,6 +69,8 @@ export class Stats {
   readonly #requests = new Float64Array(8 * TYPE_SLOTS * RCODES);
   #buckets = emptyBuckets();
   #sumS = 0;
+  readonly #sizes = new Float64Array(4 * SIZE_SLOTS);
+  dnssecOk = 0;
   cacheHits = 0;
   cacheDenialHits = 0;
   prefetches = 0;
@@ -69,6 +84,15 @@ export class Stats {
 
   count(key: number): void {
     this.#requests[key] = (this.#requests[key] ?? 0) + 1;
+  }
+
+  /** Counts a message by its size. @param slot of {@link sizeSlot} */
+  addSize(slot: number, bytes: number): void {
+    let i = 0;
+    while (i < SIZE_BUCKETS_BYTES.length && bytes > (SIZE_BUCKETS_BYTES[i] ?? 0)) i++;
+    this.#sizes[slot + i] = (this.#sizes[slot + i] ?? 0) + 1;
+    const sumAt = slot + SIZE_SLOTS - 1;
+    this.#sizes[sumAt] = (this.#sizes[sumAt] ?? 0) + bytes;
   }
 
   /** @param count queries that took this long */
@@ -87,6 +111,8 @@ export class Stats {
       requests,
       durationBuckets: this.#buckets,
       durationSumS: this.#sumS,
+      sizes: [...this.#sizes],
+      dnssecOk: this.dnssecOk,
       cacheHits: this.cacheHits,
       cacheDenialHits: this.cacheDenialHits,
       prefetches: this.prefetches,
@@ -100,6 +126,8 @@ export class Stats {
       ...sizes,
     };
     this.#requests.fill(0);
+    this.#sizes.fill(0);
+    this.dnssecOk = 0;
     this.#buckets = emptyBuckets();
     this.#sumS = 0;
     this.cacheHits = this.cacheMisses = this.staleServed = this.dropped = this.sendErrors = 0;

@@ -67,6 +67,8 @@ export class Fabric implements AsyncDisposable {
   #plan: FabricPlan | undefined;
   /** What the kernel is known to hold; undefined: it has to be read, everything of it. */
   #followed: Followed | undefined;
+  /** What {@link #followed} is of. */
+  #lastWritten: FabricPlan | undefined;
   /** Nodes, blocks or pools are not those of the plan any more. */
   #stale = true;
   #isResync = true;
@@ -220,13 +222,17 @@ export class Fabric implements AsyncDisposable {
       return changes;
     }
     const { have } = followed;
-    const want = wantedState(plan, { vxlan: have.vxlan, uplink: uplink.index });
+    const isPlanned = plan === this.#lastWritten;
+    const want = isPlanned
+      ? followed.want
+      : wantedState(plan, { vxlan: have.vxlan, uplink: uplink.index });
     const changes = applyState(stack, have, want);
     this.#remember(plan, uplink, want);
     return { device: false, ...changes };
   }
 
   #remember(plan: FabricPlan, uplink: Uplink, want: Followed['want']): void {
+    this.#lastWritten = plan;
     const have = {
       vxlan: want.vxlan,
       routes: new Map(want.routes),

@@ -49,16 +49,19 @@ async function setUp(underlay: Underlay, encapsulation: Encapsulation = 'Always'
     ip link add eth0 type veth peer name far0
     ip link set far0 up
     ip link set eth0 up mtu 1500
-    ip addr add ${UNDERLAY[underlay]}1/${underlay === 'IPv4' ? 24 : 64} dev eth0 nodad`);
+    ip addr add ${UNDERLAY[underlay]}1/${underlay === 'IPv4' ? '24' : '64 nodad'} dev eth0`);
   const api = new FakeApi();
-  for (const [name, cidr] of [
-    ['a', '10.244.0.0/16'],
-    ['b', 'fd00:10:244::/48'],
-  ] as const)
-    api.put(IP_POOL, {
-      ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'IPPool', metadata: { name } },
-      spec: { cidr, encapsulation },
-    });
+  const setEncapsulation = (encapsulation: Encapsulation) => {
+    for (const [name, cidr] of [
+      ['a', '10.244.0.0/16'],
+      ['b', 'fd00:10:244::/48'],
+    ] as const)
+      api.put(IP_POOL, {
+        ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'IPPool', metadata: { name } },
+        spec: { cidr, encapsulation },
+      });
+  };
+  setEncapsulation(encapsulation);
   for (const n of [1, 2, 3]) {
     api.put(NODE, node(n, underlay));
     api.put(IP_BLOCK, block(`10.244.${n}.0/26`, n));
@@ -110,7 +113,7 @@ async function setUp(underlay: Underlay, encapsulation: Encapsulation = 'Always'
       .sort()
       .join('\n');
   return {
-    ...{ api, fabric, sh, seen, clock },
+    ...{ api, fabric, sh, seen, clock, setEncapsulation },
     /** How often the fabric said that it wrote something. */
     written: () => written,
     [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
@@ -126,6 +129,10 @@ const DAMAGES: readonly (readonly [string, string])[] = [
   ['a route deleted', 'ip route del 10.244.2.0/26'],
   ['an IPv6 route deleted', 'ip -6 route del fd00:10:244:2::/122'],
   ['a route replaced by another program', 'ip route replace 10.244.2.0/26 dev eth0 proto static'],
+  [
+    'an IPv6 route replaced by another program',
+    'ip -6 route replace fd00:10:244:2::/122 dev eth0 proto static',
+  ],
   ['a route led elsewhere', 'ip route replace unreachable 10.244.3.0/26 proto 84'],
   ['the unreachable route deleted', 'ip route del unreachable 10.244.1.0/26'],
   ['a route of ours that should not be', 'ip route add unreachable 10.244.9.0/26 proto 84'],
@@ -219,6 +226,15 @@ for (const underlay of ['IPv4', 'IPv6'] as const)
       world.sh('ip link set eth0 down; ip link set eth0 up');
       if (underlay === 'IPv6') world.sh(`ip addr replace ${UNDERLAY.IPv6}1/64 dev eth0 nodad`);
       await until(() => world.seen() === before);
+    });
+
+    test('goes from tunnel to routes and back as the pools say', async () => {
+      await using world = await setUp(underlay, 'Always');
+      const always = world.seen();
+      world.setEncapsulation('CrossSubnet');
+      await until(() => !world.seen().includes(`10.244.2.0/26 via 10.244.2.0`));
+      world.setEncapsulation('Always');
+      await until(() => world.seen() === always);
     });
 
     test('follows the uplink’s MTU, and says so', async () => {

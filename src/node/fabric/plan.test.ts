@@ -93,6 +93,34 @@ test('planFabric() gives pods the whole MTU when no pool encapsulates, and says 
   assert.match(plan.problems.join(), /node m3 \(198\.51\.100\.13\) is not on 192\.0\.2\.0\/24/);
 });
 
+test('planFabric() names a node that is on another family’s underlay, and leaves it out', () => {
+  const plan = planFabric({
+    ...input,
+    others: [...input.others, node('m6', '2001:db8::16', '10.244.6.0')],
+    blocks: [...input.blocks, { cidr: cidr('10.244.6.0/26'), node: 'm6' }],
+  });
+  assert.match(plan.problems.join(), /node m6 has no IPv4 address \(2001:db8::16\)/);
+  assert.deepEqual(plan.fdb, planFabric(input).fdb);
+  assert.ok(!plan.routes.some((route) => route.destination === '10.244.6.0/26'));
+});
+
+test('planFabric() goes by the tunnel where the underlay is of a family that cannot carry the block', () => {
+  const plan = planFabric({
+    ...input,
+    others: [node('m2', '192.0.2.12', '10.244.2.0', 'fd00:10:244:2::')],
+    blocks: [{ cidr: cidr('fd00:10:244:2::/122'), node: 'm2' }],
+    pools: [{ cidr: cidr('fd00:10:244::/48'), encapsulation: 'CrossSubnet' }],
+  });
+  assert.deepEqual([plan.problems, plan.routes.map((it) => it.via)], [[], ['vxlan']]);
+});
+
+test('planFabric() tells of the first problems and how many more there are', () => {
+  const others = Array.from({ length: 30 }, (_, n) => node(`x${n}`, '2001:db8::1', '10.244.9.0'));
+  const { problems } = planFabric({ ...input, others });
+  assert.equal(problems.length, 11);
+  assert.match(problems.at(-1) ?? '', /and \d+ more/);
+});
+
 test('planFabric() withdraws everything of a node that is gone', () => {
   const plan = planFabric({ ...input, others: input.others.filter((n) => n.name !== 'm2') });
   assert.ok(!plan.routes.some((route) => route.destination === '10.244.2.0/26'));

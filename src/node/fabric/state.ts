@@ -2,7 +2,8 @@
  * The fabric's part of the kernel as tables by the keys by which the kernel itself tells things apart, and how one such
  * state is brought to another.
  */
-import { bitsOf, familyOf, type Ip } from '#lib/ip.ts';
+import { EINVAL, isErrno } from '#lib/errors.ts';
+import { bitsOf, familyOf, hostCidr, type Ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { routeKey, sameRoute } from '#linux/network/compare.ts';
 import type {
@@ -83,7 +84,7 @@ export function applyState(
   const routes = difference(have.routes, want.routes, samePlannedRoute);
   if (neighbours.write.length > 0) stack.neighbours.replace(neighbours.write);
   if (fdb.write.length > 0) stack.fdb.replace(fdb.write);
-  if (routes.write.length > 0) stack.routes.replace(routes.write);
+  if (routes.write.length > 0) writeRoutes(stack, routes.write);
   if (routes.remove.length > 0) stack.routes.delete(routes.remove);
   if (neighbours.remove.length > 0) stack.neighbours.delete(neighbours.remove);
   if (fdb.remove.length > 0) stack.fdb.delete(fdb.remove);
@@ -92,6 +93,30 @@ export function applyState(
     fdb: fdb.write.length + fdb.remove.length,
     routes: routes.write.length + routes.remove.length,
   };
+}
+
+/**
+ * IPv6 refuses a gateway that lies behind another link, even one said to be on the link: as long as a block's route leads
+ * to the uplink, so does its tunnel address. A route for that one address, for a moment, spares the block a moment without
+ * any route.
+ */
+function writeRoutes(stack: NetworkStack, routes: readonly Route[]): void {
+  try {
+    stack.routes.replace(routes);
+  } catch (error) {
+    const steps = routes.flatMap(({ destination, gateway, link, onlink, protocol }) =>
+      familyOf(destination) === 6 && onlink === true && gateway !== undefined && link !== undefined
+        ? [{ destination: hostCidr(gateway), link, protocol }]
+        : [],
+    );
+    if (!isErrno(error, EINVAL) || steps.length === 0) throw error;
+    stack.routes.replace(steps);
+    try {
+      stack.routes.replace(routes);
+    } finally {
+      stack.routes.delete(steps);
+    }
+  }
 }
 
 /** Makes the device, or sets it right. */
@@ -182,7 +207,8 @@ function difference<K, V>(
   const remove: V[] = [];
   for (const [key, value] of want) {
     const was = have.get(key);
-    if (was === undefined || !same(was, value)) write.push(value);
+    // Mostly the very same value: then there is nothing to compare.
+    if (was !== value && (was === undefined || !same(was, value))) write.push(value);
   }
   for (const [key, value] of have) if (!want.has(key)) remove.push(value);
   return { write, remove };

@@ -42,6 +42,7 @@ export class Domains implements AnswerWatch, AsyncDisposable {
   #remembered: readonly DomainEntry[];
   #changed = false;
   #cancelTimer: (() => void) | undefined;
+  #armedForMs = Number.POSITIVE_INFINITY;
   #closed = false;
 
   constructor(options: DomainsOptions) {
@@ -68,7 +69,7 @@ export class Domains implements AnswerWatch, AsyncDisposable {
       this.#remembered = [];
     }
     if (hasNew) this.#options.onNewPatterns();
-    this.#expireLater();
+    this.#expire();
   }
 
   wants(name: string): boolean {
@@ -76,15 +77,14 @@ export class Domains implements AnswerWatch, AsyncDisposable {
   }
 
   asked(name: string, family: Family): void {
-    this.memory.asked(name, family, this.#clock.now());
+    this.#expireAt(this.memory.asked(name, family, this.#clock.now()));
     this.#tellChange();
   }
 
   answered(name: string, family: Family, addresses: readonly ToldAddress[] | undefined): void {
-    this.memory.answered(name, { family, addresses }, this.#clock.now());
+    this.#expireAt(this.memory.answered(name, { family, addresses }, this.#clock.now()));
     this.#tellChange();
     this.#writes.trigger();
-    this.#expireLater();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -99,14 +99,19 @@ export class Domains implements AnswerWatch, AsyncDisposable {
     this.#options.onChanged();
   }
 
-  #expireLater(): void {
-    if (this.#cancelTimer !== undefined || this.#closed) return;
-    const now = this.#clock.now();
-    const next = this.memory.expire(now);
-    if (next === undefined) return;
-    this.#cancelTimer = this.#clock.schedule(Math.max(next - now, MIN_EXPIRE_INTERVAL_MS), () => {
-      this.#cancelTimer = undefined;
-      this.#expireLater();
+  #expire(): void {
+    this.#expireAt(this.memory.expire(this.#clock.now()));
+  }
+
+  /** Looks again at this time, or earlier if something else is over earlier. */
+  #expireAt(atMs: number | undefined): void {
+    if (this.#closed || atMs === undefined || atMs >= this.#armedForMs) return;
+    this.#cancelTimer?.();
+    this.#armedForMs = atMs;
+    const delayMs = Math.max(atMs - this.#clock.now(), MIN_EXPIRE_INTERVAL_MS);
+    this.#cancelTimer = this.#clock.schedule(delayMs, () => {
+      this.#armedForMs = Number.POSITIVE_INFINITY;
+      this.#expire();
       this.#tellChange();
     });
   }
@@ -125,7 +130,7 @@ export class Domains implements AnswerWatch, AsyncDisposable {
 }
 
 /** The domain names that rules have as peers. */
-function patternsOf(policies: Iterable<CompiledPolicy>): Set<string> {
+export function patternsOf(policies: Iterable<CompiledPolicy>): Set<string> {
   const patterns = new Set<string>();
   for (const policy of policies)
     for (const direction of DIRECTIONS)

@@ -97,6 +97,9 @@ describe('time', () => {
     assert.deepEqual(open('example.com'), [A]);
     tell('example.com', [[B, 60]], 106_000);
     assert.deepEqual(open('example.com'), [B]);
+    // Longer than any DNS server of ours gives what is over.
+    memory.asked('example.com', 4, 8 * 86_400_000);
+    assert.deepEqual(open('example.com'), []);
   });
 });
 
@@ -175,6 +178,32 @@ describe('Domains', () => {
       rmSync(directory, { recursive: true });
     }
   });
+});
+
+test('Domains closes each name in its time, whichever was answered first', async () => {
+  const clock = new FakeClock(0);
+  const told: string[] = [];
+  await using domains = new Domains({
+    ...{ file: undefined, clock, log: silentLogger },
+    onResolved: (pattern, _, after) => told.push(`${pattern}: ${after.join()}`),
+    onChanged: () => {},
+    onNewPatterns: () => {},
+  });
+  domains.setPolicies([
+    compileClusterPolicy(
+      clusterPolicy('allow', {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
+        egress: [{ action: 'Accept', to: [{ domainNames: ['long.example', 'short.example'] }] }],
+      }),
+    ),
+  ]);
+  domains.answered('long.example', 4, [{ address: A, ttlS: 600 }]);
+  domains.answered('short.example', 4, [{ address: B, ttlS: 5 }]);
+  told.splice(0);
+  clock.advance(5_000 + GRACE_MS);
+  assert.deepEqual(told.splice(0), ['short.example: ']);
+  clock.advance(595_000);
+  assert.deepEqual(told.splice(0), ['long.example: ']);
 });
 
 test('AnswerRelay keeps early answers for the one that will listen', () => {

@@ -18,6 +18,8 @@ export const GRACE_MS = 30_000;
  * five seconds, and such an answer may be used for thirty (RFC 8767).
  */
 const STALE_MS = 40_000 + GRACE_MS;
+/** The longest that the DNS server can be told to go on giving what is over. */
+const MAX_STALE_AGE_MS = 7 * 86_400_000;
 /** Names of all patterns together. The one told longest ago goes first. */
 const MAX_NAMES = 10_000;
 /** Of one name: ten times what the API asks of an implementation. Those whose time was over first go first. */
@@ -63,8 +65,11 @@ export class DomainMemory {
     this.#onResolved = onResolved;
   }
 
-  get patternCount(): number {
-    return this.#patterns.size;
+  /** How many names are known, and how many addresses of them are open now. */
+  get counts(): { names: number; addresses: number } {
+    let addresses = 0;
+    for (const { active } of this.#names.values()) addresses += active.length;
+    return { names: this.#names.size, addresses };
   }
 
   wants(name: string): boolean {
@@ -90,21 +95,24 @@ export class DomainMemory {
     return hasNew;
   }
 
-  asked(name: string, family: Family, nowMs: number): void {
+  /** @returns when the name's first address is over; undefined if none is open */
+  asked(name: string, family: Family, nowMs: number): number | undefined {
     const known = this.#names.get(name);
-    if (known === undefined) return;
+    if (known === undefined) return undefined;
     known.staleUntilMs.set(family, nowMs + STALE_MS);
     this.#refresh(known, nowMs);
+    return nextOver(known);
   }
 
+  /** @returns when the name's first address is over; undefined if none is open */
   answered(
     name: string,
     answer: { family: Family; addresses: readonly ToldAddress[] | undefined },
     nowMs: number,
-  ): void {
+  ): number | undefined {
     const { family, addresses } = answer;
     // No answer leaves what `asked` allowed.
-    if (addresses === undefined || !this.wants(name)) return;
+    if (addresses === undefined || !this.wants(name)) return undefined;
     const known = this.#know(name);
     known.staleUntilMs.delete(family);
     for (const { address, ttlS } of addresses) {
@@ -113,6 +121,7 @@ export class DomainMemory {
     }
     dropOldest(known.untilMs);
     this.#refresh(known, nowMs);
+    return nextOver(known);
   }
 
   /** What an earlier agent knew. */
@@ -130,10 +139,8 @@ export class DomainMemory {
     let next: number | undefined;
     for (const known of this.#names.values()) {
       this.#refresh(known, nowMs);
-      for (const address of known.active) {
-        const until = openUntil(known, address);
-        if (next === undefined || until < next) next = until;
-      }
+      const over = nextOver(known);
+      if (over !== undefined && (next === undefined || over < next)) next = over;
     }
     return next;
   }
@@ -193,9 +200,15 @@ export class DomainMemory {
   }
 }
 
+function nextOver(known: KnownName): number | undefined {
+  const times = known.active.map((address) => openUntil(known, address));
+  return times.length === 0 ? undefined : Math.min(...times);
+}
+
 function openUntil({ untilMs, staleUntilMs }: KnownName, address: Ip): number {
-  const own = (untilMs.get(address) ?? 0) + GRACE_MS;
-  return Math.max(own, staleUntilMs.get(familyOf(address)) ?? 0);
+  const until = untilMs.get(address) ?? 0;
+  const stale = staleUntilMs.get(familyOf(address)) ?? 0;
+  return Math.max(until + GRACE_MS, stale - until > MAX_STALE_AGE_MS ? 0 : stale);
 }
 
 function dropOldest(untilMs: Map<Ip, number>): void {

@@ -58,6 +58,17 @@ export function registerPolicyMetrics(
     'Log records left out, there were too many.',
     suppressed,
   );
+  const domains = () => policy.domains.memory.counts;
+  gauge(
+    'tulle_policy_domain_names',
+    'Domain names of policies that pods asked for.',
+    () => domains().names,
+  );
+  gauge(
+    'tulle_policy_domain_addresses',
+    'Addresses of such names to which connections may begin.',
+    () => domains().addresses,
+  );
   // One walk over the rules fills both.
   const bytes = new Gauge({
     name: 'tulle_policy_rule_bytes',

@@ -18,8 +18,10 @@ import { Poller } from '#linux/poller.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 import type { LoggedPacket } from '#wire/nflog/codec.ts';
 import { Cutter } from './cutter.ts';
+import { GRACE_MS } from './domains.ts';
 import { parseLogPrefix, shortHash } from './names.ts';
 import { PodProgram } from './pod-program.testing.ts';
+import { sctpInit } from './sctp.testing.ts';
 import {
   clusterPolicy,
   namespaceObject,
@@ -37,6 +39,7 @@ const V6: Record<string, string> = { a: 'fd00::1', b: 'fd00::2', c: 'fd00::3' };
 const OUTSIDE_V4 = '192.0.2.9';
 const NODE_V4 = '192.0.2.1';
 /** A thousand with TULLE_POLICY_STARTS=1000. */
+const FLIPS = Number(process.env.TULLE_POLICY_FLIPS ?? 200);
 const STARTS = Number(process.env.TULLE_POLICY_STARTS ?? 50);
 
 const node = new ScratchNetns();
@@ -172,6 +175,55 @@ describe('NetworkPolicy', () => {
     assert.equal(await tcp('c', 'a', 80), 'ok');
   });
 
+  test('SCTP, by number and by range, beside TCP on the same ports', async () => {
+    const sctp = (port: number) => {
+      const [from, to] = [namespaces.get('c'), namespaces.get('a')];
+      assert.ok(from && to);
+      return sctpInit({ from, to }, { host: V4.a ?? '', port });
+    };
+    assert.equal(await sctp(9003), 'ok');
+    await apply(
+      networkPolicy('one/sctp', {
+        podSelector: { matchLabels: { app: 'a' } },
+        ingress: [
+          {
+            ports: [
+              { protocol: 'SCTP', port: 9003 },
+              { protocol: 'SCTP', port: 9010, endPort: 9020 },
+              { port: 9005 },
+            ],
+          },
+        ],
+      }),
+    );
+    for (const [port, expected] of [
+      [9003, 'ok'],
+      [9015, 'ok'],
+      [9005, 'timeout'],
+      [9021, 'timeout'],
+    ] as const)
+      assert.equal(await sctp(port), expected, `port ${port}`);
+    assert.equal(await tcp('c', 'a', 80), 'timeout');
+  });
+
+  test('hosts outside: by block in both directions, whatever pods are allowed', async () => {
+    await apply(
+      networkPolicy('one/pods-only', {
+        podSelector: {},
+        ingress: [{ from: [{ namespaceSelector: {} }] }],
+      }),
+    );
+    assert.equal(await tcp('outside', 'a', 80), 'timeout');
+    assert.equal(await tcp('c', 'a', 80), 'ok');
+    await apply(
+      networkPolicy('one/outside', {
+        podSelector: {},
+        ingress: [{ from: [{ ipBlock: { cidr: `${OUTSIDE_V4}/32` } }] }],
+      }),
+    );
+    assert.equal(await tcp('outside', 'a', 80), 'ok');
+  });
+
   test('a staged policy enforces nothing', async () => {
     await apply(
       networkPolicy('one/deny', { podSelector: {} }, { 'tulle.dev/enforcement': 'staged' }),
@@ -245,15 +297,17 @@ describe('ClusterNetworkPolicy', () => {
     assert.equal(await tcp('a', 'outside', 80), 'timeout');
     const { domains } = under.policy;
     assert.ok(domains.wants('www.example.com') && !domains.wants('example.com'));
-    domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS: 60 }]);
+    // As if it had been answered a while ago: the rest of the grace is short.
+    const ttlS = 5 - GRACE_MS / 1000;
+    domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS }]);
     // Nothing is waited for: the DNS server sends the answer now.
+    domains.answered('www.example.com', 6, [{ address: ip('2001:db8::9'), ttlS: 60 }]);
     assert.match(node.run('nft', 'list', 'table', 'ip', 'tulle'), /192\.0\.2\.9/);
+    assert.match(node.run('nft', 'list', 'table', 'ip6', 'tulle'), /2001:db8::9/);
     const a = programs.get('a');
     assert.ok(a);
     assert.equal(await a.ask('open', { host: OUTSIDE_V4, port: 80, name: 'domain' }), 'ok');
-    domains.memory.expire(Date.now() + 120_000);
-    await programmed();
-    assert.equal(await tcp('a', 'outside', 80), 'timeout');
+    await until(async () => (await tcp('a', 'outside', 80)) === 'timeout');
     // Longer than the cutter takes to look at the connections, twice.
     await new Promise((resolve) => setTimeout(resolve, 800));
     assert.equal(await a.ask('talk', { name: 'domain' }), 'ok');
@@ -326,6 +380,28 @@ describe('change', () => {
       answers.map(([allowed, forbidden]) => `${allowed} ${forbidden}`),
       answers.map(() => 'ok timeout'),
     );
+  });
+
+  test('while policies change, what neither the old nor the new allows never passes', async () => {
+    const only = (app: string) =>
+      networkPolicy('one/flip', {
+        podSelector: { matchLabels: { app: 'a' } },
+        ingress: [{ from: [{ namespaceSelector: {}, podSelector: { matchLabels: { app } } }] }],
+      });
+    await apply(only('c'));
+    const b = programs.get('b');
+    assert.ok(b);
+    const asked: Promise<string>[] = [];
+    for (let i = 0; i < FLIPS; i++) {
+      // Without waiting: what is asked meets every moment of a change.
+      api.put(NETWORK_POLICY, only(i % 2 === 0 ? 'nobody' : 'c'));
+      api.put(POD, podObject('two/extra', { labels: { app: i % 3 === 0 ? 'c' : 'x' }, ips: [] }));
+      asked.push(b.ask('udp', { host: V4.a, port: 80, waitMs: 300 }));
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    assert.deepEqual(new Set(await Promise.all(asked)), new Set(['timeout']));
+    await apply(only('c'));
+    assert.equal(await tcp('c', 'a', 80), 'ok');
   });
 
   test('a connection that is allowed no more is cut, and continues if it is allowed again', async () => {

@@ -4,6 +4,7 @@
  * A pod is closed from the moment its link exists until its policies are in the kernel, because its address leads
  * nowhere: {@link Policy.prepare} puts them there before the link is made, if the pod's labels are known by then.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Namespace } from '#api/core/v1/namespace.ts';
 import type { Node } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
@@ -479,13 +480,11 @@ export class Policy implements AsyncDisposable {
 
 /** A policy whose conditions changed is the same: its rules, and their counters, stay as they are. */
 function isSamePolicy(old: KubeObject | undefined, current: KubeObject | undefined): boolean {
-  const [before, after] = [old?.metadata, current?.metadata];
-  return (
-    before?.generation !== undefined &&
-    before.generation === after?.generation &&
-    before.uid === after.uid &&
-    JSON.stringify(before.annotations) === JSON.stringify(after.annotations)
-  );
+  if (old === undefined || current === undefined) return false;
+  const said = ({ metadata, spec }: KubeObject & { readonly spec?: unknown }) => ({
+    ...{ spec, uid: metadata.uid, annotations: metadata.annotations },
+  });
+  return isDeepStrictEqual(said(old), said(current));
 }
 
 function samePod(a: PolicyPod | undefined, b: PolicyPod | undefined): boolean {

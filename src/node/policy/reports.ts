@@ -16,12 +16,13 @@ import {
 import type { EventRecorder } from '#client/events.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
-import { isConflict, isNotFound } from '#lib/errors.ts';
+import { ApiError, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 
 /** In which one of many nodes comes first. */
 const MAX_PAUSE_MS = 3000;
+const FORBIDDEN = 403;
 /** Upstream's limit of a condition's message. */
 const MAX_MESSAGE_LENGTH = 32_768;
 
@@ -56,6 +57,7 @@ export class PolicyReports implements AsyncDisposable {
   readonly #dirty = new Set<string>();
   #cancelPause: (() => void) | undefined;
   #closed = false;
+  #toldForbidden = false;
 
   constructor(components: PolicyReportsComponents, { node }: { node: string }) {
     this.#c = components;
@@ -116,6 +118,16 @@ export class PolicyReports implements AsyncDisposable {
       events.record(object, { type: 'Warning', reason: 'NotUnderstood', message: text });
   }
 
+  /** In a cluster that is not ours the role may be missing; events say the same. Asking again would not help. */
+  #forbidden(error: ApiError): void {
+    if (this.#toldForbidden) return;
+    this.#toldForbidden = true;
+    this.#c.log.warn(
+      { reason: error.message },
+      'policy: may not write conditions of ClusterNetworkPolicies; allow the agent "update" of clusternetworkpolicies/status',
+    );
+  }
+
   async #write(): Promise<void> {
     for (const id of [...this.#dirty]) {
       this.#dirty.delete(id);
@@ -136,10 +148,13 @@ export class PolicyReports implements AsyncDisposable {
         );
       } catch (error) {
         // Gone, or changed: the change brings it here again.
-        if (!isNotFound(error) && !isConflict(error)) {
-          this.#dirty.add(id);
-          throw error;
+        if (isNotFound(error) || isConflict(error)) continue;
+        if (error instanceof ApiError && error.status === FORBIDDEN) {
+          this.#forbidden(error);
+          continue;
         }
+        this.#dirty.add(id);
+        throw error;
       }
     }
   }

@@ -1,6 +1,9 @@
 /** What clients and connections keep, and what ends with an endpoint: affinity and conntrack, with real packets. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
+import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
 import type { FakeApi } from '#client/fake.ts';
 import { ip, ipToBytes } from '#lib/ip.ts';
@@ -9,8 +12,16 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Ruleset } from '../ruleset.ts';
+import { STEADY_CLIENT } from './testing/flow-agent.ts';
 import { startFlowFeature } from './testing/flow-feature.ts';
-import { ADDRESS, type FlowService, sliceObject } from './testing/flows.ts';
+import {
+  ADDRESS,
+  type FlowService,
+  serviceObject,
+  sliceObject,
+  TARGET_PORT,
+} from './testing/flows.ts';
+import { LOAD_SERVER } from './testing/load.ts';
 import { World } from './testing/world.ts';
 
 const stack = new AsyncDisposableStack();
@@ -23,6 +34,9 @@ const common = { policy: 'Cluster', layout: 'mixed', family: 4 } as const;
 const sticky: FlowService = { ...common, number: 1, affinity: true, protocol: 'TCP' };
 const udp: FlowService = { ...common, number: 2, affinity: false, protocol: 'UDP' };
 const tcp: FlowService = { ...common, number: 3, affinity: false, protocol: 'TCP' };
+const late: FlowService = { ...common, number: 4, affinity: false, protocol: 'UDP' };
+const lasting: FlowService = { ...common, number: 5, affinity: false, protocol: 'TCP' };
+const ECHO_PORT = 8090;
 const addressOf = (service: FlowService) => `10.96.0.${service.number}`;
 
 before(async () => {
@@ -69,6 +83,99 @@ for (const service of [udp, tcp])
     await until(() => to('remote') === 0);
     assert.equal(to('podA'), stays);
   });
+
+test('UDP from one port moves to another endpoint when its own goes, and nothing else is touched', async () => {
+  api.put(ENDPOINT_SLICE, sliceObject({ ...udp, layout: 'here' }));
+  await until(() => slotsOf(udp) === 1);
+  await using moving = steady('UDP', addressOf(udp), 80);
+  // Not a service's: a pod that asks another directly, from one port.
+  await using direct = steady('UDP', ADDRESS[4].remote, TARGET_PORT);
+  await moving.hears(ADDRESS[4].podA);
+  await direct.hears(ADDRESS[4].remote);
+  const entry = () =>
+    conntrack.list({ protocol: 17, originalDestination: ADDRESS[4].remote }).map(({ id }) => id);
+  const before = entry();
+  assert.equal(before.length, 1);
+  api.put(ENDPOINT_SLICE, sliceObject({ ...udp, layout: 'elsewhere' }));
+  await moving.hears(ADDRESS[4].remote);
+  assert.deepEqual(entry(), before);
+});
+
+test('UDP that was sent before there was the service reaches it, from the same port', async () => {
+  const { externalIPs = [] } = serviceObject(late).spec;
+  const [host = ''] = externalIPs;
+  await using early = steady('UDP', host, 80);
+  await until(() => conntrack.list({ protocol: 17, originalDestination: ip(host) }).length > 0);
+  api.put(SERVICE, serviceObject(late));
+  api.put(ENDPOINT_SLICE, sliceObject({ ...late, layout: 'here' }));
+  await early.hears(ADDRESS[4].podA);
+});
+
+test('TCP to an endpoint that is removed is reset, and other connections live on', async () => {
+  for (const place of ['podA', 'remote'] as const) {
+    const server = world.start(place, LOAD_SERVER, [ADDRESS[4][place], String(ECHO_PORT)]);
+    await once(server.stdout, 'data');
+  }
+  const slice = (layout: FlowService['layout']) => ({
+    ...sliceObject({ ...lasting, layout }),
+    ports: [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }],
+  });
+  api.put(SERVICE, serviceObject(lasting));
+  api.put(ENDPOINT_SLICE, slice('elsewhere'));
+  await until(() => slotsOf(lasting) === 1);
+  await using lost = steady('TCP', addressOf(lasting), 80);
+  await lost.hears(`${ADDRESS[4].remote}|${ECHO_PORT}`);
+  api.put(ENDPOINT_SLICE, slice('mixed'));
+  await until(() => slotsOf(lasting) === 2);
+  await using kept = await connectTo('podA');
+  api.put(ENDPOINT_SLICE, slice('here'));
+  await lost.hears('ECONNRESET');
+  const heard = kept.heard.length;
+  await until(() => kept.heard.length > heard + 3);
+  assert.ok(!kept.heard.some((line) => line.startsWith('E')), kept.heard.join());
+
+  /** The choice is at random: until one leads there. */
+  async function connectTo(place: 'podA' | 'remote'): Promise<Steady> {
+    for (;;) {
+      const client = steady('TCP', addressOf(lasting), 80);
+      await until(() => client.heard.length > 0);
+      if (client.heard[0]?.startsWith(ADDRESS[4][place])) return client;
+      await client[Symbol.asyncDispose]();
+    }
+  }
+});
+
+test('an agent that starts again, with nothing changed, deletes no entry', async () => {
+  await serversOf(tcp, 5);
+  await serversOf(udp, 5);
+  const ids = () => new Set(conntrack.list().map(({ id }) => id));
+  const before = ids();
+  await using again = new AsyncDisposableStack();
+  const services = [sticky, udp, tcp, late];
+  const started = await startFlowFeature(again, nftables, services, { conntrack });
+  await until(() => (started.connections?.runs ?? 0) > 0);
+  assert.equal(started.connections?.deleted, 0);
+  assert.deepEqual(before.difference(ids()), new Set());
+});
+
+type Steady = ReturnType<typeof steady>;
+
+/** A client at podB that goes on. */
+function steady(protocol: 'TCP' | 'UDP', host: string, port: number) {
+  const client = world.start('podB', STEADY_CLIENT, [protocol, host, String(port)]);
+  const heard: string[] = [];
+  createInterface({ input: client.stdout }).on('line', (line) => heard.push(line));
+  return {
+    heard,
+    /** Resolves when it hears something that begins so. */
+    hears: (start: string) => until(() => heard.some((line) => line.startsWith(start))),
+    async [Symbol.asyncDispose]() {
+      if (client.exitCode !== null || client.signalCode !== null) return;
+      client.kill('SIGKILL');
+      await once(client, 'exit');
+    },
+  };
+}
 
 /** Which endpoints answered the client. */
 async function serversOf(service: FlowService, tries = 12): Promise<Set<string>> {

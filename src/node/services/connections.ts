@@ -49,6 +49,11 @@ export class Connections implements AsyncDisposable {
     );
   }
 
+  /** Count of cleanups since the start. */
+  get runs(): number {
+    return this.#loop.runs;
+  }
+
   /** Asks for a cleanup; returns at once. */
   trigger(): void {
     this.#loop.trigger();

@@ -128,3 +128,12 @@ test('assignSlots() holds each wanted target exactly once, whatever was before',
     }),
   );
 });
+
+test('planService() balances at random, and says so, where the kernel has no hash', () => {
+  const wanting = service({});
+  wanting.metadata.annotations = { 'tulle.dev/balance': 'maglev' };
+  const plan = planService(wanting, [slice(['10.0.0.1'])], { ...NODE, canHash: false });
+  assert.equal(plan.frontends[0]?.pick, 'random');
+  assert.match(plan.problems.join(), /CONFIG_NFT_HASH/);
+  assert.equal(planService(wanting, [slice(['10.0.0.1'])], NODE).frontends[0]?.pick, 'hash');
+});

@@ -73,6 +73,8 @@ export interface PlanContext {
   readonly skipAddresses?: ReadonlySet<string>;
   /** Addresses of this node on which node ports are open. */
   readonly nodePortAddresses?: readonly Ip[];
+  /** False: the kernel cannot choose by a hash, so what asks for that is balanced at random. */
+  readonly canHash?: boolean;
 }
 
 /** `random` (default), `source-hash`, or `maglev`: a consistent hash of the client's address. */
@@ -108,7 +110,7 @@ export function planService(
     skipAddresses === undefined || skipAddresses.size === 0
       ? all
       : all.filter(({ address }) => !skipAddresses.has(address));
-  const wishes = wishesOf(service, problems);
+  const wishes = wishesOf(service, problems, context.canHash ?? true);
   const frontends: Frontend[] = [];
   const seen = new Seen();
   let local: Set<Ip> | undefined;
@@ -271,14 +273,16 @@ interface Wishes {
   readonly affinitySeconds: number | undefined;
 }
 
-function wishesOf({ spec, metadata }: Service, problems: string[]): Wishes {
+function wishesOf({ spec, metadata }: Service, problems: string[], canHash: boolean): Wishes {
   const balance = metadata.annotations?.[BALANCE_ANNOTATION] ?? 'random';
   if (!BALANCES.includes(balance))
     problems.push(`${BALANCE_ANNOTATION}: "${balance}" is none of ${BALANCES.join(', ')}`);
+  if (!canHash && balance !== 'random')
+    problems.push(`${BALANCE_ANNOTATION}: the kernel has no CONFIG_NFT_HASH; balanced at random`);
   return {
     internal: spec.internalTrafficPolicy ?? 'Cluster',
     external: spec.externalTrafficPolicy ?? 'Cluster',
-    balance: BALANCES.includes(balance) ? (balance as Balance) : 'random',
+    balance: canHash && BALANCES.includes(balance) ? (balance as Balance) : 'random',
     affinitySeconds:
       spec.sessionAffinity === 'ClientIP'
         ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? DEFAULT_AFFINITY_SECONDS)

@@ -46,6 +46,8 @@ export interface ServicesInit {
   readonly skipAddresses: readonly Ip[];
   /** Where node ports are open, now. Call {@link Services.nodeChanged} when it changes. */
   readonly nodePortAddresses?: () => readonly Ip[];
+  /** False: the kernel cannot choose by a hash. */
+  readonly canHash?: boolean;
   /** Where cluster IPs come from, now, if that is known. */
   readonly serviceNetworks?: () => readonly Cidr[];
 }
@@ -122,7 +124,8 @@ export class Services implements AsyncDisposable {
   /** To be called when this node's addresses or the service networks may have changed. */
   nodeChanged(): void {
     this.#isNodeDirty = true;
-    this.#loop.trigger();
+    // Before the start there is nothing to plan with: a sync would say that there are no services.
+    if (this.#stops.length > 0) this.#loop.trigger();
   }
 
   status(): ServicesStatus {
@@ -243,8 +246,9 @@ export class Services implements AsyncDisposable {
       if (this.#isFirst) for (const { balancer } of this.#balancers) balancer.stage([]);
       this.#isFirst = false;
       if (isNodeDirty) this.#stageNetworks();
-      for (const { ruleset } of this.#balancers) ruleset.commit();
+      // Before the commit, which may fail: the next run does not see these changes any more.
       for (const key of gone) this.#gone.add(key);
+      for (const { ruleset } of this.#balancers) ruleset.commit();
       if (this.#mayMislead) this.#c.onEndpointsLost?.();
       this.#mayMislead = false;
     } catch (error) {
@@ -283,6 +287,7 @@ export class Services implements AsyncDisposable {
       node: this.#init.node,
       skipAddresses: this.#skipAddresses,
       nodePortAddresses: this.#nodePortAddresses,
+      canHash: this.#init.canHash ?? true,
     };
     /** What is touched, and how it was served. */
     const touched = new Map<string, Frontend | undefined>();

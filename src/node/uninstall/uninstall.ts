@@ -28,8 +28,12 @@ export interface UninstallOptions {
   readonly sysctlFile: string;
   /** Files and folders that are ours as a whole. */
   readonly paths: readonly string[];
+  /** Takes what is ours out of other programs' tables, and says what. */
+  readonly removeFromOthers?: (nftables: Nftables) => readonly string[];
   /** Also when containers are attached: they lose their network. */
   readonly force: boolean;
+  /** Puts the machine's own resolver back. @returns what was removed, a line each */
+  readonly restoreResolver?: () => Promise<string[]>;
 }
 
 /**
@@ -51,6 +55,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
       hint: 'Stop them first, or give --force.',
     });
   return [
+    ...(options.removeFromOthers?.(nftables) ?? []),
     ...removeTables(nftables),
     ...links.map((link) => {
       stack.links.delete(link.index);
@@ -59,6 +64,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
     ...removeRoutes(stack),
     ...removeAddressesAndRules(stack),
     ...restoreSysctls(options),
+    ...((await options.restoreResolver?.()) ?? []),
     ...options.paths.filter(existsSync).map((path) => {
       rmSync(path, { recursive: true });
       return path;

@@ -9,7 +9,7 @@ import {
 } from '#api/tulle/v1alpha1/service-address-pool.ts';
 import { type Cidr, type Ip, parseCidr } from '#lib/ip.ts';
 import { formatIpRange, type IpRange, rangeOf, rangesOverlap } from '#lib/ip-range.ts';
-import type { Store } from '#store/port.ts';
+import type { StoreReader } from '#store/port.ts';
 import { qualifiedResource } from '../errors.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import {
@@ -33,7 +33,7 @@ interface UsedRange {
 
 /** @param options.serviceCidrs the ranges that services get their cluster IPs from */
 export function createAddressPools(options: {
-  serviceCidrs: (store: Store) => Promise<readonly Cidr[]>;
+  serviceCidrs: (store: StoreReader) => Promise<readonly Cidr[]>;
 }): AdmissionPlugin {
   return {
     name: 'AddressPools',
@@ -136,7 +136,7 @@ function overlapError(field: string, range: IpRange, other: UsedRange) {
   };
 }
 
-async function podRanges(store: Store): Promise<UsedRange[]> {
+async function podRanges(store: StoreReader): Promise<UsedRange[]> {
   return (await store.list(collectionPrefix(IP_POOL))).entries.flatMap((entry) => {
     const pool = decodeEntry(entry) as IPPool;
     const cidr = parseCidr(pool.spec.cidr);
@@ -145,7 +145,7 @@ async function podRanges(store: Store): Promise<UsedRange[]> {
   });
 }
 
-async function poolRanges(store: Store, except?: string): Promise<UsedRange[]> {
+async function poolRanges(store: StoreReader, except?: string): Promise<UsedRange[]> {
   const { entries } = await store.list(collectionPrefix(SERVICE_ADDRESS_POOL));
   return entries
     .map((entry) => decodeEntry(entry) as ServiceAddressPool)
@@ -158,7 +158,7 @@ async function poolRanges(store: Store, except?: string): Promise<UsedRange[]> {
     );
 }
 
-async function addressesInUse(store: Store): Promise<{ address: Ip; owner: string }[]> {
+async function addressesInUse(store: StoreReader): Promise<{ address: Ip; owner: string }[]> {
   return (await store.list(LOAD_BALANCER_IP_PREFIX)).entries.map((entry) => ({
     address: entry.key.slice(LOAD_BALANCER_IP_PREFIX.length) as Ip,
     owner: decodeClaims(entry)

@@ -6,7 +6,7 @@
  */
 import type { FieldError, KindDefinition } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
-import type { Compare, Store, WriteOp } from '#store/port.ts';
+import type { Compare, StoreReader, WriteOp } from '#store/port.ts';
 import type { Principal } from '../principal.ts';
 
 interface ReviewBase {
@@ -18,7 +18,7 @@ interface ReviewBase {
   readonly principal: Principal;
   readonly dryRun: boolean;
   /** Read only: writes go into {@link AdmissionEffects}. */
-  readonly store: Store;
+  readonly store: StoreReader;
 }
 
 /** A change under review. `old` is shared and must not be changed, `object` is the plugin's to give back changed. */

@@ -15,7 +15,7 @@ import {
   ipToBigInt,
   networkAddress,
 } from '#lib/ip.ts';
-import type { Store } from '#store/port.ts';
+import type { StoreReader } from '#store/port.ts';
 import { CLUSTER_IP_PREFIX } from '../registry/keys.ts';
 
 /** Random probes before the whole range is looked through: in a range that is half full, 1 in 65,000 tries gets there. */
@@ -73,7 +73,7 @@ export function upperBandStart(cidr: Cidr): bigint {
  * @param random a number in [0, 1)
  */
 export async function chooseClusterIp(
-  store: Store,
+  store: StoreReader,
   cidr: Cidr,
   random: () => number,
 ): Promise<ClusterIpChoice> {
@@ -90,7 +90,7 @@ export async function chooseClusterIp(
   return ip === undefined ? { kind: 'exhausted', cidr, used: used.size } : { kind: 'chosen', ip };
 }
 
-async function usedAddresses(store: Store, cidr: Cidr): Promise<Set<string>> {
+async function usedAddresses(store: StoreReader, cidr: Cidr): Promise<Set<string>> {
   const { entries } = await store.list(CLUSTER_IP_PREFIX);
   const used = new Set<string>();
   for (const { key } of entries) {

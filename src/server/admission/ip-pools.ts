@@ -5,7 +5,7 @@ import type { KubeObject } from '#api/meta.ts';
 import { IP_BLOCK, type IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { type Cidr, cidrsOverlap, parseCidr } from '#lib/ip.ts';
-import type { Store } from '#store/port.ts';
+import type { StoreReader } from '#store/port.ts';
 import { qualifiedResource } from '../errors.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import { collectionPrefix, objectKey, POOL_SET_GUARD, poolBlocksGuard } from '../registry/keys.ts';
@@ -17,7 +17,7 @@ const NOTHING = new Uint8Array();
 
 /** @param options.serviceCidrs ranges that no pool may touch */
 export function createIpPools(options: {
-  serviceCidrs: (store: Store) => Promise<readonly Cidr[]>;
+  serviceCidrs: (store: StoreReader) => Promise<readonly Cidr[]>;
 }): AdmissionPlugin {
   return {
     name: 'IPPools',
@@ -42,7 +42,7 @@ export function createIpPools(options: {
 async function reviewNewPool(
   { store }: AdmissionReview,
   object: KubeObject,
-  options: { serviceCidrs: (store: Store) => Promise<readonly Cidr[]> },
+  options: { serviceCidrs: (store: StoreReader) => Promise<readonly Cidr[]> },
 ): Promise<AdmissionEffects | undefined> {
   const cidr = parseCidr((object as IPPool).spec?.cidr ?? '');
   if (cidr === undefined) return undefined; // the kind's validation says so

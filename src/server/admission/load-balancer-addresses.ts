@@ -22,7 +22,7 @@ import {
   type ServiceAddressPool,
 } from '#api/tulle/v1alpha1/service-address-pool.ts';
 import type { Ip } from '#lib/ip.ts';
-import type { Compare, Store, StoreEntry, WriteOp } from '#store/port.ts';
+import type { Compare, StoreEntry, StoreReader, WriteOp } from '#store/port.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import { addressPoolGuard, collectionPrefix, LOAD_BALANCER_IP_PREFIX } from '../registry/keys.ts';
 import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
@@ -155,7 +155,7 @@ function sameClaims(a: readonly AddressClaim[], b: readonly AddressClaim[]): boo
 }
 
 async function poolOf(
-  store: Store,
+  store: StoreReader,
   address: Ip,
 ): Promise<{ name: string; entry: StoreEntry } | undefined> {
   for (const entry of (await store.list(collectionPrefix(SERVICE_ADDRESS_POOL))).entries) {

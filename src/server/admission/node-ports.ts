@@ -7,7 +7,7 @@
  * 30080 finds it free.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
-import type { Store } from '#store/port.ts';
+import type { StoreReader } from '#store/port.ts';
 import { NODE_PORT_PREFIX } from '../registry/keys.ts';
 
 export interface PortRange {
@@ -57,7 +57,7 @@ export function upperPortBandStart({ first, last }: PortRange): number {
  * @param random a number in [0, 1)
  */
 export async function chooseNodePort(
-  store: Store,
+  store: StoreReader,
   range: PortRange,
   wanted: {
     protocols: readonly Protocol[];

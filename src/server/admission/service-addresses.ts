@@ -5,7 +5,7 @@ import type { FieldError } from '#api/kind.ts';
 import { sameJson } from '#api/machinery/json.ts';
 import { internalError } from '#api/machinery/status.ts';
 import { type Cidr, cidrContains, familyOf, type Ip, parseIp } from '#lib/ip.ts';
-import type { Compare, Store, WriteOp } from '#store/port.ts';
+import type { Compare, StoreReader, WriteOp } from '#store/port.ts';
 import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
 import { type ClusterIpOwner, chooseClusterIp, clusterIpKey, isUsable } from './cluster-ips.ts';
 import { holdRange, type ServiceRange, serviceRanges } from './service-cidrs.ts';
@@ -123,7 +123,7 @@ async function reserve(
 
 /** Out of the first range that has one free. */
 async function choose(
-  store: Store,
+  store: StoreReader,
   ranges: readonly ServiceRange[],
   random: () => number,
 ): Promise<Ip> {
@@ -143,7 +143,7 @@ function textOf(ranges: readonly ServiceRange[]): string {
 }
 
 async function whyNotFree(
-  store: Store,
+  store: StoreReader,
   ranges: readonly ServiceRange[],
   ip: Ip,
 ): Promise<string | undefined> {

@@ -9,7 +9,7 @@ import {
 } from '#api/tulle/v1alpha1/service-address-pool.ts';
 import { type Cidr, cidrContains, cidrsOverlap, type Ip, parseCidr } from '#lib/ip.ts';
 import { rangeOf, rangesOverlap } from '#lib/ip-range.ts';
-import type { Store, StoreEntry } from '#store/port.ts';
+import type { StoreEntry, StoreReader } from '#store/port.ts';
 import { qualifiedResource } from '../errors.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import {
@@ -32,7 +32,7 @@ export interface ServiceRange {
 
 /** The ranges in the order in which they are used: the configured ones first. */
 export async function serviceRanges(
-  store: Store,
+  store: StoreReader,
   configured: readonly Cidr[],
 ): Promise<ServiceRange[]> {
   const ranges: ServiceRange[] = configured.map((cidr) => ({ cidr, source: undefined }));

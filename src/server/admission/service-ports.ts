@@ -15,7 +15,7 @@ import type { FieldError } from '#api/kind.ts';
 import { invalid } from '#api/machinery/field-errors.ts';
 import { sameJson } from '#api/machinery/json.ts';
 import { internalError } from '#api/machinery/status.ts';
-import type { Store, WriteOp } from '#store/port.ts';
+import type { StoreReader, WriteOp } from '#store/port.ts';
 import type { AdmissionEffects, AdmissionPlugin, AdmissionReview } from './admission.ts';
 import {
   chooseNodePort,
@@ -130,9 +130,9 @@ async function choosePorts(ports: readonly ServicePort[], claims: Claims): Promi
 class Claims {
   readonly keys = new Set<string>();
   readonly errors: FieldError[] = [];
-  readonly #options: ServicePortsOptions & { store: Store; had: ReadonlySet<string> };
+  readonly #options: ServicePortsOptions & { store: StoreReader; had: ReadonlySet<string> };
 
-  constructor(options: ServicePortsOptions & { store: Store; had: ReadonlySet<string> }) {
+  constructor(options: ServicePortsOptions & { store: StoreReader; had: ReadonlySet<string> }) {
     this.#options = options;
   }
 

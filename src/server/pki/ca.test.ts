@@ -51,7 +51,10 @@ test('openCa() refuses files that do not belong together, are missing or damaged
   await openCa({ directory: one });
   await openCa({ directory: two });
   writeFileSync(join(one, 'ca.crt'), readFileSync(join(two, 'ca.crt')));
-  await assertRefused(one, /"ca.crt" is not the certificate of "ca.key"/);
+  await assertRefused(
+    one,
+    /"ca.crt" does not serve with "ca.key": the certificate is not of this key/,
+  );
   rmSync(join(one, 'ca.key'));
   await assertRefused(one, /ca.key" is missing/);
   writeFileSync(join(two, 'ca.key'), 'garbage');

@@ -22,7 +22,7 @@ import { systemClock } from '#lib/clock.ts';
 import { DecodeError, explainError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
 import type { Ca } from './ca.ts';
-import { CLOCK_SKEW_MS, newSerialNumber, SIGNATURE } from './certificate.ts';
+import { CLOCK_SKEW_MS, newSerialNumber } from './certificate.ts';
 
 /** A year: long enough not to run out under a machine that is off for a season. */
 export const DEFAULT_VALIDITY_MS = 365 * 24 * 3600 * 1000;
@@ -32,6 +32,7 @@ const MIN_RSA_BITS = 2048;
 const CSR_CURVES: readonly string[] = ['P-256', 'P-384', 'P-521'];
 
 export interface IssuedCertificate {
+  /** Behind it stand the authorities between its own and what clients trust. */
   readonly certificatePem: string;
   /** Milliseconds since the epoch; never after the CA's own end. */
   readonly notAfterMs: number;
@@ -175,7 +176,7 @@ async function sign(
     notAfter: new Date(notAfterMs),
     publicKey,
     signingKey: ca.privateKey,
-    signingAlgorithm: SIGNATURE,
+    signingAlgorithm: ca.signature,
     extensions: [
       new BasicConstraintsExtension(false, undefined, true),
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
@@ -185,7 +186,7 @@ async function sign(
       ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension([...names])]),
     ],
   });
-  return { certificatePem: `${certificate.toString('pem')}\n`, notAfterMs };
+  return { certificatePem: `${certificate.toString('pem')}\n${ca.shownPem}`, notAfterMs };
 }
 
 /** As values, not as text: a comma or an equals sign in a name stays a character. */

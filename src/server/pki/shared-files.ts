@@ -34,6 +34,8 @@ export interface SharedFilesOptions {
   readonly files: readonly { readonly name: string; readonly mode: number }[];
   /** What all servers of the cluster were given. */
   readonly secret: string;
+  /** Names of files of which this directory's own become the cluster's, whatever the others have. */
+  readonly replaces?: readonly string[];
   /** Makes the files that are missing in the directory. */
   readonly make: () => Promise<unknown>;
 }
@@ -43,7 +45,7 @@ export interface SharedFilesOptions {
  * @throws UserError if the secret is not the cluster's, or a file here is another one than the cluster's
  */
 export async function shareFiles(options: SharedFilesOptions): Promise<void> {
-  const { store, directory, files, secret, make } = options;
+  const { store, directory, files, secret, make, replaces = [] } = options;
   if (secret.length < MIN_SECRET_LENGTH)
     throw new UserError(`The cluster's secret has ${secret.length} characters`, {
       hint: `Give one of at least ${MIN_SECRET_LENGTH}, for example of "openssl rand -hex 16", the same to every server.`,
@@ -54,7 +56,8 @@ export async function shareFiles(options: SharedFilesOptions): Promise<void> {
   const own = new Set(files.filter(({ name }) => existsSync(path(name))).map(({ name }) => name));
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const entry = await store.get(SHARED_FILES_KEY);
-    const shared = entry === undefined ? {} : open(entry, secret);
+    const shared = { ...(entry === undefined ? {} : open(entry, secret)) };
+    for (const name of replaces) if (own.has(name)) delete shared[name];
     for (const { name, mode } of files) {
       const content = shared[name];
       if (content === undefined) continue;
@@ -98,7 +101,7 @@ function seal(files: Readonly<Record<string, string>>, secret: string): Uint8Arr
   );
 }
 
-function open(entry: StoreEntry, secret: string): Readonly<Record<string, string>> {
+function open(entry: StoreEntry, secret: string): Record<string, string> {
   const stored = JSON.parse(Buffer.from(entry.value).toString('utf8')) as Record<string, unknown>;
   const { version, salt, nonce, sealed } = stored;
   if (version !== VERSION)

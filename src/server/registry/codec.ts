@@ -6,9 +6,9 @@
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { RecentMap } from '#lib/recent-map.ts';
+import { valueLength, valueText } from '#store/held-entry.ts';
 import type { StoreEntry } from '#store/port.ts';
 
-const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 /**
  * Of stored bytes, for each of the two halves: an object takes some five times as much. Enough for what all watchers
@@ -20,11 +20,12 @@ const encodedObjects = new WeakMap<object, string>();
 
 /** The object of an entry. It is shared: never change it, {@link structuredClone} it first. */
 export function decodeEntry(entry: StoreEntry): KubeObject {
-  const known = decodedEntries.get(entry, entry.value.length);
+  const bytes = valueLength(entry);
+  const known = decodedEntries.get(entry, bytes);
   if (known !== undefined) return known;
-  const object = JSON.parse(decoder.decode(entry.value)) as KubeObject;
+  const object = JSON.parse(valueText(entry)) as KubeObject;
   object.metadata.resourceVersion = String(entry.modRevision);
-  decodedEntries.set(entry, object, entry.value.length);
+  decodedEntries.set(entry, object, bytes);
   return object;
 }
 

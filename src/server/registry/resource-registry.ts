@@ -17,7 +17,13 @@ import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
-import type { Store, StoreEntry } from '#store/port.ts';
+import {
+  LeaseNotFoundError,
+  type Store,
+  type StoreEntry,
+  type StoreReader,
+  type WriteOp,
+} from '#store/port.ts';
 import {
   type AdmissionOutcome,
   type AdmissionPlugin,
@@ -27,6 +33,7 @@ import {
 import type { Principal } from '../principal.ts';
 import { atRevision, decodeAs, encodeAs } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
+import type { ObjectLeases } from './expiry.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
 import { type Propagation, withPropagation } from './propagation.ts';
@@ -50,6 +57,7 @@ export interface RegistryContext {
   readonly store: Store;
   readonly clock: Clock;
   readonly plugins: readonly AdmissionPlugin[];
+  readonly leases: ObjectLeases;
   /** A new UUID. */
   readonly createUid: () => string;
   /** A number in [0, 1). */
@@ -152,7 +160,11 @@ async function getObject(
   return decodeAs(kind, await getEntry(kind, store, target));
 }
 
-async function getEntry(kind: KindDefinition, store: Store, target: Target): Promise<StoreEntry> {
+async function getEntry(
+  kind: KindDefinition,
+  store: StoreReader,
+  target: Target,
+): Promise<StoreEntry> {
   const entry = await store.get(objectKey(kind, target.namespace, target.name));
   if (entry === undefined) throw notFound(kind, target.name);
   return entry;
@@ -174,12 +186,12 @@ async function create(
     uid: context.createUid(),
     creationTimestamp: timestamp(context.clock),
   };
-  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+  const plan = async (store: StoreReader) => {
     const name = isGenerated
       ? generateName(metadata.generateName ?? '', context.random)
       : (metadata.name ?? '');
     const prepared = kind.setDefaults(prepareForCreate(kind, sent, { ...identity, name }));
-    const review = reviewBase(kind, context, { namespace, name }, options);
+    const review = reviewBase(kind, store, { namespace, name }, options);
     const outcome = await admit(context.plugins, {
       ...review,
       operation: 'CREATE',
@@ -188,8 +200,12 @@ async function create(
     });
     const object = outcome.object ?? prepared;
     throwIfInvalid(kind, name, [...outcome.errors, ...kind.validate(object, undefined)]);
+    return { name, object, outcome };
+  };
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const { name, object, outcome } = await planOn(context.store, attempt, plan);
     const key = objectKey(kind, namespace, name);
-    const result = await commit(context.store, options.dryRun, {
+    const result = await commitLeased(kind, context, options.dryRun, {
       key,
       expected: 0,
       operation: { type: 'put', key, value: encodeAs(kind, object) },
@@ -210,14 +226,14 @@ async function update(
 ): Promise<Written> {
   const subresource = target.subresource ?? '';
   if (subresource !== '' && !hasSubresource(kind, subresource)) throw pathNotFound();
-  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
-    const entry = await getEntry(kind, context.store, target);
+  const plan = async (store: StoreReader): Promise<ChangePlan> => {
+    const entry = await getEntry(kind, store, target);
     const old = decodeAs(kind, entry);
     const { wanted, managers } = change(old);
     checkIdentity(kind, target.name, wanted, old);
     const next = plainJson(nextState(kind, subresource, wanted, old));
     const review: AdmissionReview = {
-      ...reviewBase(kind, context, target, options),
+      ...reviewBase(kind, store, target, options),
       subresource,
       operation: 'UPDATE',
       object: withOwners(
@@ -235,17 +251,19 @@ async function update(
       ...validateMetaUpdate(object, old),
       ...kind.validate(object, old),
     ]);
-    if (sameJson(object, old)) return { object: old, warnings: outcome.warnings };
-    const result =
-      old.metadata.deletionTimestamp !== undefined && !isHeld(kind, object)
-        ? await commitRemoval(kind, context, { entry, object, review }, options)
-        : await commit(context.store, options.dryRun, {
-            key: entry.key,
-            expected: entry.modRevision,
-            operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
-            outcome,
-          });
-    if (result.kind === 'done') return written(object, result.revision, outcome);
+    const { warnings } = outcome;
+    if (sameJson(object, old)) return { entry, object: old, warnings, isSame: true };
+    const isReleased = old.metadata.deletionTimestamp !== undefined && !isHeld(kind, object);
+    const effects = isReleased
+      ? await admitRemoval(kind, context, { object, review }, options)
+      : outcome;
+    return { entry, object, warnings, outcome: effects, removes: isReleased };
+  };
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const planned = await planOn(context.store, attempt, plan);
+    if (planned.isSame === true) return planned;
+    const result = await commitPlan(kind, context, planned, options);
+    if (result.kind === 'done') return written(planned.object, result.revision, planned);
   }
   throw conflict(kind, target.name);
 }
@@ -350,37 +368,102 @@ async function remove(
   target: Target,
   options: DeleteOptions,
 ): Promise<Deleted> {
-  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
-    const entry = await getEntry(kind, context.store, target);
+  const plan = async (store: StoreReader): Promise<ChangePlan> => {
+    const entry = await getEntry(kind, store, target);
     const old = decodeAs(kind, entry);
     checkPreconditions(kind, old, options.preconditions);
     const review: AdmissionReview = {
-      ...reviewBase(kind, context, target, options),
+      ...reviewBase(kind, store, target, options),
       operation: 'DELETE',
       object: undefined,
       old,
     };
     const wanted = withPropagation(old, options.propagation);
     if (!isHeld(kind, wanted)) {
-      const result = await commitRemoval(kind, context, { entry, object: old, review }, options);
-      if (result.kind === 'done')
-        return { ...written(old, result.revision, result.outcome), removed: true };
-      continue;
+      const outcome = await admitRemoval(kind, context, { object: old, review }, options);
+      return { entry, object: old, warnings: outcome.warnings, outcome, removes: true };
     }
     const isDeleting = old.metadata.deletionTimestamp !== undefined;
-    if (isDeleting && wanted === old) return { object: old, warnings: [], removed: false };
+    if (isDeleting && wanted === old) return { entry, object: old, warnings: [], isSame: true };
     const outcome = await admit(context.plugins, review);
     const object = isDeleting ? wanted : markDeleting(kind, wanted, timestamp(context.clock));
-    const result = await commit(context.store, options.dryRun, {
-      key: entry.key,
-      expected: entry.modRevision,
-      operation: { type: 'put', key: entry.key, value: encodeAs(kind, object) },
-      outcome,
-    });
+    return { entry, object, warnings: outcome.warnings, outcome, removes: false };
+  };
+  for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
+    const planned = await planOn(context.store, attempt, plan);
+    if (planned.isSame === true) return { ...planned, removed: false };
+    const result = await commitPlan(kind, context, planned, options);
     if (result.kind === 'done')
-      return { ...written(object, result.revision, outcome), removed: false };
+      return { ...written(planned.object, result.revision, planned), removed: planned.removes };
   }
   throw conflict(kind, target.name);
+}
+
+/** What becomes of a stored object. */
+type ChangePlan = Written & { readonly entry: StoreEntry } & (
+    | { readonly isSame: true }
+    | {
+        readonly isSame?: never;
+        readonly outcome: AdmissionOutcome;
+        /** It leaves the store; `object` is its last state. */
+        readonly removes: boolean;
+      }
+  );
+
+/**
+ * Plans a write first on what this server knows, which saves a question to a store elsewhere: the transaction compares
+ * what the plan was made on. A refusal, and that nothing is to be done, are said only of the newest state.
+ */
+async function planOn<T extends object>(
+  store: Store,
+  attempt: number,
+  plan: (store: StoreReader) => Promise<T>,
+): Promise<T> {
+  if (attempt > 0 || store.known === store) return await plan(store);
+  try {
+    const planned = await plan(store.known);
+    if (!('isSame' in planned)) return planned;
+  } catch {
+    // Whether it is right is seen when the same is planned on the newest state.
+  }
+  return await plan(store);
+}
+
+function commitPlan(
+  kind: KindDefinition,
+  context: RegistryContext,
+  { entry, object, outcome, removes }: ChangePlan & { readonly isSame?: never },
+  { dryRun }: WriteOptions,
+): Promise<CommitResult> {
+  const { key, modRevision: expected } = entry;
+  const operation: WriteOp = removes
+    ? { type: 'delete', key }
+    : { type: 'put', key, value: encodeAs(kind, object) };
+  return commitLeased(kind, context, dryRun, { key, expected, operation, outcome });
+}
+
+/** Objects of a kind that expires are hung on a lease with every write. */
+async function commitLeased(
+  kind: KindDefinition,
+  { store, leases }: RegistryContext,
+  dryRun: boolean,
+  change: Parameters<typeof commit>[2],
+): Promise<CommitResult> {
+  const { operation } = change;
+  const { expiresAfterMs } = kind;
+  if (expiresAfterMs === undefined || dryRun || operation.type === 'delete')
+    return await commit(store, dryRun, change);
+  const withLease = (lease: number) =>
+    commit(store, dryRun, { ...change, operation: { ...operation, lease } });
+  const lease = await leases.lasting(expiresAfterMs);
+  try {
+    return await withLease(lease);
+  } catch (error) {
+    if (!(error instanceof LeaseNotFoundError)) throw error;
+    // Revoked by hand, or etcd was put back: the next one is new.
+    leases.forget(lease);
+    return await withLease(await leases.lasting(expiresAfterMs));
+  }
 }
 
 function checkPreconditions(
@@ -404,35 +487,27 @@ function checkPreconditions(
     );
 }
 
-/** Takes the object out of the store with all that admission kept for it. A wish to delete is reviewed first. */
-async function commitRemoval(
+/** What goes with an object that leaves the store. A wish to delete it is reviewed first. */
+async function admitRemoval(
   kind: KindDefinition,
   context: RegistryContext,
-  change: { entry: StoreEntry; object: KubeObject; review: AdmissionReview },
+  { object, review }: { object: KubeObject; review: AdmissionReview },
   options: WriteOptions,
-): Promise<CommitResult & { outcome: AdmissionOutcome }> {
-  const { entry, object, review } = change;
+): Promise<AdmissionOutcome> {
   const wish = review.operation === 'DELETE' ? await admit(context.plugins, review) : EMPTY_OUTCOME;
   const target = { namespace: review.namespace, name: review.name };
   const removal = await admit(context.plugins, {
-    ...reviewBase(kind, context, target, options),
+    ...reviewBase(kind, review.store, target, options),
     operation: 'REMOVE',
     object: undefined,
     old: object,
   });
-  const outcome = {
+  return {
     ...wish,
     compares: [...wish.compares, ...removal.compares],
     operations: [...wish.operations, ...removal.operations],
     warnings: [...wish.warnings, ...removal.warnings],
   };
-  const result = await commit(context.store, options.dryRun, {
-    key: entry.key,
-    expected: entry.modRevision,
-    operation: { type: 'delete', key: entry.key },
-    outcome,
-  });
-  return { ...result, outcome };
 }
 
 const EMPTY_OUTCOME: AdmissionOutcome = {
@@ -445,18 +520,19 @@ const EMPTY_OUTCOME: AdmissionOutcome = {
 
 function reviewBase(
   kind: KindDefinition,
-  { store }: RegistryContext,
+  store: StoreReader,
   { namespace, name }: Target,
   { principal, dryRun }: WriteOptions,
 ) {
   return { kind, subresource: '', namespace, name, principal, dryRun, store } as const;
 }
 
-function written(object: KubeObject, revision: number, outcome: AdmissionOutcome): Written {
-  return {
-    object: revision === 0 ? object : atRevision(object, revision),
-    warnings: outcome.warnings,
-  };
+function written(
+  object: KubeObject,
+  revision: number,
+  { warnings }: Pick<Written, 'warnings'>,
+): Written {
+  return { object: revision === 0 ? object : atRevision(object, revision), warnings };
 }
 
 function withGeneration(object: KubeObject, old: KubeObject): KubeObject {

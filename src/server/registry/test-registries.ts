@@ -30,10 +30,11 @@ export async function openFixture(
     serviceCidrs?: readonly Cidr[];
     nodePortRange?: PortRange;
     random?: () => number;
+    store?: Store;
   } = {},
 ): Promise<Fixture> {
   const clock = new FakeClock();
-  const store = openMemoryStore();
+  const store = options.store ?? openMemoryStore({ clock });
   let uids = 0;
   const registries = createRegistries({
     kinds: KINDS,

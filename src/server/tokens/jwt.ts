@@ -1,5 +1,5 @@
 /** JSON Web Tokens (RFC 7519) signed with ES256 (RFC 7518 section 3.4), and nothing else: no other algorithm, no `none`. */
-import { sign, verify } from 'node:crypto';
+import { type KeyObject, sign, verify } from 'node:crypto';
 import type { SigningKey } from './signing-key.ts';
 
 /** Ours have about a kilobyte. */
@@ -16,26 +16,37 @@ export function signToken(claims: object, key: SigningKey): string {
 }
 
 export type TokenVerdict =
-  | { readonly kind: 'signed'; readonly claims: Readonly<Record<string, unknown>> }
+  | {
+      readonly kind: 'signed';
+      readonly claims: Readonly<Record<string, unknown>>;
+      readonly keyId: string;
+    }
   | { readonly kind: 'refused'; readonly why: string };
 
 /** Checks form and signature only; what the claims say is for the caller. */
-export function verifyToken(token: string, key: SigningKey): TokenVerdict {
+export async function verifyToken(
+  token: string,
+  findKey: (id: string) => Promise<KeyObject | undefined>,
+): Promise<TokenVerdict> {
   if (token.length > MAX_TOKEN_LENGTH) return refused('it is too long');
   const [header = '', payload = '', signature = '', ...rest] = token.split('.');
   if (signature === '' || rest.length > 0) return refused('it is no signed token');
   const { alg, kid } = decodePart(header) ?? {};
   if (alg !== 'ES256') return refused('it is not signed with ES256');
-  if (kid !== key.id) return refused("it is signed with a key that is not this cluster's");
+  const publicKey = typeof kid === 'string' ? await findKey(kid) : undefined;
+  if (typeof kid !== 'string' || publicKey === undefined)
+    return refused("it is signed with a key that is not this cluster's");
   const isSigned = verify(
     'sha256',
     Buffer.from(`${header}.${payload}`),
-    { key: key.publicKey, dsaEncoding: 'ieee-p1363' },
+    { key: publicKey, dsaEncoding: 'ieee-p1363' },
     Buffer.from(signature, 'base64url'),
   );
   if (!isSigned) return refused('its signature does not hold');
   const claims = decodePart(payload);
-  return claims === undefined ? refused('its claims cannot be read') : { kind: 'signed', claims };
+  return claims === undefined
+    ? refused('its claims cannot be read')
+    : { kind: 'signed', claims, keyId: kid };
 }
 
 function refused(why: string): TokenVerdict {

@@ -23,6 +23,7 @@ import { decodeEntry } from '../registry/codec.ts';
 import { objectKey } from '../registry/keys.ts';
 import { signToken, verifyToken } from './jwt.ts';
 import type { SigningKey } from './signing-key.ts';
+import { createTokenKeys, type PublicTokenKey, type TokenKeys } from './token-keys.ts';
 
 /** Between the clocks of two servers of a cluster. */
 const MAX_CLOCK_SKEW_SECONDS = 10;
@@ -41,7 +42,7 @@ export type TokenAnswer =
 
 export interface ServiceAccountTokens {
   readonly issuer: string;
-  readonly key: SigningKey;
+  readonly keys: TokenKeys;
   /**
    * Makes a token.
    * @param account of this name and namespace; `request` is checked
@@ -80,6 +81,11 @@ interface Claims {
   readonly 'kubernetes.io': KubernetesClaims;
 }
 
+interface Remembered {
+  readonly claims: Claims;
+  readonly keyId: string;
+}
+
 export function createServiceAccountTokens(options: {
   readonly store: Store;
   readonly key: SigningKey;
@@ -88,29 +94,34 @@ export function createServiceAccountTokens(options: {
   readonly clock: Clock;
 }): ServiceAccountTokens {
   const { store, key, issuer, clock } = options;
-  const remembered = new Map<string, Claims>();
+  const keys = createTokenKeys(store, key);
+  const remembered = new Map<string, Remembered>();
 
   const read = async (kind: KindRef, namespace: string, name: string) => {
     const entry = await store.get(objectKey(kind, kind.namespaced ? namespace : '', name));
     return entry === undefined ? undefined : decodeEntry(entry);
   };
 
-  const claimsOf = (token: string): Claims | string => {
+  const claimsOf = async (token: string): Promise<Claims | string> => {
     const known = remembered.get(token);
-    if (known !== undefined) return known;
-    const verdict = verifyToken(token, key);
+    if (known !== undefined) {
+      // A key can be taken back at any time.
+      if ((await keys.find(known.keyId)) !== undefined) return known.claims;
+      remembered.delete(token);
+    }
+    const verdict = await verifyToken(token, keys.find);
     if (verdict.kind === 'refused') return verdict.why;
     const claims = parseClaims(verdict.claims);
     if (claims === undefined) return 'its claims are not those of a service account';
     const [oldest] = remembered.keys();
     if (remembered.size >= MAX_REMEMBERED_TOKENS && oldest !== undefined) remembered.delete(oldest);
-    remembered.set(token, claims);
+    remembered.set(token, { claims, keyId: verdict.keyId });
     return claims;
   };
 
   return {
     issuer,
-    key,
+    keys,
     async issue({ namespace, name }, { spec }) {
       const account = await read(SERVICE_ACCOUNT, namespace, name);
       if (account === undefined) throw notFound(SERVICE_ACCOUNT, name);
@@ -133,7 +144,7 @@ export function createServiceAccountTokens(options: {
       return { token: signToken(claims, key), expiresMs: exp * 1000, audiences };
     },
     async check(token, wanted = [issuer]) {
-      const claims = claimsOf(token);
+      const claims = await claimsOf(token);
       if (typeof claims === 'string') return { kind: 'refused', why: claims };
       if (claims.iss !== issuer) return { kind: 'refused', why: 'somebody else has issued it' };
       const audiences = claims.aud.filter((audience) => wanted.includes(audience));
@@ -241,7 +252,11 @@ export function openIdConfiguration(issuer: string, serverUrl: string): object {
 }
 
 /** `/openid/v1/jwks`: the keys (RFC 7517). */
-export function jsonWebKeys({ publicKey, id }: SigningKey): object {
-  const { kty, crv, x, y } = publicKey.export({ format: 'jwk' });
-  return { keys: [{ use: 'sig', kty, kid: id, crv, alg: 'ES256', x, y }] };
+export function jsonWebKeys(keys: readonly PublicTokenKey[]): object {
+  return {
+    keys: keys.map(({ publicKey, id }) => {
+      const { kty, crv, x, y } = publicKey.export({ format: 'jwk' });
+      return { use: 'sig', kty, kid: id, crv, alg: 'ES256', x, y };
+    }),
+  };
 }

@@ -1,6 +1,6 @@
 /**
  * The key that signs tokens of service accounts: ECDSA P-256, in `<directory>/sa.key` (PKCS #8, 0600).
- * All servers of a cluster need the same file, as they need the same CA.
+ * Each server has its own; what they sign is accepted by all (`token-keys.ts`).
  */
 import {
   createHash,
@@ -39,7 +39,7 @@ export function openSigningKey({ directory }: { readonly directory: string }): S
     throw new UserError(
       `Cannot open the key of service account tokens "${path}": ${explainError(cause)}`,
       {
-        hint: 'Put it back from a copy, or remove it: a new one is made, and tokens given out before do not hold any more.',
+        hint: 'Put it back from a copy, or remove it: a new one is made. What the old one signed holds until its end.',
         cause,
       },
     );

@@ -1,20 +1,22 @@
 /**
  * The SQLite file of the embedded store: one table with every version of every key since the compact revision.
  *
- *     history   id (revision × 4096 + number of the change in it) │ key │ create_revision │ value (NULL: deleted)
+ *     history   id (revision × 4096 + number of the change in it) │ key │ create_revision │ value (NULL: deleted) │ lease
+ *     leases    id │ ttl_ms                                            what keys hang on; not until when
  *     meta      one row: compact_revision
  *
  * Rows are only appended, and taken away by compaction; the newest revision is that of the last row, or the compact
  * revision if it is greater. WAL with synchronous=FULL: a commit is on disk when it returns.
  */
 import { DatabaseSync } from 'node:sqlite';
-import type { DroppedVersion, JournalRow } from '../journal.ts';
+import type { DroppedVersion, JournalRow, LeaseChange } from '../journal.ts';
+import type { StoreLease } from '../port.ts';
 import type { Refusal } from './protocol.ts';
 
 /** `PRAGMA application_id`, which tells `file` and us whose database it is: "Tull". */
 const APPLICATION_ID = 0x54756c6c;
 /** `PRAGMA user_version`. Raise it when an older program would misread the data, and convert on opening. */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 /** Changes of one revision have consecutive ids. Part of the format; leaves 2^41 revisions below 2^53. */
 export const IDS_PER_REVISION = 4096;
 /** The write-ahead log's file is cut back to this after a large batch; SQLite checkpoints it at 4 MB. */
@@ -29,11 +31,20 @@ const SCHEMA = `
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
     create_revision INTEGER NOT NULL,
-    value BLOB
+    value BLOB,
+    lease INTEGER NOT NULL DEFAULT 0
   ) STRICT;
+  CREATE TABLE leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL) STRICT;
   CREATE TABLE meta (compact_revision INTEGER NOT NULL) STRICT;
   INSERT INTO meta VALUES (0);
   PRAGMA application_id = ${APPLICATION_ID};
+  PRAGMA user_version = ${FORMAT_VERSION};
+`;
+
+/** Format 1 had no leases. */
+const FROM_FORMAT_1 = `
+  ALTER TABLE history ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
+  CREATE TABLE leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL) STRICT;
   PRAGMA user_version = ${FORMAT_VERSION};
 `;
 
@@ -49,14 +60,18 @@ export class RefusedError extends Error {
 
 export interface Database extends Disposable {
   readonly compactRevision: number;
+  readonly leases: readonly StoreLease[];
   /** Every version, in order. */
   rows(): Iterable<JournalRow>;
   /** Writes a batch as one SQLite transaction. @throws what SQLite says; nothing is written then */
-  commit(
-    rows: Iterable<JournalRow>,
-    compactRevision: number | undefined,
-    dropped: readonly DroppedVersion[],
-  ): void;
+  commit(batch: DatabaseBatch): void;
+}
+
+export interface DatabaseBatch {
+  readonly rows: Iterable<JournalRow>;
+  readonly compactRevision?: number | undefined;
+  readonly dropped?: readonly DroppedVersion[];
+  readonly leases?: readonly LeaseChange[];
 }
 
 /**
@@ -91,50 +106,65 @@ function prepareDatabase(db: DatabaseSync): void {
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = ${MAX_WAL_BYTES};
     BEGIN EXCLUSIVE;
-    ${empty ? SCHEMA : ''}
+    ${empty ? SCHEMA : version < FORMAT_VERSION ? FROM_FORMAT_1 : ''}
     COMMIT;
   `);
 }
 
 function databaseOf(db: DatabaseSync): Database {
-  const insert = db.prepare('INSERT INTO history VALUES (?, ?, ?, ?)');
+  const insert = db.prepare('INSERT INTO history VALUES (?, ?, ?, ?, ?)');
   const drop = db.prepare('DELETE FROM history WHERE id BETWEEN ? AND ? AND key = ?');
   const setCompactRevision = db.prepare('UPDATE meta SET compact_revision = ?');
 
-  function write(
-    rows: Iterable<JournalRow>,
-    compactRevision: number | undefined,
-    dropped: readonly DroppedVersion[],
-  ): void {
+  const grant = db.prepare('INSERT INTO leases VALUES (?, ?)');
+  const revoke = db.prepare('DELETE FROM leases WHERE id = ?');
+
+  function write({ rows, compactRevision, dropped = [], leases = [] }: DatabaseBatch): void {
     let revision = 0;
     let ordinal = 0;
     for (const row of rows) {
       ordinal = row.revision === revision ? ordinal + 1 : 0;
       revision = row.revision;
-      insert.run(idOf(revision, ordinal), row.key, row.createRevision, row.value ?? null);
+      insert.run(
+        idOf(revision, ordinal),
+        row.key,
+        row.createRevision,
+        row.value ?? null,
+        row.lease ?? 0,
+      );
     }
     for (const { revision, key } of dropped)
       drop.run(idOf(revision, 0), idOf(revision, IDS_PER_REVISION - 1), key);
     if (compactRevision !== undefined) setCompactRevision.run(compactRevision);
+    for (const { id, ttlMs } of leases)
+      if (ttlMs === undefined) revoke.run(id);
+      else grant.run(id, ttlMs);
   }
 
   return {
     compactRevision: numberOf(db, 'SELECT compact_revision AS n FROM meta'),
+    leases: db
+      .prepare('SELECT id, ttl_ms FROM leases')
+      .all()
+      .map(({ id, ttl_ms }) => ({ id: Number(id), ttlMs: Number(ttl_ms) })),
     *rows() {
-      const query = db.prepare('SELECT id, key, create_revision, value FROM history ORDER BY id');
-      for (const { id, key, create_revision, value } of query.iterate()) {
+      const query = db.prepare(
+        'SELECT id, key, create_revision, value, lease FROM history ORDER BY id',
+      );
+      for (const { id, key, create_revision, value, lease } of query.iterate()) {
         yield {
           revision: Math.floor(Number(id) / IDS_PER_REVISION),
           key: String(key),
           createRevision: Number(create_revision),
+          lease: Number(lease),
           value: value instanceof Uint8Array ? value : undefined,
         };
       }
     },
-    commit(rows, compactRevision, dropped) {
+    commit(batch) {
       db.exec('BEGIN IMMEDIATE');
       try {
-        write(rows, compactRevision, dropped);
+        write(batch);
         db.exec('COMMIT');
       } catch (error) {
         // Some errors (disk full, I/O) have rolled back already.

@@ -18,6 +18,7 @@ import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
 import type { TestContext } from 'node:test';
 import { after, describe, test } from 'node:test';
+import { FakeClock } from '#lib/clock.ts';
 import { UserError } from '#lib/errors.ts';
 import { put, remove, storeContract, take, text } from '../contract.ts';
 import { storeProperties } from '../model.ts';
@@ -126,10 +127,68 @@ describe('openEmbeddedStore()', () => {
     const directory = newDirectory();
     await (await openEmbeddedStore({ directory }))[Symbol.asyncDispose]();
     changeFile(directory, `PRAGMA user_version = ${FORMAT_VERSION + 1}`);
-    await assertRefused(directory, /format is 2, this program knows formats up to 1/);
+    await assertRefused(
+      directory,
+      new RegExp(
+        `format is ${FORMAT_VERSION + 1}, this program knows formats up to ${FORMAT_VERSION}`,
+      ),
+    );
     changeFile(directory, `PRAGMA user_version = ${FORMAT_VERSION}`);
     await using store = await openEmbeddedStore({ directory });
     assert.equal(await store.revision(), 0);
+  });
+
+  test('finds leases again, with what hangs on them and their whole time', async () => {
+    const directory = newDirectory();
+    const value = Buffer.from('1');
+    let id = 0;
+    {
+      const clock = new FakeClock();
+      await using store = await openEmbeddedStore({ directory, clock });
+      const gone = await store.grantLease(5_000);
+      id = (await store.grantLease(10_000)).id;
+      await store.transact([], [{ type: 'put', key: '/gone', value, lease: gone.id }]);
+      await store.transact([], [{ type: 'put', key: '/a', value, lease: id }, put('/b', '1')]);
+      await store.revokeLease(gone.id);
+      await store.compact(3);
+      clock.advance(9_000);
+    }
+    const clock = new FakeClock();
+    await using store = await openEmbeddedStore({ directory, clock });
+    const end = new AbortController();
+    const watched = take(store.watch('/', 3, { signal: end.signal }), 1);
+    clock.advance(9_000);
+    assert.equal(await store.keepLeaseAlive(id), true);
+    clock.advance(9_999);
+    assert.notEqual(await store.get('/a'), undefined);
+    clock.advance(1);
+    const [batch] = await watched;
+    assert.deepEqual(
+      batch?.events.map((event) => [event.type, event.previous?.key]),
+      [['delete', '/a']],
+    );
+    assert.notEqual(await store.get('/b'), undefined);
+  });
+
+  test('goes on with a database from before there were leases', async () => {
+    const directory = newDirectory();
+    {
+      await using store = await openEmbeddedStore({ directory });
+      await store.transact([], [put('/a', '1')]);
+    }
+    changeFile(
+      directory,
+      'ALTER TABLE history DROP COLUMN lease; DROP TABLE leases; PRAGMA user_version = 1',
+    );
+    for (const n of [1, 2]) {
+      await using store = await openEmbeddedStore({ directory });
+      assert.equal(text((await store.get('/a'))?.value), '1');
+      const { id } = await store.grantLease(600_000);
+      const value = Buffer.from('x');
+      await store.transact([], [{ type: 'put', key: `/leased-${n}`, value, lease: id }]);
+      await store.revokeLease(id);
+      assert.equal((await store.list('/')).entries.length, 1);
+    }
   });
 
   test('refuses a file that is no store', async () => {

@@ -43,7 +43,7 @@ export async function openEmbeddedStore(options: EmbeddedStoreOptions): Promise<
     const state = await restore(journal, snapshot);
     const { revision, compactRevision } = state;
     log.info({ path, revision, compactRevision }, 'store opened');
-    return new JournaledStore(state, journal, options);
+    return new JournaledStore(state, journal, { ...options, leases: snapshot.leases ?? [] });
   } catch (error) {
     throw error instanceof RefusedError ? userError(error.refusal, path, error) : error;
   }

@@ -8,7 +8,8 @@
  * Rows go packed: one buffer for all values, moved and not copied, because a message with thousands of small
  * buffers costs more than writing them.
  */
-import type { DroppedVersion, JournalRow } from '../journal.ts';
+import type { DroppedVersion, JournalRow, LeaseChange } from '../journal.ts';
+import type { StoreLease } from '../port.ts';
 
 export interface WriterOptions {
   readonly path: string;
@@ -20,12 +21,17 @@ export type ToWriter =
       readonly rows: PackedRows;
       readonly compactRevision: number | undefined;
       readonly dropped: readonly DroppedVersion[];
+      readonly leases: readonly LeaseChange[];
     }
   | { readonly type: 'close' };
 
 export type FromWriter =
   | { readonly type: 'rows'; readonly rows: PackedRows }
-  | { readonly type: 'opened'; readonly compactRevision: number }
+  | {
+      readonly type: 'opened';
+      readonly compactRevision: number;
+      readonly leases: readonly StoreLease[];
+    }
   | { readonly type: 'refused'; readonly refusal: Refusal }
   | { readonly type: 'committed' }
   | { readonly type: 'failed'; readonly message: string; readonly isOutOfSpace: boolean };
@@ -42,6 +48,7 @@ export interface PackedRows {
   readonly revisions: readonly number[];
   readonly keys: readonly string[];
   readonly createRevisions: readonly number[];
+  readonly leases: readonly number[];
   /** Bytes of each value; -1 is a deletion. */
   readonly lengths: readonly number[];
   readonly values: Uint8Array<ArrayBuffer>;
@@ -60,6 +67,7 @@ export function packRows(rows: readonly JournalRow[]): PackedRows {
     revisions: rows.map((row) => row.revision),
     keys: rows.map((row) => row.key),
     createRevisions: rows.map((row) => row.createRevision),
+    leases: rows.map((row) => row.lease ?? 0),
     lengths,
     values,
   };
@@ -76,6 +84,7 @@ export function* unpackRows(packed: PackedRows): Generator<JournalRow, void, und
       revision: packed.revisions[i] ?? 0,
       key,
       createRevision: packed.createRevisions[i] ?? 0,
+      lease: packed.leases[i] ?? 0,
       value,
     };
   }

@@ -78,6 +78,6 @@ function writeEntries(path: string, { entries }: Backup, base: number): void {
     return { key, value, createRevision: revision, revision };
   });
   for (let at = 0; at < rows.length; at += BATCH_ROWS)
-    database.commit(rows.slice(at, at + BATCH_ROWS), undefined, []);
-  database.commit([], base + rows.length, []);
+    database.commit({ rows: rows.slice(at, at + BATCH_ROWS) });
+  database.commit({ rows: [], compactRevision: base + rows.length });
 }

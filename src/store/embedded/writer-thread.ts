@@ -55,12 +55,13 @@ function load(database: Database): void {
     if (bytes >= LOAD_MESSAGE_BYTES || rows.length >= LOAD_MESSAGE_ROWS) flush();
   }
   flush();
-  post({ type: 'opened', compactRevision: database.compactRevision });
+  const { compactRevision, leases } = database;
+  post({ type: 'opened', compactRevision, leases });
 }
 
 function commit(database: Database, message: ToWriter & { type: 'commit' }): void {
   try {
-    database.commit(unpackRows(message.rows), message.compactRevision, message.dropped);
+    database.commit({ ...message, rows: unpackRows(message.rows) });
     post({ type: 'committed' });
   } catch (error) {
     post({ type: 'failed', message: explainError(error), isOutOfSpace: isDiskFull(error) });

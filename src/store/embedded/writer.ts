@@ -2,8 +2,9 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '#lib/log.ts';
+import { leaseOf } from '../held-entry.ts';
 import type { Journal, JournalBatch, JournalRow, JournalSnapshot } from '../journal.ts';
-import { StoreWriteError } from '../port.ts';
+import { type StoreEntry, StoreWriteError } from '../port.ts';
 import { RefusedError } from './database.ts';
 import type { FromWriter, PackedRows, ToWriter, WriterOptions } from './protocol.ts';
 import { packRows, unpackRows } from './protocol.ts';
@@ -20,13 +21,13 @@ export async function openWriter(
   const workerData: WriterOptions = { path };
   const worker = new Worker(new URL('./writer-thread.ts', import.meta.url), { workerData });
   const packs: PackedRows[] = [];
-  const compactRevision = await new Promise<number>((resolve, reject) => {
+  const { compactRevision, leases } = await new Promise<Opened>((resolve, reject) => {
     worker.on('message', function onMessage(message: FromWriter) {
       if (message.type === 'rows') packs.push(message.rows);
       if (message.type === 'refused') reject(new RefusedError(message.refusal));
       if (message.type !== 'opened') return;
       worker.off('message', onMessage);
-      resolve(message.compactRevision);
+      resolve(message);
     });
     worker.once('error', reject);
     worker.once('exit', () => reject(new Error('the writer thread ended before it had opened')));
@@ -34,9 +35,11 @@ export async function openWriter(
   worker.removeAllListeners('error').removeAllListeners('exit');
   return {
     journal: new Writer(worker, path, log),
-    snapshot: { compactRevision, rows: rowsOf(packs) },
+    snapshot: { compactRevision, leases, rows: rowsOf(packs) },
   };
 }
+
+type Opened = FromWriter & { readonly type: 'opened' };
 
 class Writer implements Journal {
   readonly #worker: Worker;
@@ -65,6 +68,7 @@ class Writer implements Journal {
       rows: packRows(rowsOfBatch(batch)),
       compactRevision: batch.compaction?.revision,
       dropped: batch.compaction?.dropped ?? [],
+      leases: batch.leases,
     };
     return new Promise((resolve, reject) => {
       this.#pending = { resolve, reject };
@@ -117,18 +121,20 @@ class Writer implements Journal {
 
 function* rowsOf(packs: readonly PackedRows[]): Generator<JournalRow, void, undefined> {
   for (const pack of packs) {
-    for (const row of unpackRows(pack)) {
-      // A copy, or one small value would keep the whole message in memory.
-      yield row.value === undefined ? row : { ...row, value: row.value.slice() };
-    }
+    yield* unpackRows(pack);
   }
+}
+
+function rowOf(entry: StoreEntry): JournalRow {
+  const { key, value, createRevision, modRevision } = entry;
+  return { revision: modRevision, key, createRevision, value, lease: leaseOf(entry) };
 }
 
 function rowsOfBatch(batch: JournalBatch): JournalRow[] {
   return batch.records.flatMap(({ revision, events }) =>
     events.map((event) =>
       event.type === 'put'
-        ? { revision, ...event.entry }
+        ? rowOf(event.entry)
         : { revision, key: event.key, createRevision: 0, value: undefined },
     ),
   );

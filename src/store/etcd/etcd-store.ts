@@ -11,18 +11,23 @@
 import { type Clock, pause, sleep, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Logger, silentLogger } from '#lib/log.ts';
+import { type HeldOp, holdOp } from '../held-entry.ts';
 import { MAX_HISTORY_BYTES, MAX_HISTORY_REVISIONS } from '../journaled-store.ts';
+import { checkLeaseTtl, newLeaseId } from '../leases.ts';
 import type {
   Compare,
   ListResult,
   Store,
   StoreEntry,
+  StoreLease,
+  StoreReader,
   TransactionResult,
   WatchBatch,
   WriteOp,
 } from '../port.ts';
 import {
   FutureRevisionError,
+  LeaseNotFoundError,
   StoreUnavailableError,
   StoreWriteError,
   TransactionTooLargeError,
@@ -30,11 +35,19 @@ import {
 import { checkTransaction } from '../transaction.ts';
 import { followEtcd, loadSnapshot } from './follow.ts';
 import { KeyOrder } from './key-order.ts';
-import { decodeRange, decodeTxn, revisionRequest, txnRequest } from './messages.ts';
+import {
+  decodeLeaseTtlMs,
+  decodeRange,
+  decodeTxn,
+  leaseGrantRequest,
+  revisionRequest,
+  txnRequest,
+} from './messages.ts';
 import { Mirror, type MirrorOptions } from './mirror.ts';
 import {
   EtcdAnswerTooLargeError,
   type EtcdConnection,
+  EtcdError,
   EtcdTransport,
   isCompacted,
   isOutOfSpace,
@@ -156,6 +169,11 @@ class EtcdStore implements Store {
     ]);
   }
 
+  readonly known: StoreReader = {
+    get: async (key, atRevision) => this.#loaded().state.get(key, atRevision),
+    list: async (prefix, options) => this.#loaded().state.list(prefix, options),
+  };
+
   async revision(): Promise<number> {
     return (await this.#clusterRevision()) - this.#options.revisionOffset;
   }
@@ -196,12 +214,42 @@ class EtcdStore implements Store {
       compared: compares.map(({ key }) => key),
       written: operations.map(({ key }) => key),
     };
-    const run = this.#order.run(keys, () => this.#transact(request));
+    const held = operations.map(holdOp);
+    const run = this.#order.run(keys, () => this.#transact(request, held));
     this.#underWay.add(run);
     try {
       return await run;
     } finally {
       this.#underWay.delete(run);
+    }
+  }
+
+  async grantLease(ttlMs: number): Promise<StoreLease> {
+    checkLeaseTtl(ttlMs);
+    const id = newLeaseId();
+    const answer = await this.#call('/v3/lease/grant', leaseGrantRequest(id, ttlMs));
+    return { id, ttlMs: decodeLeaseTtlMs(answer) };
+  }
+
+  async keepLeaseAlive(id: number): Promise<boolean> {
+    return decodeLeaseTtlMs(await this.#call('/v3/lease/keepalive', { ID: String(id) })) > 0;
+  }
+
+  async revokeLease(id: number): Promise<void> {
+    try {
+      await this.#transport.call('/v3/lease/revoke', { ID: String(id) }, { isWrite: true });
+    } catch (cause) {
+      if (!isLeaseMissing(cause)) throw writeError(cause);
+    }
+    // What it deleted is seen by whoever reads now.
+    await this.#upToDate();
+  }
+
+  async #call(path: string, body: object): Promise<unknown> {
+    try {
+      return await this.#transport.call(path, body, { isWrite: true });
+    } catch (cause) {
+      throw writeError(cause);
     }
   }
 
@@ -240,15 +288,19 @@ class EtcdStore implements Store {
     return this.#mirror;
   }
 
-  async #transact(request: object): Promise<TransactionResult> {
+  async #transact(request: object, operations: readonly HeldOp[]): Promise<TransactionResult> {
     let answer: unknown;
     try {
       answer = await this.#transport.call('/v3/kv/txn', request, { isWrite: true });
     } catch (cause) {
+      const leased = operations.find((op) => op.type === 'put' && op.lease !== 0);
+      if (leased?.type === 'put' && isLeaseMissing(cause))
+        throw new LeaseNotFoundError(leased.lease, { cause });
       throw writeError(cause);
     }
     const { revision: etcdRevision, succeeded, found } = decodeTxn(answer);
     const revision = etcdRevision - this.#options.revisionOffset;
+    if (succeeded) this.#loaded().wrote(revision, operations);
     await this.#visible(revision);
     if (succeeded) return { succeeded, revision };
     const mirror = this.#loaded();
@@ -394,6 +446,10 @@ class EtcdStore implements Store {
     }
     this.#compactedEtcdRevision = Math.max(this.#compactedEtcdRevision, etcdRevision);
   }
+}
+
+function isLeaseMissing(cause: unknown): boolean {
+  return cause instanceof EtcdError && /requested lease not found/.test(cause.message);
 }
 
 function noResult(): void {}

@@ -172,6 +172,9 @@ async function watchOnce(
       signal: AbortSignal.any([signal, interrupt.signal]),
       onLine: (line) => {
         const answer = decodeWatch(line);
+        // Our own writes have gone on while the watch was not there yet: it can begin where they are.
+        if (answer.compactRevision > 0 && mirror.revision + revisionOffset > start)
+          throw new Error(`revision ${start} was compacted before the watch had begun`);
         if (answer.compactRevision > 0)
           throw new FellBehindError(
             `revision ${start} is compacted, history starts after ${answer.compactRevision}`,

@@ -86,11 +86,29 @@ export function txnRequest(
     success: operations.map((op) => {
       const key = encodeText(prefix + op.key);
       return op.type === 'put'
-        ? { request_put: { key, value: Buffer.from(op.value).toString('base64') } }
+        ? {
+            request_put: {
+              key,
+              value: Buffer.from(op.value).toString('base64'),
+              ...(op.lease === undefined ? {} : { lease: String(op.lease) }),
+            },
+          }
         : { request_delete_range: { key } };
     }),
     failure: compares.map(({ key }) => ({ request_range: { key: encodeText(prefix + key) } })),
   };
+}
+
+/** @param ttlMs etcd counts whole seconds */
+export function leaseGrantRequest(id: number, ttlMs: number): object {
+  return { ID: String(id), TTL: String(Math.ceil(ttlMs / 1000)) };
+}
+
+/** Of a grant, or of a keep-alive, whose answer is one line of a stream. @returns 0 if there is no such lease */
+export function decodeLeaseTtlMs(answer: unknown): number {
+  const { result, ...own } = record(answer, 'lease');
+  const { TTL } = result === undefined ? own : record(result, 'result');
+  return 1000 * Math.max(0, integer(TTL, 'TTL'));
 }
 
 export function watchRequest(startRevision: number): object {

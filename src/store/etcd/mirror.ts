@@ -5,6 +5,7 @@
  * be the last one plus one. A repeated revision is dropped and a missing one is found out, whatever the reason.
  */
 import type { Clock } from '#lib/clock.ts';
+import { type HeldOp, holdEntry, holdValue } from '../held-entry.ts';
 import { Mvcc } from '../mvcc.ts';
 import type { StoreEntry, StoreEvent, WatchBatch } from '../port.ts';
 import { WatchHub } from '../watch-hub.ts';
@@ -31,11 +32,15 @@ export interface MirrorOptions {
 
 /** Least revisions that are forgotten at once: small, so that no single event pays for many. */
 const COMPACTION_STEP_REVISIONS = 64;
+/** While the watch stands still our own writes go on; those beyond this come by the watch, as others' do. */
+const MAX_OWN = 1_000;
 
 export class Mirror {
   readonly #options: MirrorOptions;
   readonly state: Mvcc;
   readonly watches: WatchHub;
+  /** By revision, what this process wrote and what cannot be taken yet. */
+  readonly #own = new Map<number, readonly HeldOp[]>();
   #waiting: { readonly revision: number; readonly resolve: () => void }[] = [];
 
   /** @throws DecodeError if the entries cannot be a state at that revision */
@@ -61,12 +66,10 @@ export class Mirror {
   /** An entry as the port has it. */
   toEntry(entry: EtcdEntry): StoreEntry {
     const { prefix, revisionOffset } = this.#options;
-    return {
-      key: entry.key.slice(prefix.length),
-      value: entry.value,
+    return holdEntry(entry.key.slice(prefix.length), holdValue(entry.value), {
       createRevision: entry.createRevision - revisionOffset,
       modRevision: entry.modRevision - revisionOffset,
-    };
+    });
   }
 
   /**
@@ -86,9 +89,36 @@ export class Mirror {
           `etcd's watch brought revision ${revision} where ${expected} should follow`,
         );
       // What is known already comes again where a watch begins anew.
-      if (revision === expected)
+      if (revision === expected) {
+        this.#own.delete(revision);
         this.#apply({ revision, events: this.#eventsOf(events.slice(from, to)) });
+        this.#takeOwn();
+      }
       from = to;
+    }
+  }
+
+  /**
+   * Takes a transaction that this process made and etcd has confirmed: it need not wait until the watch brings it, which
+   * then is a repetition. It is taken when everything before it is known.
+   */
+  wrote(revision: number, operations: readonly HeldOp[]): void {
+    if (this.#own.size >= MAX_OWN) return;
+    // Deletions alone may have changed nothing, and then the revision is somebody else's.
+    if (revision <= this.revision || operations.every(({ type }) => type === 'delete')) return;
+    this.#own.set(revision, operations);
+    this.#takeOwn();
+  }
+
+  #takeOwn(): void {
+    for (;;) {
+      const revision = this.revision + 1;
+      const operations = this.#own.get(revision);
+      if (operations === undefined) return;
+      this.#own.delete(revision);
+      const stage = this.state.stage();
+      stage.transact([], operations);
+      for (const record of stage.records) this.#apply(record);
     }
   }
 

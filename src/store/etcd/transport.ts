@@ -4,12 +4,13 @@
  * Any member answers for the cluster, so one is used until it fails and then the next. What may have reached a member is
  * sent again only if it is a read: a write whose answer was lost may have happened, and its caller must know.
  */
-import * as http from 'node:http';
+import type * as http from 'node:http';
 import * as https from 'node:https';
 import { StringDecoder } from 'node:string_decoder';
 import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
+import { nodeHttp } from '#lib/node-http.ts';
 
 export interface EtcdConnection {
   /** `http://` or `https://` URLs of members' client ports. */
@@ -128,7 +129,7 @@ export class EtcdTransport implements Disposable {
     if (this.#endpoints.length === 0) throw new TypeError('an etcd cluster has at least one URL');
     this.#user = user;
     const pool = { keepAlive: true, maxSockets: MAX_SOCKETS, maxFreeSockets: MAX_IDLE_SOCKETS };
-    this.#agents = [new http.Agent(pool), new https.Agent({ ...pool, ...tls })];
+    this.#agents = [new nodeHttp.Agent(pool), new https.Agent({ ...pool, ...tls })];
   }
 
   /** Ends everything that is under way. */
@@ -257,7 +258,7 @@ export class EtcdTransport implements Disposable {
     const isSecure = endpoint.protocol === 'https:';
     const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
     let wasSent = false;
-    const request = (isSecure ? https : http).request(endpoint, {
+    const request = (isSecure ? https : nodeHttp).request(endpoint, {
       method: 'POST',
       path,
       agent: isSecure ? this.#agents[1] : this.#agents[0],

@@ -77,6 +77,8 @@ export const RCODE_MASK = 0x000f;
 export const EDNS_DO = 0x8000;
 /** An OPT record without options: root, type, size, extended rcode, version, flags, length 0. */
 export const OPT_BYTES = 11;
+/** The option that holds a DNS cookie (RFC 7873 section 4). */
+export const OPTION_COOKIE = 10;
 
 /** The types' mnemonics; one that is missing is written `TYPE123` (RFC 3597). */
 export const TYPE_NAMES: Readonly<Record<number, string>> = {

@@ -26,8 +26,7 @@ const BACKSLASH = 0x5c;
  * @returns `undefined` for an empty label, a bad escape, a label over 63 or a name over 255 octets
  */
 export function parseName(text: string): Name | undefined {
-  const wire = wireOfText(text);
-  return wire === undefined ? undefined : textOfLabels(wire, 0);
+  return readText(text) < 0 ? undefined : textOfLabels(scratch, 0);
 }
 
 /** Like {@link parseName}. @throws TypeError for text that is no name: for constants and checked input */
@@ -49,6 +48,17 @@ export function nameToWire(value: Name): Uint8Array {
   // Only this file makes names, so it can only be a cast somewhere.
   if (wire === undefined) throw new TypeError(`"${value}" is not a domain name`);
   return wire;
+}
+
+/**
+ * Writes the uncompressed wire form, at most 255 octets, without an array of its own.
+ * @returns the number of octets
+ */
+export function writeName(value: Name, into: Uint8Array, at: number): number {
+  const length = readText(value);
+  if (length < 0) throw new TypeError(`"${value}" is not a domain name`);
+  for (let i = 0; i < length; i++) into[at + i] = scratch[i] ?? 0;
+  return length;
 }
 
 /** @param wire an uncompressed name, as {@link nameToWire} makes it */
@@ -139,16 +149,23 @@ function bad(message: string, offset: number): DecodeError {
 }
 
 function wireOfText(text: string): Uint8Array | undefined {
-  if (text === '.') return new Uint8Array(1);
-  if (text === '') return undefined;
+  const length = readText(text);
+  return length < 0 ? undefined : scratch.slice(0, length);
+}
+
+/** Writes the wire form of a text to {@link scratch}. @returns its length; -1 if the text is no name */
+function readText(text: string): number {
   const wire = scratch;
+  wire[0] = 0;
+  if (text === '.') return 1;
+  if (text === '') return -1;
   let lengthAt = 0;
   let at = 1;
   for (let i = 0; i < text.length; i++) {
     let octet = text.charCodeAt(i);
     if (octet === DOT) {
       const labelBytes = at - lengthAt - 1;
-      if (labelBytes === 0) return undefined;
+      if (labelBytes === 0) return -1;
       wire[lengthAt] = labelBytes;
       lengthAt = at;
       at++;
@@ -156,21 +173,20 @@ function wireOfText(text: string): Uint8Array | undefined {
     }
     if (octet === BACKSLASH) {
       const found = /^(?:(\d{3})|([^\d]))/.exec(text.slice(i + 1, i + 4));
-      if (found === null) return undefined;
+      if (found === null) return -1;
       octet = found[1] === undefined ? text.charCodeAt(i + 1) : Number(found[1]);
       i += found[1] === undefined ? 1 : 3;
     }
-    if (octet > 0xff || at - lengthAt > MAX_LABEL_BYTES || at + 1 >= MAX_NAME_BYTES)
-      return undefined;
+    if (octet > 0xff || at - lengthAt > MAX_LABEL_BYTES || at + 1 >= MAX_NAME_BYTES) return -1;
     wire[at++] = octet;
   }
   if (at === lengthAt + 1) {
     wire[lengthAt] = 0; // the text ended with the final dot
-    return wire.slice(0, at);
+    return at;
   }
   wire[lengthAt] = at - lengthAt - 1;
   wire[at] = 0;
-  return wire.slice(0, at + 1);
+  return at + 1;
 }
 
 /** A name on its way from one form to the other; nothing is kept in it. */

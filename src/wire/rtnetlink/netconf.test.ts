@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { DecodeError } from '#lib/errors.ts';
 import { decodeNetconf } from './netconf.ts';
 
@@ -22,4 +23,16 @@ test('decodeNetconf() leaves other families and half messages alone', () => {
   assert.equal(decodeNetconf(Buffer.from('1c0000000800010007000000', 'hex')), undefined);
   assert.equal(decodeNetconf(Buffer.from('02000000', 'hex')), undefined);
   assert.throws(() => decodeNetconf(Buffer.from('02', 'hex')), DecodeError);
+});
+
+test('decodeNetconf() throws nothing but DecodeError for any bytes', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
+      try {
+        decodeNetconf(Buffer.from(bytes));
+      } catch (error) {
+        assert.ok(error instanceof DecodeError);
+      }
+    }),
+  );
 });

@@ -34,6 +34,8 @@ export interface Event extends KubeObject {
   reportingInstance?: string;
 }
 
+/** Upstream's default (`--event-ttl`). */
+const EVENT_TTL_MS = 3_600_000;
 /** Where events about objects without a namespace are kept. */
 const CLUSTER_EVENTS_NAMESPACE = 'default';
 
@@ -115,6 +117,7 @@ export const EVENT: KindDefinition<Event> = {
   categories: [],
   subresources: [],
   schema: SCHEMA,
+  expiresAfterMs: EVENT_TTL_MS,
   setDefaults: (event) => event,
   validate: validateEvent,
   columns: [

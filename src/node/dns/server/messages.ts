@@ -14,6 +14,8 @@ export interface WorkerConfig {
   readonly seed: number;
   /** The eventfd that says "there are messages". */
   readonly wakeFd: number;
+  /** One number: how many messages the main thread has sent. Reading it costs nothing, asking the port a microsecond. */
+  readonly sent: SharedArrayBuffer;
 }
 
 /** Of the configuration, what the worker needs. */
@@ -23,6 +25,7 @@ export interface WorkerSettings {
   readonly cacheEntries: number;
   readonly serveStaleS: number;
   readonly prefetch: boolean;
+  readonly cookies: boolean;
   readonly limits: ClientLimits;
   /** Upstreams have changed: what others said counts no more. */
   readonly flush: boolean;
@@ -89,6 +92,10 @@ export interface StatsDelta {
   /** Per bucket of `DURATION_BUCKETS_S`, and one more for the rest; not cumulative. */
   readonly durationBuckets: readonly number[];
   readonly durationSumS: number;
+  /** Of `sizeSlot`: messages by size, and their octets. */
+  readonly sizes: readonly number[];
+  /** Queries that want DNSSEC's records. */
+  readonly dnssecOk: number;
   readonly cacheHits: number;
   readonly cacheDenialHits: number;
   readonly prefetches: number;

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ip } from '#lib/ip.ts';
+import { type Ip, ip } from '#lib/ip.ts';
+import { OPTION_COOKIE } from '#wire/dns/constants.ts';
 import { decodeMessage, encodeMessage, type Message, makeQuery } from '#wire/dns/message.ts';
+import { name } from '#wire/dns/name.ts';
 import { AnswerCache } from '../cache.ts';
+import { Cookies, SECRET_BYTES } from '../cookies.ts';
 import { answerWith } from '../fake-upstream.ts';
 import type { ForwardQuestion } from '../forward.ts';
 import { answererOf, describeMessage, exampleZone, queryBytes } from '../testing.ts';
@@ -27,6 +30,7 @@ function create() {
     nowMs: () => clock.nowMs,
     forward: (token, question) => asked.push({ token, question }),
     log: (query) => logged.push(query),
+    cookies: new Cookies(new Uint8Array(SECRET_BYTES)),
   });
   return {
     responder,
@@ -36,6 +40,10 @@ function create() {
     late,
     clock,
     ask(query: Uint8Array, from = POD, transport: 'udp' | 'tcp' = 'udp'): string[] {
+      const answer = this.askFor(query, from, transport);
+      return answer === undefined ? [] : describeMessage(answer);
+    },
+    askFor(query: Uint8Array, from: Ip, transport: 'udp' | 'tcp'): Message | undefined {
       const reply = new Uint8Array(transport === 'udp' ? 1232 : 65_535);
       const bytes = new Uint8Array(1280);
       bytes.set(query);
@@ -49,7 +57,7 @@ function create() {
         defer: () => (answer, length) => late.push(decodeMessage(answer.slice(0, length))),
       };
       const length = responder.respond(request, clock.nowMs);
-      return length === 0 ? [] : describeMessage(decodeMessage(reply.subarray(0, length)));
+      return length === 0 ? undefined : decodeMessage(reply.subarray(0, length));
     },
     /** The upstream answers what was asked last. */
     answer(make: (query: Message) => Message | undefined): void {
@@ -217,6 +225,26 @@ test('Responder gives a stranger over UDP no more than it sent, and everything o
   it.ask(WWW, STRANGER);
   it.answer(good);
   assert.deepEqual(it.lateText(), [['NOERROR tc']]);
+});
+
+test('Responder gives a stranger everything that has proven its address with a cookie', () => {
+  const it = create();
+  const ask = (cookie: Uint8Array, transport: 'udp' | 'tcp' = 'udp', from = STRANGER) => {
+    const asked = { name: name('head.db.svc.cluster.local'), type: 1 };
+    const options = [{ code: OPTION_COOKIE, bytes: cookie }];
+    return it.askFor(encodeMessage(makeQuery(1, asked, { options })), from, transport);
+  };
+  const cookieOf = (message: Message | undefined) => message?.edns?.options[0]?.bytes;
+  const client = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8]);
+  // Over UDP the first answer has no room for a cookie that the question had no room for.
+  assert.equal(cookieOf(ask(client)), undefined);
+  const cookie = cookieOf(ask(client, 'tcp')) ?? assert.fail('no cookie over TCP');
+  assert.equal(ask(cookie)?.answers.length, 2);
+  assert.notEqual(cookieOf(ask(cookie)), undefined);
+  assert.deepEqual(ask(cookie, 'udp', ip('198.51.100.2'))?.answers, []);
+  it.responder.cookies = false;
+  assert.deepEqual(ask(cookie)?.answers, []);
+  assert.equal(cookieOf(ask(client, 'tcp')), undefined);
 });
 
 test('Responder drops what a client sends beyond its limit', () => {

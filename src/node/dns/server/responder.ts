@@ -24,11 +24,12 @@ import {
   QUESTION_DO,
   QUESTION_SEARCHED,
 } from '../cache.ts';
+import type { Cookies } from '../cookies.ts';
 import type { ForwardQuestion } from '../forward.ts';
-import { hashName, readQuery } from '../query.ts';
+import { hashName, type Query, readQuery } from '../query.ts';
 import { prepareRelay, type Relay, writeAliasedRelay, writeRelay } from '../relay.ts';
 import { rcodeOf, writeError, writeNegative, writeTruncated } from '../reply.ts';
-import { requestKey, Stats } from '../stats.ts';
+import { requestKey, Stats, sizeSlot } from '../stats.ts';
 import { type NameTable, QUESTION_AT } from '../table.ts';
 import { allow, type ClientState, Clients } from './clients.ts';
 
@@ -94,11 +95,17 @@ export interface ResponderOptions {
   readonly log?: (query: LoggedQuery) => void;
   readonly cache: AnswerCache;
   readonly prefetch?: boolean;
+  readonly cookies?: Cookies;
 }
 
 export class Responder {
   readonly stats = new Stats();
   prefetch: boolean;
+  /** Whether cookies are answered. */
+  cookies = true;
+  /** Whose query is being answered, and whether a cookie has proven the address. */
+  #client: ClientState = NOBODY;
+  #isProven = false;
   readonly #options: ResponderOptions;
   readonly #answerer: ReturnType<typeof newAnswerer>;
   readonly #cache: AnswerCache;
@@ -116,6 +123,7 @@ export class Responder {
     this.#options = options;
     this.#answerer = newAnswerer(options.table, options.random);
     this.#cache = options.cache;
+    this.#answerer.onCookie = (bytes, query) => this.#checkCookie(bytes, query);
     this.prefetch = options.prefetch ?? true;
   }
 
@@ -136,6 +144,8 @@ export class Responder {
       return 0;
     }
     request.searchSuffix = client.searchSuffix;
+    this.#client = client;
+    this.#isProven = false;
     let length = answerQuery(this.#answerer, bytes, request);
     if (length === DROP) {
       this.stats.dropped++;
@@ -145,7 +155,7 @@ export class Responder {
     if (forwarded) length = this.#respondFromElsewhere(request, nowMs);
     if (length === 0) return 0;
     length = this.#guard(reply, bytes, { length, requestBytes: request.length, request });
-    this.#count(reply, request, forwarded);
+    this.#count(reply, request, { forwarded, requestBytes: request.length, bytes: length });
     if (client.logged) this.#log(request, reply, { length, forwarded, sinceMs: nowMs });
     return length;
   }
@@ -188,11 +198,16 @@ export class Responder {
     const { bytes, client, send, sinceMs } = waiting;
     waiting.send = undefined;
     // The answerer's scratch holds a later query by now.
-    readQuery(bytes, bytes.length, this.#options.table.seed, this.#answerer.query);
+    const { query } = this.#answerer;
+    readQuery(bytes, bytes.length, this.#options.table.seed, query);
+    this.#client = client;
+    this.#isProven = false;
+    if (query.cookieBytes > 0) this.#checkCookie(bytes, query);
     const written = this.#writeFound(bytes, this.#late, found, waiting);
     const guarded = { length: written, requestBytes: bytes.length, request: waiting };
     const length = this.#guard(this.#late, bytes, guarded);
-    this.#count(this.#late, waiting, true);
+    const requestBytes = bytes.length;
+    this.#count(this.#late, waiting, { forwarded: true, requestBytes, bytes: length });
     this.stats.observe(Math.max(0, nowMs - sinceMs) / 1000, 1);
     if (client.logged) this.#log(waiting, this.#late, { length, forwarded: true, sinceMs });
     send?.(this.#late, length);
@@ -388,21 +403,33 @@ export class Responder {
     },
   ): number {
     const { length, requestBytes, request } = options;
-    if (length <= requestBytes || request.client.trusted || request.transport === 'tcp')
+    const { client, transport } = request;
+    if (length <= requestBytes || client.trusted || this.#isProven || transport === 'tcp')
       return length;
     this.stats.cutForStrangers++;
     return writeTruncated(reply, bytes, this.#answerer.query);
   }
 
+  #checkCookie(bytes: Uint8Array, query: Query): void {
+    const { cookies, nowMs } = this.#options;
+    if (cookies === undefined || !this.cookies) return;
+    const nowS = Math.floor(nowMs() / 1000);
+    this.#isProven = cookies.check(bytes, query, this.#client.address, nowS);
+  }
+
   #count(
     reply: Uint8Array,
     request: { client: ClientState; transport: 'udp' | 'tcp' },
-    forwarded: boolean,
+    { forwarded, requestBytes, bytes }: { forwarded: boolean; requestBytes: number; bytes: number },
   ): void {
     const family = request.client.address.length === 4 ? 4 : 6;
     const { transport } = request;
-    const { type } = this.#answerer.query;
-    this.stats.count(requestKey({ transport, family, forwarded, rcode: rcodeOf(reply), type }));
+    const { type, hasEdns, dnssecOk } = this.#answerer.query;
+    const { stats } = this;
+    stats.count(requestKey({ transport, family, forwarded, rcode: rcodeOf(reply), type }));
+    stats.addSize(sizeSlot(transport, 'request'), requestBytes);
+    stats.addSize(sizeSlot(transport, 'response'), bytes);
+    if (hasEdns && dnssecOk) stats.dnssecOk++;
   }
 
   #log(

@@ -37,7 +37,7 @@ import type { LoggedQuery } from './responder.ts';
 import { TcpListener } from './tcp.ts';
 
 /** Names per message: the worker answers queries between two. */
-const MAX_CHANGES_PER_MESSAGE = 2000;
+const MAX_CHANGES_PER_MESSAGE = 1000;
 /** Queries over TCP that wait for the worker; bounded by connections too, this is for all listeners. */
 const MAX_TCP_PENDING = 4096;
 /** The worker allocates little; a large nursery would only hold what came with the first names. */
@@ -51,12 +51,12 @@ export const LOOPBACKS = [cidr('127.0.0.0/8'), cidr('::1/128')];
 
 /** What of a configuration concerns the worker. */
 export function settingsOf(config: DnsConfig): Omit<WorkerSettings, 'flush'> {
-  const { pods, searchPath, cacheEntries, serveStaleS, prefetch } = config;
+  const { pods, searchPath, cacheEntries, serveStaleS, prefetch, cookies } = config;
   const limits = {
     queriesPerSecond: config.queriesPerSecond,
     namespaces: config.namespaceQueriesPerSecond,
   };
-  return { podMode: pods, searchPath, cacheEntries, serveStaleS, prefetch, limits };
+  return { podMode: pods, searchPath, cacheEntries, serveStaleS, prefetch, cookies, limits };
 }
 
 export interface DnsServerOptions {
@@ -86,7 +86,13 @@ export class DnsServer implements AsyncDisposable {
   readonly #tcpPending = new Map<number, (answer: Uint8Array | undefined) => void>();
   readonly #backoff = new Backoff({ minMs: 50, maxMs: 5000 });
   #current:
-    | { worker: Worker; port: MessagePort; wake: WakeEvent; exited: Promise<void> }
+    | {
+        worker: Worker;
+        port: MessagePort;
+        wake: WakeEvent;
+        sent: Int32Array;
+        exited: Promise<void>;
+      }
     | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #sockets: SocketReport = { kind: 'sockets', open: [], failing: [] };
@@ -192,7 +198,9 @@ export class DnsServer implements AsyncDisposable {
       zone,
       seed: randomInt(HASH_SEEDS),
       wakeFd: wake.fd,
+      sent: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
+    const sent = new Int32Array(config.sent);
     const worker = new Worker(this.#options.workerUrl ?? new URL('./worker.ts', import.meta.url), {
       workerData: { port: channel.port2, config },
       transferList: [channel.port2],
@@ -216,7 +224,7 @@ export class DnsServer implements AsyncDisposable {
       });
     });
     channel.port1.on('message', (message: FromWorker) => this.#receive(message));
-    this.#current = { worker, port: channel.port1, wake, exited };
+    this.#current = { worker, port: channel.port1, wake, sent, exited };
     this.#send({ kind: 'settings', settings: { ...this.#settings, flush: false } });
     this.#send({ kind: 'clients', clients: this.#clients });
     for (const pod of this.#logged) this.#send({ kind: 'log', pod, on: true });
@@ -308,8 +316,12 @@ export class DnsServer implements AsyncDisposable {
   }
 
   #send(message: ToWorker): void {
-    this.#current?.port.postMessage(message);
-    this.#current?.wake.signal();
+    if (this.#current === undefined) return;
+    const { port, wake, sent } = this.#current;
+    port.postMessage(message);
+    // After the message: who sees the number finds the message.
+    Atomics.add(sent, 0, 1);
+    wake.signal();
   }
 
   #eachTcp(): { address: Ip; listener: TcpListener }[] {

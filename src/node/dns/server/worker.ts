@@ -2,15 +2,17 @@
  * The DNS worker: the thread that owns the UDP sockets. It never returns to its event loop, which would cost more than
  * most answers: it waits in `poll(2)` for datagrams or for the main thread's signal, and takes messages in between.
  */
+import { randomBytes } from 'node:crypto';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
-import { PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
+import { MAX_BATCH, PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
 import { drainWakeEvent } from '#linux/wake-event.ts';
 import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
 import { name } from '#wire/dns/name.ts';
 import { AnswerCache } from '../cache.ts';
 import { DEFAULT_CONFIG } from '../config.ts';
+import { Cookies, SECRET_BYTES } from '../cookies.ts';
 import { NameTable } from '../table.ts';
 import { Clients } from './clients.ts';
 import type { FromWorker, ToWorker, WorkerConfig, WorkerSettings } from './messages.ts';
@@ -50,12 +52,15 @@ const responder = new Responder({
   cache,
   random: Math.random,
   nowMs: Date.now,
+  cookies: new Cookies(randomBytes(SECRET_BYTES)),
   forward: (token, question) => post({ kind: 'forward', token, question }),
   log: (query) => {
     if (logged.length < MAX_LOGGED) logged.push(query);
     else lostLogs++;
   },
 });
+const sent = new Int32Array(config.sent);
+let taken = 0;
 const sockets: Served[] = [];
 let poll = new PollSet([config.wakeFd]);
 let reported = '';
@@ -93,8 +98,10 @@ function openSockets(): void {
 /** @returns whether there may be more */
 function takeMessages(): boolean {
   for (let i = 0; i < MAX_MESSAGES_PER_TURN; i++) {
+    if (taken === Atomics.load(sent, 0)) return false;
     const got = receiveMessageOnPort(port);
     if (got === undefined) return false;
+    taken = (taken + 1) | 0;
     const message = got.message as ToWorker;
     switch (message.kind) {
       case 'names':
@@ -130,6 +137,7 @@ function applySettings(settings: WorkerSettings): void {
   table.podMode = settings.podMode;
   table.searchPath = settings.searchPath;
   responder.prefetch = settings.prefetch;
+  responder.cookies = settings.cookies;
   cache.setLimits({ maxEntries: settings.cacheEntries, maxStaleS: settings.serveStaleS });
   clients.setLimits(settings.limits);
   if (settings.flush) cache.clear();
@@ -212,7 +220,7 @@ function serveBatch(served: Served): boolean {
   responder.stats.observe((performance.now() - startMs) / 1000, answered);
   responder.stats.sendErrors += socket.sendErrors;
   socket.sendErrors = 0;
-  return true;
+  return count === MAX_BATCH;
 }
 
 function report(): void {

@@ -12,7 +12,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import type { Cache } from '#client/port.ts';
 import { cidr, ip } from '#lib/ip.ts';
-import { silentLogger } from '#lib/log.ts';
+import { type Logger, silentLogger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
@@ -39,7 +39,9 @@ export async function startBalancer(
     readonly onRepaired?: () => void;
   } = {},
 ): Promise<(news: News) => Promise<void>> {
-  const log = silentLogger;
+  // Only failures are told: a test is to show why it waits in vain.
+  const error: Logger['error'] = (fields, message) => console.error(message, fields);
+  const log: Logger = { ...silentLogger, error };
   const api = new FakeApi();
   const services = stack.use(startCache(api, SERVICE, { log }));
   const slices = stack.use(startCache(api, ENDPOINT_SLICE, { log }));

@@ -17,6 +17,7 @@ export interface Ask {
 /** Long enough that a slow machine is not taken for a dropped packet, short enough for some hundred drops. */
 const TIMEOUT_MS = 1000;
 const MAX_AT_A_TIME = 50;
+const STEADY_INTERVAL_MS = 50;
 
 export const SERVER = `
 const [port, ...hosts] = process.argv.slice(1);
@@ -70,3 +71,21 @@ const ask = ({ protocol, host, port, from }) => new Promise((done) => {
   await Promise.all(Array.from({ length: ${MAX_AT_A_TIME} }, work));
   console.log(JSON.stringify(heard));
 })();`;
+
+/** Sends again and again over one connection, or from one port, and prints a line for each thing that it hears. */
+export const STEADY_CLIENT = `
+const [protocol, host, port] = process.argv.slice(1);
+const say = (text) => process.stdout.write(String(text).trim() + '\\n');
+const again = (send) => setInterval(send, ${STEADY_INTERVAL_MS});
+if (protocol === 'TCP') {
+  const s = require('node:net').connect(Number(port), host);
+  s.on('data', say);
+  s.on('error', (e) => say(e.code));
+  s.on('close', () => process.exit());
+  again(() => s.write('x'));
+} else {
+  const s = require('node:dgram').createSocket('udp4');
+  s.on('message', say);
+  s.on('error', (e) => say(e.code));
+  s.bind(0, () => again(() => s.send('hello', Number(port), host)));
+}`;

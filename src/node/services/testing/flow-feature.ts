@@ -19,6 +19,8 @@ export interface FlowFeature {
   readonly api: FakeApi;
   readonly rulesets: readonly Ruleset[];
   readonly feature: Services;
+  /** There with `conntrack`. */
+  readonly connections: Connections | undefined;
 }
 
 /**
@@ -62,5 +64,5 @@ export async function startFlowFeature(
     ),
   );
   await feature.start();
-  return { api, rulesets, feature };
+  return { api, rulesets, feature, connections };
 }

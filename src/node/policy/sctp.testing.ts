@@ -1,0 +1,72 @@
+/**
+ * For tests: SCTP as packets. Few kernels have SCTP sockets; a raw one sends the first packet of an association (INIT,
+ * RFC 9260 section 3.3.2) and another sees whether it arrives. Connection tracking knows it like any other.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { ScratchNetns } from '#linux/testing/scratch-netns.ts';
+
+const SOURCE_PORT = 40_000;
+const LISTEN = `
+use Socket; $| = 1;
+socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!"; print "ready\\n";
+while (recv($s, my $packet, 65535, 0)) { print unpack("H*", substr($packet, 20)), "\\n"; }`;
+const SEND = `
+use Socket; my ($host, $hex) = @ARGV;
+socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!";
+send($s, pack("H*", $hex), 0, sockaddr_in(0, inet_aton($host))) or die "send: $!";`;
+
+/**
+ * Sends an INIT from one namespace to another.
+ * @returns `ok` if it arrives, `timeout` if it does not
+ */
+export async function sctpInit(
+  ends: { readonly from: ScratchNetns; readonly to: ScratchNetns },
+  { host, port, waitMs = 400 }: { host: string; port: number; waitMs?: number },
+): Promise<'ok' | 'timeout'> {
+  const listener = spawn('ip', ['netns', 'exec', ends.to.name, 'perl', '-e', LISTEN], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    const lines = createInterface({ input: listener.stdout });
+    await once(lines, 'line');
+    const init = initPacket(port).toString('hex');
+    const arrived = new Promise<'ok'>((resolve) => {
+      lines.on('line', (line) => line === init && resolve('ok'));
+    });
+    ends.from.run('perl', '-e', SEND, host, init);
+    const late = new Promise<'timeout'>((resolve) => setTimeout(resolve, waitMs, 'timeout'));
+    return await Promise.race([arrived, late]);
+  } finally {
+    listener.kill('SIGKILL');
+  }
+}
+
+/** | source u16 | destination u16 | tag u32 = 0 | CRC32c u32 | type 1, flags 0, length 20 | tag | window | streams | TSN | */
+function initPacket(port: number): Buffer {
+  const packet = Buffer.alloc(12 + 20);
+  packet.writeUInt16BE(SOURCE_PORT, 0);
+  packet.writeUInt16BE(port, 2);
+  packet.writeUInt8(1, 12);
+  packet.writeUInt16BE(20, 14);
+  // Another tag each time: a packet of an earlier try must not count.
+  packet.writeUInt32BE(1 + Math.floor(Math.random() * 0xffff_fffe), 16);
+  packet.writeUInt32BE(65_535, 20);
+  packet.writeUInt16BE(1, 24);
+  packet.writeUInt16BE(1, 26);
+  packet.writeUInt32BE(1, 28);
+  packet.writeUInt32LE(crc32c(packet), 8);
+  return packet;
+}
+
+const CASTAGNOLI = 0x82f6_3b78;
+
+function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffff_ffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? CASTAGNOLI : 0);
+  }
+  return (crc ^ 0xffff_ffff) >>> 0;
+}

@@ -1,0 +1,94 @@
+/**
+ * Traffic between two pods that loses nothing unless the network does: a stream of numbered UDP packets that are echoed,
+ * and new TCP connections one after another. Run inside a pod's network namespace:
+ *
+ *   node traffic.ts server PORT               until SIGTERM
+ *   node traffic.ts client HOST PORT          until SIGTERM; prints one line of JSON, a {@link TrafficReport}
+ */
+import { createSocket } from 'node:dgram';
+import { connect, createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export interface TrafficReport {
+  readonly sent: number;
+  /** Numbers whose echo did not come. */
+  readonly lost: readonly number[];
+  readonly connections: number;
+  readonly failed: readonly string[];
+}
+
+const UDP_INTERVAL_MS = 2;
+const TCP_INTERVAL_MS = 10;
+/** More than a retransmission of the first packet takes: what is slower was lost and sent again. */
+const CONNECT_TIMEOUT_MS = 900;
+/** For the last echoes. */
+const DRAIN_MS = 1_000;
+
+const [role, ...args] = process.argv.slice(2);
+if (role === 'server') serve(Number(args[0]));
+if (role === 'client') await ask(args[0] ?? '', Number(args[1]));
+
+function serve(port: number): void {
+  const socket = createSocket('udp4');
+  socket.on('message', (message, from) => socket.send(message, from.port, from.address));
+  socket.bind(port);
+  createServer((connection) => {
+    connection.on('error', () => connection.destroy()); // the client gave up; it counts that itself
+    connection.end('ok');
+  }).listen(port, '0.0.0.0');
+  process.once('SIGTERM', () => process.exit(0));
+}
+
+async function ask(host: string, port: number): Promise<void> {
+  let isRunning = true;
+  process.once('SIGTERM', () => {
+    isRunning = false;
+  });
+  const waiting = new Set<number>();
+  const socket = createSocket('udp4');
+  socket.on('message', (message) => waiting.delete(message.readUInt32BE(0)));
+  let sent = 0;
+  const udp = (async () => {
+    while (isRunning) {
+      const packet = Buffer.alloc(64);
+      packet.writeUInt32BE(sent, 0);
+      waiting.add(sent++);
+      socket.send(packet, port, host);
+      await sleep(UDP_INTERVAL_MS);
+    }
+  })();
+  const failed: string[] = [];
+  let connections = 0;
+  while (isRunning) {
+    const problem = await connectOnce(host, port);
+    connections++;
+    if (problem !== undefined) failed.push(`connection ${connections}: ${problem}`);
+    await sleep(TCP_INTERVAL_MS);
+  }
+  await udp;
+  await sleep(DRAIN_MS);
+  const report: TrafficReport = { sent, lost: [...waiting], connections, failed };
+  console.log(JSON.stringify(report));
+  process.exit(0);
+}
+
+/** @returns what went wrong */
+function connectOnce(host: string, port: number): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const connection = connect({ host, port });
+    let said = '';
+    const timer = setTimeout(() => {
+      connection.destroy();
+      resolve(`nothing for ${CONNECT_TIMEOUT_MS} ms`);
+    }, CONNECT_TIMEOUT_MS);
+    const done = (problem: string | undefined) => {
+      clearTimeout(timer);
+      resolve(problem);
+    };
+    connection.on('data', (chunk) => {
+      said += chunk.toString();
+    });
+    connection.on('end', () => done(said === 'ok' ? undefined : `answered "${said}"`));
+    connection.on('error', (error) => done(error.message));
+  });
+}
