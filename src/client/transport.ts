@@ -145,9 +145,10 @@ export class Transport implements AsyncDisposable {
       });
       let isConnected = false;
       const stop = destroyOn(outgoing, [request.signal, this.#closed.signal]);
+      const connectMs = Math.min(CONNECT_TIMEOUT_MS, timeoutMs);
       const connectTimer = setTimeout(
-        () => outgoing.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`)),
-        Math.min(CONNECT_TIMEOUT_MS, timeoutMs),
+        () => outgoing.destroy(new Error(`no connection within ${Math.round(connectMs)} ms`)),
+        connectMs,
       );
       const answerTimer = setTimeout(
         () => outgoing.destroy(new Error(`no answer within ${Math.round(timeoutMs)} ms`)),
