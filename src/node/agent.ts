@@ -12,36 +12,33 @@ import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
 import type { KindRef } from '#api/kind.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
-import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { type CacheOptions, startCache } from '#client/cache.ts';
 import type { ApiClient } from '#client/port.ts';
 import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
-import { explainError, isNotFound, UserError } from '#lib/errors.ts';
-import { type Cidr, type Family, familyOf, type Ip, parseCidr, parseIp } from '#lib/ip.ts';
+import { explainError, UserError } from '#lib/errors.ts';
+import { type Cidr, familyOf, type Ip } from '#lib/ip.ts';
 import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
-import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
-import type { Attachment } from './attachment.ts';
+import { allocateTunnelAddresses, refuseOverlap, startAddressGc } from './addressing.ts';
 import { type Cni, startCni } from './cni/cni.ts';
 import { Coexistence, readLegacyTables } from './coexistence/coexistence.ts';
 import { installHostFiles } from './coexistence/host-files.ts';
-import type { DnsStatus, Upstream } from './dns/dns.ts';
+import type { Upstream } from './dns/dns.ts';
 import type { HostResolverOptions } from './dns/host-resolver.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
 import { count, Health, type PartHealth } from './health.ts';
 import { Allocator } from './ipam/allocator.ts';
-import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
-import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 import { MASQUERADE_PART } from './masquerade/masquerade.ts';
-import { NameService } from './name-service.ts';
+import { DNS_SERVICE, dnsServiceAddresses, NameService } from './name-service.ts';
 import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
@@ -99,9 +96,6 @@ export interface AgentInit {
   readonly signal: AbortSignal;
 }
 
-/** The service whose cluster IPs the pods' resolv.conf names, in every Kubernetes. */
-const DNS_SERVICE = { namespace: 'kube-system', name: 'kube-dns' } as const;
-const GC_INTERVAL_MS = 30_000;
 const MIN_RETRY_MS = 200;
 const MAX_RETRY_MS = 5_000;
 
@@ -150,13 +144,15 @@ export async function startAgent(
       { ...init, memoryFile: init.dnsMemoryFile, logSocket: init.dnsLogSocket },
     ),
   );
-  health.add('DNSReady', () => dnsHealth(names.status()));
+  health.add('DNSReady', () => names.health());
   await retry('register the node', init, log, () => registration.register());
   const nodes = cacheOf(NODE);
   const blocks = cacheOf(IP_BLOCK);
   const pods = cacheOf(POD, { fieldSelector: `spec.nodeName=${init.nodeName}` });
 
-  const dnsServiceIps = await retry('find the DNS service', init, log, () => dnsAddresses(client));
+  const dnsServiceIps = await retry('find the DNS service', init, log, () =>
+    dnsServiceAddresses(client),
+  );
   await Promise.all([pools.synced(), nodes.synced(), namespaces.synced()]);
   refuseOverlap(stack, [...pools.values()]);
 
@@ -201,9 +197,7 @@ export async function startAgent(
     new Coexistence({ ...components, pools, legacyTables: readLegacyTables }),
   );
   await coexistence.start();
-  const hostFiles = installHostFiles();
-  if (hostFiles.length > 0)
-    log.info({ files: hostFiles }, 'told other programs to leave our links');
+  tellHostPrograms(log);
   health.add('FabricReady', () => {
     const { ready, peers, podMtuBytes, problems } = fabric.status();
     const all = [...problems, ...coexistence.status().problems];
@@ -273,23 +267,20 @@ export async function startAgent(
   );
   podSync.start();
   health.add('CNIReady', () => cniHealth(cni, allocator, podSync));
-  startIpamGc(started, { allocator, cni, init, log });
+  started.use(startAddressGc({ node: init.nodeName, allocator, cni, log }));
   registration.healthChanged();
   log.info({ node: init.nodeName, address: init.nodeIp }, 'the node is ready for pods');
   return started.move();
 }
 
-function dnsHealth(status: DnsStatus | undefined): PartHealth {
-  if (status === undefined) return { ready: false, message: 'is starting' };
-  const { listening, failing, synced, names, problems } = status;
-  if (failing.length > 0)
-    return {
-      ready: false,
-      message: failing.map(({ socket, reason }) => `${socket}: ${reason}`).join('; '),
-    };
-  const ready = listening.length > 0 && synced;
-  const known = ready ? `${names} names` : 'the services are not known yet';
-  return { ready, message: [known, ...problems].join('; ') };
+/** A machine whose /etc cannot be written goes on: what those programs change is repaired. */
+function tellHostPrograms(log: Logger): void {
+  try {
+    const files = installHostFiles();
+    if (files.length > 0) log.info({ files }, 'told other programs to leave our links');
+  } catch (error) {
+    log.warn({ reason: explainError(error) }, 'cannot tell other programs to leave our links');
+  }
 }
 
 function cniHealth(cni: Cni, allocator: Allocator, pods: Pods): PartHealth {
@@ -297,82 +288,6 @@ function cniHealth(cni: Cni, allocator: Allocator, pods: Pods): PartHealth {
   return {
     ready: problem === undefined,
     message: problem ?? `${count(cni.list().length, 'pod')} attached`,
-  };
-}
-
-async function dnsAddresses(client: ApiClient): Promise<Ip[]> {
-  const { name, namespace } = DNS_SERVICE;
-  const service = await client.get(SERVICE, name, namespace).catch((error: unknown) => {
-    if (isNotFound(error))
-      throw new Error(`the cluster has no service ${namespace}/${name} to name in resolv.conf`);
-    throw error;
-  });
-  return (service.spec.clusterIPs ?? []).flatMap((text) => parseIp(text) ?? []);
-}
-
-/** A pool that covers addresses the machine uses otherwise would cut it off from them. */
-function refuseOverlap(stack: NetworkStack, pools: readonly IPPool[]): void {
-  const overlaps = findOverlap(
-    pools.flatMap((pool) => {
-      const prefix = parseCidr(pool.spec.cidr);
-      return prefix === undefined ? [] : [{ name: pool.metadata.name, cidr: prefix }];
-    }),
-    hostPrefixes({
-      links: stack.links.list(),
-      addresses: stack.addresses.list(),
-      routes: stack.routes.list(),
-    }),
-  );
-  if (overlaps.length > 0)
-    throw new UserError(
-      `The pod network collides with this machine's: ${overlaps.map((o) => o.message).join('; ')}`,
-    );
-}
-
-async function allocateTunnelAddresses(
-  allocator: Allocator,
-  pools: readonly IPPool[],
-): Promise<Ip[]> {
-  const prefixes = pools
-    .filter((pool) => pool.spec.disabled !== true)
-    .flatMap((pool) => parseCidr(pool.spec.cidr) ?? []);
-  const families = [...new Set<Family>(prefixes.map(familyOf))].sort();
-  const addresses: Ip[] = [];
-  for (const family of families) {
-    const result = await allocator.tunnelAddress(family);
-    if (result.kind !== 'allocated') throw new Error(result.message);
-    addresses.push(...result.addresses.map((it) => it.address));
-  }
-  return addresses;
-}
-
-function startIpamGc(
-  started: AsyncDisposableStack,
-  parts: { allocator: Allocator; cni: Cni; init: AgentInit; log: Logger },
-): void {
-  const { allocator, cni, init, log } = parts;
-  const collect = createIpamGc({
-    node: init.nodeName,
-    allocator,
-    liveHandles: () => cni.handles(),
-    held: () => cni.list().map(heldBy),
-    log,
-  });
-  const loop = started.use(
-    new SyncLoop(async () => void (await collect()), {
-      name: 'address garbage collection',
-      log,
-      resyncMs: GC_INTERVAL_MS,
-    }),
-  );
-  loop.trigger();
-}
-
-function heldBy({ handle, containerId, ifName, pod, addresses }: Attachment): HeldAddresses {
-  const { namespace, name } = pod;
-  return {
-    owner: { handle, purpose: 'Pod', containerId, ifName, namespace, pod: name },
-    addresses: addresses.map((it) => it.address),
   };
 }
 

@@ -4,18 +4,18 @@
  * It is the first thing an agent starts. Where an agent ran before, it answers from what that one knew before the API
  * has been reached at all.
  */
-
 import type { Registry } from 'prom-client';
 import { CONFIG_MAP, type ConfigMap } from '#api/core/v1/config-map.ts';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { POD } from '#api/core/v1/pod.ts';
-import type { Service } from '#api/core/v1/service.ts';
+import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import { isSpecChange } from '#client/spec-change.ts';
-import { type Cidr, hostCidr, type Ip, parseCidr, splitCidr } from '#lib/ip.ts';
+import { isNotFound } from '#lib/errors.ts';
+import { type Cidr, hostCidr, type Ip, parseCidr, parseIp, splitCidr } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
@@ -27,6 +27,7 @@ import { type Dns, type DnsStatus, startDns, type Upstream } from './dns/dns.ts'
 import { HostResolver, type HostResolverOptions } from './dns/host-resolver.ts';
 import { startQueryLogServer } from './dns/log-server.ts';
 import { DnsMemory, type RememberedDns, readDnsMemory } from './dns/memory.ts';
+import type { PartHealth } from './health.ts';
 import { LocalAddresses } from './local-addresses/local-addresses.ts';
 
 export interface NameServiceComponents {
@@ -49,6 +50,20 @@ export interface NameServiceInit {
   readonly logSocket: string;
   /** The machine's own resolver is to ask here too. */
   readonly hostResolver?: HostResolverOptions | undefined;
+}
+
+/** The service whose cluster IPs the pods' resolv.conf names, in every Kubernetes. */
+export const DNS_SERVICE = { namespace: 'kube-system', name: 'kube-dns' } as const;
+
+/** @throws Error if there is no such service */
+export async function dnsServiceAddresses(client: ApiClient): Promise<Ip[]> {
+  const { name, namespace } = DNS_SERVICE;
+  const service = await client.get(SERVICE, name, namespace).catch((error: unknown) => {
+    if (isNotFound(error))
+      throw new Error(`the cluster has no service ${namespace}/${name} to name in resolv.conf`);
+    throw error;
+  });
+  return (service.spec.clusterIPs ?? []).flatMap((text) => parseIp(text) ?? []);
 }
 
 export class NameService implements AsyncDisposable {
@@ -184,6 +199,20 @@ export class NameService implements AsyncDisposable {
     const problem = this.#hostResolver?.problem;
     if (status === undefined || problem === undefined) return status;
     return { ...status, problems: [...status.problems, `the machine's resolver: ${problem}`] };
+  }
+
+  health(): PartHealth {
+    const status = this.status();
+    if (status === undefined) return { ready: false, message: 'is starting' };
+    const { listening, failing, synced, names, problems } = status;
+    if (failing.length > 0)
+      return {
+        ready: false,
+        message: failing.map(({ socket, reason }) => `${socket}: ${reason}`).join('; '),
+      };
+    const ready = listening.length > 0 && synced;
+    const known = ready ? `${names} names` : 'the services are not known yet';
+    return { ready, message: [known, ...problems].join('; ') };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
