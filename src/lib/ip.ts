@@ -45,17 +45,27 @@ export function bitsOf(family: Family): 32 | 128 {
 export function ipToBytes(address: Ip): Uint8Array {
   if (familyOf(address) === 6) return ipv6TextToBytes(address);
   const bytes = new Uint8Array(4);
+  writeIp(address, bytes, 0);
+  return bytes;
+}
+
+/** Writes what {@link ipToBytes} returns, for IPv4 without any array of its own. @returns the offset behind it */
+export function writeIp(address: Ip, into: Uint8Array, offset: number): number {
+  if (familyOf(address) === 6) {
+    into.set(ipv6TextToBytes(address), offset);
+    return offset + 16;
+  }
   let value = 0;
-  let at = 0;
+  let at = offset;
   for (let i = 0; i < address.length; i++) {
     const c = address.charCodeAt(i);
     if (c === 46) {
-      bytes[at++] = value;
+      into[at++] = value;
       value = 0;
     } else value = value * 10 + (c - 48);
   }
-  bytes[at] = value;
-  return bytes;
+  into[at] = value;
+  return at + 1;
 }
 
 /** @param bytes 4 or 16 bytes in network order */

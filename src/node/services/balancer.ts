@@ -81,6 +81,22 @@ export class Balancer {
     this.#change(HAIRPIN, change, hairpinElement);
   }
 
+  /** Looks at all frontends, for a table that is made anew. */
+  stageAll(): void {
+    this.#clusterIps.clear();
+    for (const set of FRONTEND_SETS) this.#counts.set(set, 0);
+    for (const frontend of this.#ours()) {
+      const { kind, address } = frontend;
+      if (kind === 'cluster')
+        this.#clusterIps.set(address, (this.#clusterIps.get(address) ?? 0) + 1);
+      this.#count(frontend, 1);
+      this.#makeKnown(frontend);
+    }
+    this.#numbers.prepare();
+    if (this.#hasNewChain) this.#define();
+  }
+
+  /** @param changes each frontend at most once */
   stage(changes: readonly PlanChange[]): void {
     const ours = changes.filter(({ before, after }) => (after ?? before)?.family === this.#family);
     const ips = recount(
@@ -91,15 +107,10 @@ export class Balancer {
     for (const { before, after } of ours) {
       this.#count(before, -1);
       this.#count(after, 1);
-      if (after === undefined) continue;
-      // Makes their chains known.
-      this.#numberOf(after, false);
-      if (after.inside !== after.outside) this.#numberOf(after, true);
+      if (after !== undefined) this.#makeKnown(after);
     }
-    const isAnew = this.#ruleset.willAskSources;
-    if (isAnew) this.#numbers.prepare();
     if (this.#hasNewChain) this.#define();
-    if (isAnew) return;
+    if (this.#ruleset.willAskSources) return;
     this.#change(CLUSTER_IPS, ips, clusterIpElement);
     for (const set of FRONTEND_SETS) {
       // All that goes first: an endpoint's place may be taken within the same sync.
@@ -107,6 +118,12 @@ export class Balancer {
       for (const one of ours) difference(set, one, { numberOf: this.#numberOf, change });
       if (change.remove.length > 0 || change.add.length > 0) this.#ruleset.change(set, change);
     }
+  }
+
+  /** Makes chains for its choices, if there are none. */
+  #makeKnown(frontend: Frontend): void {
+    this.#numberOf(frontend, false);
+    if (frontend.inside !== frontend.outside) this.#numberOf(frontend, true);
   }
 
   #change(

@@ -1,5 +1,5 @@
 /** The elements of frontends in the balancer's sets. Pure. */
-import { type Cidr, type Ip, ipToBytes } from '#lib/ip.ts';
+import { bitsOf, type Cidr, familyOf, type Ip, ipToBytes, writeIp } from '#lib/ip.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { ElementPacker } from '#wire/nftables/packed-elements.ts';
 import { addressProtocolPort, concat, hostU32, prefixBounds } from '#wire/nftables/values.ts';
@@ -127,6 +127,7 @@ export function* batchesOf(
       dataBytes: set === FRONTENDS ? 4 : addressBytes + 4,
       maxElements,
     });
+    const data = new Uint8Array(addressBytes + 4);
     for (const frontend of frontends) {
       const key = keyOf(frontend);
       if (set === FRONTENDS) {
@@ -144,7 +145,8 @@ export function* batchesOf(
         let slot = first;
         for (const target of choice.slots) {
           if (packer.isFull) yield packer.take();
-          packer.add(key, slot++, targetBytes(target));
+          writeTarget(target, data);
+          packer.add(key, slot++, data);
         }
       }
     }
@@ -245,13 +247,17 @@ function sourceElement(frontend: Uint8Array, range: Cidr): SetElement {
   return { key: concat([frontend, first]), keyEnd: concat([frontend, last]) };
 }
 
-function targetBytes({ address, port }: EndpointTarget): Uint8Array {
-  const bytes = ipToBytes(address);
-  const target = new Uint8Array(bytes.length + 4);
-  target.set(bytes);
-  target[bytes.length] = port >>> 8;
-  target[bytes.length + 1] = port;
-  return target;
+function targetBytes(target: EndpointTarget): Uint8Array {
+  const bytes = new Uint8Array(bitsOf(familyOf(target.address)) / 8 + 4);
+  writeTarget(target, bytes);
+  return bytes;
+}
+
+/** Address and port, which has a field of four bytes. */
+function writeTarget({ address, port }: EndpointTarget, into: Uint8Array): void {
+  const at = writeIp(address, into, 0);
+  into[at] = port >>> 8;
+  into[at + 1] = port;
 }
 
 function distinct(slots: Choice['slots']): EndpointTarget[] {

@@ -14,7 +14,7 @@ import type { Ruleset } from '../ruleset.ts';
 import { Balancer, type PlanChange } from './balancer.ts';
 import { Claims } from './claims.ts';
 import { candidatesOf } from './endpoints.ts';
-import { type Frontend, planService, type ServicePlan } from './plan.ts';
+import { type Frontend, type PlanContext, planService, type ServicePlan } from './plan.ts';
 import { SERVICE_NETWORKS } from './program.ts';
 import type { NodeTopology } from './select.ts';
 import { targetKey } from './slots.ts';
@@ -26,9 +26,16 @@ export const SERVICES_PART = 'services';
 const MIN_SYNC_INTERVAL_MS = 1;
 /** Problems that are told in the status; the log has all. */
 const MAX_TOLD_PROBLEMS = 10;
-/** Services: their plans and what comes of them on the way fit the runtime's youngest generation. */
-const MAX_PLANNED_TOGETHER = 2_000;
 const NO_SLICES: readonly EndpointSlice[] = [];
+const NO_FRONTENDS: readonly Frontend[] = [];
+const NO_ADDRESSES: readonly Ip[] = [];
+
+/** A service's plan as it was and as it is now. */
+interface Replanned {
+  readonly before: ServicePlan | undefined;
+  readonly after: ServicePlan;
+  readonly isGone: boolean;
+}
 
 export interface ServicesComponents {
   /** One per family. */
@@ -69,7 +76,6 @@ export class Services implements AsyncDisposable {
   readonly #stops: (() => void)[] = [];
   readonly #dirty = new Set<string>();
   #isNodeDirty = true;
-  #isFirst = true;
   /** Since the last sync something happened that can leave conntrack entries behind. */
   #mayMislead = true;
   /** Frontends that are no more, until {@link forgetGone}. */
@@ -233,18 +239,8 @@ export class Services implements AsyncDisposable {
     const dirty = [...this.#dirty];
     this.#dirty.clear();
     try {
-      const gone: string[] = [];
-      // For a table that is made anew, only the end counts, and what is planned in portions dies young.
       const isAnew = this.#balancers.every(({ ruleset }) => ruleset.willAskSources);
-      const portion = isAnew ? MAX_PLANNED_TOGETHER : Math.max(1, dirty.length);
-      for (let first = 0; first < dirty.length; first += portion) {
-        const changes = this.#replan(dirty.slice(first, first + portion));
-        for (const { balancer } of this.#balancers) balancer.stage(changes);
-        for (const { before, after } of changes)
-          if (before !== undefined && after === undefined) gone.push(before.key);
-      }
-      if (this.#isFirst) for (const { balancer } of this.#balancers) balancer.stage([]);
-      this.#isFirst = false;
+      const gone = isAnew ? this.#planAnew(dirty) : this.#planChanges(dirty);
       if (isNodeDirty) this.#stageNetworks();
       // Before the commit, which may fail: the next run does not see these changes any more.
       for (const key of gone) this.#gone.add(key);
@@ -281,41 +277,76 @@ export class Services implements AsyncDisposable {
     }
   }
 
-  /** @returns for each frontend of these services what it was and what it is now; undefined where it is not served */
-  #replan(dirty: readonly string[]): PlanChange[] {
-    const context = {
-      node: this.#init.node,
-      skipAddresses: this.#skipAddresses,
-      nodePortAddresses: this.#nodePortAddresses,
-      canHash: this.#init.canHash ?? true,
-    };
+  /**
+   * Plans these services for a table that is made anew: what all frontends are in the end is counted then, and what has
+   * changed is asked of nobody.
+   * @returns keys of frontends that are no more
+   */
+  #planAnew(dirty: readonly string[]): string[] {
+    const context = this.#context();
+    const had: string[] = [];
+    for (const key of dirty) {
+      const { before } = this.#replan(key, context);
+      if (before !== undefined) for (const frontend of before.frontends) had.push(frontend.key);
+    }
+    for (const { balancer } of this.#balancers) balancer.stageAll();
+    return had.filter((name) => this.#served(name) === undefined);
+  }
+
+  /** Plans these services, and stages what changes for their frontends. @returns keys of frontends that are no more */
+  #planChanges(dirty: readonly string[]): string[] {
+    const context = this.#context();
     /** What is touched, and how it was served. */
     const touched = new Map<string, Frontend | undefined>();
     const touch = ({ key }: Frontend) => {
       if (!touched.has(key)) touched.set(key, this.#served(key));
     };
-    const plans = dirty.map((key) => {
-      const before = this.#plans.get(key);
-      const service = this.#c.services.get(key);
-      const after = planService(service, this.#slices(key), context, before);
+    // Who serves a frontend is settled only when all have said what they want.
+    const plans = dirty.map((key) => ({ key, ...this.#planned(key, context) }));
+    for (const { before, after } of plans) {
       before?.frontends.forEach(touch);
       after.frontends.forEach(touch);
-      return { key, before, after, isGone: service === undefined };
-    });
-    for (const { key, before, after, isGone } of plans) {
-      this.#claims.replace(key, before?.frontends ?? [], after.frontends);
-      if (isGone) this.#plans.delete(key);
-      else this.#plans.set(key, after);
-      for (const problem of after.problems)
-        if (!before?.problems.includes(problem))
-          this.#c.log.warn({ service: key }, `service: ${problem}`);
     }
+    for (const plan of plans) this.#take(plan.key, plan);
     const changes: PlanChange[] = [];
     for (const [name, before] of touched) changes.push({ before, after: this.#served(name) });
+    for (const { balancer } of this.#balancers) balancer.stage(changes);
+    return changes.flatMap(({ before, after }) =>
+      before !== undefined && after === undefined ? [before.key] : [],
+    );
+  }
+
+  #context(): PlanContext {
+    return {
+      node: this.#init.node,
+      skipAddresses: this.#skipAddresses,
+      nodePortAddresses: this.#nodePortAddresses,
+      canHash: this.#init.canHash ?? true,
+    };
+  }
+
+  #replan(key: string, context: PlanContext): Replanned {
+    const plan = this.#planned(key, context);
+    this.#take(key, plan);
+    return plan;
+  }
+
+  #planned(key: string, context: PlanContext): Replanned {
+    const before = this.#plans.get(key);
+    const service = this.#c.services.get(key);
+    const after = planService(service, this.#slices(key), context, before);
+    return { before, after, isGone: service === undefined };
+  }
+
+  #take(key: string, { before, after, isGone }: Replanned): void {
+    this.#claims.replace(key, before?.frontends ?? NO_FRONTENDS, after.frontends);
+    if (isGone) this.#plans.delete(key);
+    else this.#plans.set(key, after);
+    for (const problem of after.problems)
+      if (!before?.problems.includes(problem))
+        this.#c.log.warn({ service: key }, `service: ${problem}`);
     for (const { balancer } of this.#balancers)
-      for (const { before, after } of plans)
-        balancer.count(before?.localAddresses ?? [], after.localAddresses);
-    return changes;
+      balancer.count(before?.localAddresses ?? NO_ADDRESSES, after.localAddresses);
   }
 
   /** The frontend as its owner's plan has it. */
