@@ -23,6 +23,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { sleep } from '#lib/clock.ts';
+import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import { isInstalled, PEERS } from './dns/peers.ts';
 
 const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 3);
@@ -79,7 +80,8 @@ try {
 
 async function startOurs(services: number, changes = 0): Promise<Server & { report: OursReport }> {
   const script = join(import.meta.dirname, 'dns/ours.ts');
-  const args = ['--disable-warning=ExperimentalWarning', script, services, upstream.port, changes];
+  const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
+  const args = [...flags, script, services, upstream.port, changes];
   const child = spawn(process.execPath, args.map(String), { stdio: ['ignore', 'pipe', 'inherit'] });
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
   const report = JSON.parse(String(line)) as OursReport;
@@ -199,6 +201,7 @@ async function measureUpdates(): Promise<void> {
 async function measureFirstSync(): Promise<void> {
   const script = join(import.meta.dirname, 'dns/first-sync.ts');
   const args = [
+    ...DAEMON_NODE_FLAGS,
     '--disable-warning=ExperimentalWarning',
     script,
     String(LARGE),

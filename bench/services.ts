@@ -20,6 +20,7 @@ import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { Services } from '#node/services/services.ts';
 import { sliceTrimmer, trimService } from '#node/trim.ts';
+import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import { LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
 
 const DEFAULT_CASES = ['1000x5', '10000x5', '44000x5', '5000x50', '200000x5'];
@@ -266,7 +267,7 @@ const [only] = cases;
 // Each case in a process of its own, for the memory it takes.
 if (globalThis.gc === undefined)
   for (const one of cases) {
-    const [node = '', ...flags] = [process.execPath, ...process.execArgv];
+    const [node = '', ...flags] = [process.execPath, ...DAEMON_NODE_FLAGS, ...process.execArgv];
     execFileSync(node, [...flags, '--expose-gc', import.meta.filename, one], { stdio: 'inherit' });
   }
 else if (only !== undefined) await measure(only);

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { sleep } from '#lib/clock.ts';
-import { SERVER_NODE_FLAGS } from '#proc/node-flags.ts';
+import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 
 const START_TIMEOUT_MS = 30_000;
 export const HOST = '127.0.0.1';
@@ -28,7 +28,7 @@ export async function startServerProcess(
   const child = spawn(
     process.execPath,
     [
-      ...['--disable-warning=ExperimentalWarning', ...SERVER_NODE_FLAGS, program, 'server'],
+      ...['--disable-warning=ExperimentalWarning', ...DAEMON_NODE_FLAGS, program, 'server'],
       ...['--data-dir', directory, '--listen', `${HOST}:${port}`, '--log-level', 'warn'],
       ...['--service-cidr', '10.96.0.0/12', ...flags],
     ],

@@ -12,7 +12,7 @@ import type { ApiClient } from '#client/port.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { isAlive, type ProcessIdentity } from '#proc/identity.ts';
-import { SERVER_NODE_FLAGS } from '#proc/node-flags.ts';
+import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import type { Lab } from './lab.ts';
 import type { Machine } from './machine.ts';
 
@@ -62,12 +62,7 @@ export class LabCluster {
     try {
       this.#server = await machine.start(
         'server',
-        [
-          ...tulle('server', SERVER_NODE_FLAGS),
-          '--listen',
-          `${inUrl(machine.address)}:${API_PORT}`,
-          ...flags,
-        ],
+        [...tulle('server'), '--listen', `${inUrl(machine.address)}:${API_PORT}`, ...flags],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },
@@ -201,8 +196,9 @@ function inUrl(address: string): string {
   return address.includes(':') ? `[${address}]` : address;
 }
 
-function tulle(command: string, nodeFlags: readonly string[] = []): string[] {
-  return [process.execPath, ...nodeFlags, '--disable-warning=ExperimentalWarning', TULLE, command];
+function tulle(command: string): string[] {
+  const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
+  return [process.execPath, ...flags, TULLE, command];
 }
 
 async function stop(identity: ProcessIdentity | undefined, signal: NodeJS.Signals): Promise<void> {
