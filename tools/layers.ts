@@ -20,7 +20,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   server: ['lib', 'api', 'store', 'client', 'proc'],
   control: ['lib', 'api', 'client', 'store'],
   node: ['lib', 'wire', 'api', 'policy', 'client', 'linux', 'proc'],
-  registry: ['lib', 'api', 'client'],
   lab: ['lib', 'wire', 'api', 'client', 'linux', 'proc'],
   cli: ['lib', 'wire', 'api', 'policy', 'client', 'linux', 'lab', 'proc'],
   bin: [

@@ -1,7 +1,7 @@
 /** What differs between one server with its own store and several servers on one etcd. */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { EtcdOptions, ServerOptions } from '#cli/options.ts';
 import { runLeaderElection } from '#client/leader-election.ts';
@@ -9,6 +9,7 @@ import type { ApiClient } from '#client/port.ts';
 import { startControllers } from '#control/controllers.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { readOptionFile } from '#lib/option-file.ts';
 import { openCa } from '#server/pki/ca.ts';
 import { shareFiles } from '#server/pki/shared-files.ts';
 import { openEmbeddedStore } from '#store/embedded/embedded-store.ts';
@@ -94,13 +95,5 @@ export function controlByTurns(client: ApiClient, log: Logger): AsyncDisposable 
 }
 
 function readOption(flag: string, path: string | undefined): string | undefined {
-  if (path === undefined) return undefined;
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}" (${flag}): ${explainError(cause)}`, {
-      hint: 'Check the path and the permissions.',
-      cause,
-    });
-  }
+  return path === undefined ? undefined : readOptionFile(flag, path);
 }

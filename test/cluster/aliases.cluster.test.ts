@@ -1,8 +1,9 @@
 /** Podman's network aliases as names: on the container's own machine, on another one, and until it is gone. */
 import { after, before, test } from 'node:test';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
+import { startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 const NAME = 'test-aliases';
@@ -10,15 +11,7 @@ const NAME = 'test-aliases';
 let lab: Lab;
 let cluster: LabCluster;
 before(async () => {
-  await Lab.remove(NAME);
-  lab = await Lab.create({ name: NAME, machines: 2 });
-  cluster = new LabCluster(lab);
-  await cluster.startServer();
-  for (const machine of lab.hosts) {
-    preparePodman(machine);
-    await cluster.startAgent(machine);
-  }
-  await cluster.nodesReady();
+  ({ lab, cluster } = await startCluster({ name: NAME, machines: 2 }));
 });
 after(() => Lab.remove(NAME));
 

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
+import { DUAL_STACK, startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 
@@ -16,18 +17,11 @@ describe('a dual-stack cluster', () => {
   let clusterIps: string[];
 
   before(async () => {
-    await Lab.remove('test-dual');
-    lab = await Lab.create({ name: 'test-dual', machines: 2 });
-    cluster = new LabCluster(lab);
-    await cluster.startServer([
-      ...['--pod-cidr', '10.244.0.0/16', '--pod-cidr', 'fd00:10:244::/56'],
-      ...['--service-cidr', '10.96.0.0/16', '--service-cidr', 'fd00:10:96::/112'],
-    ]);
-    for (const machine of lab.hosts) {
-      preparePodman(machine);
-      await cluster.startAgent(machine);
-    }
-    await cluster.nodesReady();
+    ({ lab, cluster } = await startCluster({
+      name: 'test-dual',
+      machines: 2,
+      serverFlags: DUAL_STACK,
+    }));
     await runContainer(lab.machine('m1'), { name: 'client', role: 'client' });
     const labels = { app: 'web' };
     await runContainer(lab.machine('m2'), { name: 'server', role: 'server', labels });

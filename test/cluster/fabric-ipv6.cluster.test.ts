@@ -4,13 +4,14 @@ import { after, before, describe, test } from 'node:test';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { type Encapsulation, IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { containerPid, execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { type Ip, ip } from '#lib/ip.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { DUAL_STACK, startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 /** Inner Ethernet 14, VXLAN 8, UDP 8, outer IPv6 40. */
@@ -24,19 +25,13 @@ describe('two machines on an IPv6 underlay', () => {
   let inClient: string[];
 
   before(async () => {
-    await Lab.remove('test-fabric6');
-    lab = await Lab.create({ name: 'test-fabric6', machines: 2, underlay: 'IPv6' });
-    cluster = new LabCluster(lab);
+    ({ lab, cluster } = await startCluster({
+      name: 'test-fabric6',
+      machines: 2,
+      underlay: 'IPv6',
+      serverFlags: DUAL_STACK,
+    }));
     m1 = lab.machine('m1');
-    await cluster.startServer([
-      ...['--pod-cidr', '10.244.0.0/16', '--pod-cidr', 'fd00:10:244::/56'],
-      ...['--service-cidr', '10.96.0.0/16', '--service-cidr', 'fd00:10:96::/112'],
-    ]);
-    for (const machine of lab.hosts) {
-      preparePodman(machine);
-      await cluster.startAgent(machine);
-    }
-    await cluster.nodesReady();
     await runContainer(m1, { name: 'client', role: 'client' });
     await runContainer(lab.machine('m2'), { name: 'server', role: 'server' });
     await until('the server’s pod is known', WAIT_MS, async () => {

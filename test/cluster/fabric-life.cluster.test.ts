@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { containerPid, execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { ip } from '#lib/ip.ts';
@@ -15,6 +15,7 @@ import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { isAlive } from '#proc/identity.ts';
 import { DAMAGES } from './damages.ts';
+import { DUAL_STACK, startCluster } from './start-cluster.ts';
 import type { TrafficReport } from './traffic.ts';
 
 const WAIT_MS = 20_000;
@@ -33,19 +34,12 @@ describe('two machines under traffic', () => {
   let inClient: string[];
 
   before(async () => {
-    await Lab.remove('test-life');
-    lab = await Lab.create({ name: 'test-life', machines: 2 });
-    cluster = new LabCluster(lab);
+    ({ lab, cluster } = await startCluster({
+      name: 'test-life',
+      machines: 2,
+      serverFlags: DUAL_STACK,
+    }));
     [m1, m2] = [lab.machine('m1'), lab.machine('m2')];
-    await cluster.startServer([
-      ...['--pod-cidr', '10.244.0.0/16', '--pod-cidr', 'fd00:10:244::/56'],
-      ...['--service-cidr', '10.96.0.0/16', '--service-cidr', 'fd00:10:96::/112'],
-    ]);
-    for (const machine of lab.hosts) {
-      preparePodman(machine);
-      await cluster.startAgent(machine);
-    }
-    await cluster.nodesReady();
     await runContainer(m1, { name: 'client', role: 'client' });
     await runContainer(m2, { name: 'server', role: 'client' });
     const addressOf = async (name: string) =>

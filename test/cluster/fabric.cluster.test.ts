@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { POD } from '#api/core/v1/pod.ts';
 import { type Encapsulation, IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { containerPid, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { cidr, ip } from '#lib/ip.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 
@@ -22,17 +23,9 @@ describe('the fabric of two machines', () => {
   let inClient: string[];
 
   before(async () => {
-    await Lab.remove('test-fabric');
-    lab = await Lab.create({ name: 'test-fabric', machines: 2 });
-    cluster = new LabCluster(lab);
+    ({ lab, cluster } = await startCluster({ name: 'test-fabric', machines: 2 }));
     m1 = lab.machine('m1');
     m2 = lab.machine('m2');
-    await cluster.startServer();
-    for (const machine of lab.hosts) {
-      preparePodman(machine);
-      await cluster.startAgent(machine);
-    }
-    await cluster.nodesReady();
     await runContainer(m1, { name: 'client', role: 'client' });
     await runContainer(m2, { name: 'server', role: 'client' });
     await until('the server’s pod is known', WAIT_MS, async () => {

@@ -14,6 +14,7 @@ import { POD_LINK_PREFIX, ROUTE_PROTOCOL, VXLAN_LINK } from '#lib/kernel-objects
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { inTable } from '#wire/nftables/objects.ts';
+import { startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 
@@ -24,15 +25,9 @@ describe('a cluster of two machines', () => {
   let m2: Machine;
 
   before(async () => {
-    await Lab.remove('test-faults');
-    lab = await Lab.create({ name: 'test-faults', machines: 2 });
-    cluster = new LabCluster(lab);
+    ({ lab, cluster } = await startCluster({ name: 'test-faults', machines: 2 }));
     m1 = lab.machine('m1');
     m2 = lab.machine('m2');
-    for (const machine of lab.hosts) preparePodman(machine);
-    await cluster.startServer();
-    for (const machine of lab.hosts) await cluster.startAgent(machine);
-    await cluster.nodesReady();
     await runContainer(m1, { name: 'client', role: 'client' });
     await runContainer(m2, { name: 'server', role: 'server', labels: { app: 'web' } });
     await until('both pods are known', WAIT_MS, async () => (await pods()).length === 2);

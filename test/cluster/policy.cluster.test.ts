@@ -5,11 +5,12 @@ import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { NETWORK_POLICY, type NetworkPolicySpec } from '#api/networking/v1/network-policy.ts';
 import { CLUSTER_NETWORK_POLICY } from '#api/policy/v1alpha2/cluster-network-policy.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
+import { type LabCluster, until } from '#lab/cluster.ts';
+import { execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { isNotFound } from '#lib/errors.ts';
+import { startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
 const LAB = 'test-policy';
@@ -21,15 +22,9 @@ describe('policy on two machines', () => {
   let m2: Machine;
 
   before(async () => {
-    await Lab.remove(LAB);
-    lab = await Lab.create({ name: LAB, machines: 2 });
-    cluster = new LabCluster(lab);
+    ({ lab, cluster } = await startCluster({ name: LAB, machines: 2 }));
     m1 = lab.machine('m1');
     m2 = lab.machine('m2');
-    for (const machine of lab.hosts) preparePodman(machine);
-    await cluster.startServer();
-    for (const machine of lab.hosts) await cluster.startAgent(machine);
-    await cluster.nodesReady();
     await runContainer(m1, { name: 'client', role: 'client', labels: { app: 'client' } });
     await runContainer(m1, { name: 'near', role: 'server', labels: { app: 'web' } });
     await runContainer(m2, { name: 'far', role: 'server', labels: { app: 'web' } });

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '#lib/atomic-file.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
+import { readOptionFile } from '#lib/option-file.ts';
 import { importCaKey } from './ca.ts';
 import { pemOf, readCaChain } from './ca-chain.ts';
 
@@ -35,8 +36,8 @@ export async function takeGivenCa(
   given: GivenCa,
   { directory, clock = systemClock }: { readonly directory: string; readonly clock?: Clock },
 ): Promise<TakenCa> {
-  const keyPem = readGiven('--ca-key', given.keyFile);
-  const certificatesPem = readGiven('--ca-cert', given.certificateFile);
+  const keyPem = readOptionFile('--ca-key', given.keyFile);
+  const certificatesPem = readOptionFile('--ca-cert', given.certificateFile);
   const chain = await checkGiven(given, { keyPem, certificatesPem, nowMs: clock.now() });
   const keyPath = join(directory, 'ca.key');
   const certificatePath = join(directory, 'ca.crt');
@@ -99,16 +100,5 @@ function compareWith(keyPath: string, certificatePath: string, given: Chain): Ta
   } catch {
     // What cannot be read is not this one; whoever knows that it is of no use says so with --replace-ca.
     return 'replaced';
-  }
-}
-
-function readGiven(flag: string, path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}" (${flag}): ${explainError(cause)}`, {
-      hint: 'Check the path and the permissions.',
-      cause,
-    });
   }
 }
