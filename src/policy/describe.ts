@@ -3,7 +3,6 @@ import { formatSelector } from '#api/machinery/label-selector.ts';
 import type { DirectionResult, Flow, Step, Verdict } from './evaluate.ts';
 import { type End, matchesPeer, matchesPort } from './match.ts';
 import {
-  type CompiledPolicy,
   type CompiledRule,
   type Direction,
   MAX_PORT,
@@ -172,8 +171,4 @@ function howToAllow(flow: Flow, direction: Direction, steps: readonly Step[]): s
     isolated,
     `    to allow it: add a rule ${direction === 'ingress' ? 'from' : 'to'} ${describeEnd(other)}${port} to one of them, or a policy of its own`,
   ];
-}
-
-export function describePolicy(policy: CompiledPolicy): string {
-  return `${policy.id}${policy.staged ? ' [staged]' : ''}`;
 }

@@ -1,31 +1,20 @@
 /** The real kubectl through a table of commands, against the real server: `kubectl-commands.ts`. */
 import assert from 'node:assert/strict';
-import { execFile, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type ServerFixture, startServerFixture } from '#server/test-server.ts';
 import { type Command, GROUPS, type Group } from './kubectl-commands.ts';
+import { type Run, runKubectl, skip } from './kubectl-runner.ts';
 
-/** A kubectl that hangs is a failure of its command, not of the run. */
-const MAX_RUN_MS = 30_000;
 const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
-
-const hasKubectl = spawnSync('kubectl', ['version', '--client'], { stdio: 'ignore' }).status === 0;
-const skip = hasKubectl ? false : 'there is no kubectl on the PATH';
 
 let fixture: ServerFixture;
 let home: string;
 
-interface Run {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 before(async () => {
-  if (!hasKubectl) return;
+  if (skip !== false) return;
   home = mkdtempSync(join(tmpdir(), 'tulle-kubectl-table-'));
   fixture = await startServerFixture();
   const base64 = (text: string) => Buffer.from(text).toString('base64');
@@ -36,7 +25,7 @@ before(async () => {
 });
 
 after(async () => {
-  if (!hasKubectl) return;
+  if (skip !== false) return;
   await fixture[Symbol.asyncDispose]();
   rmSync(home, { recursive: true, force: true });
 });
@@ -105,25 +94,9 @@ function writeConfig(name: string, user: object): void {
 function kubectl(
   args: readonly string[],
   config: string,
-  { stdin, env }: { stdin?: string; env?: Readonly<Record<string, string>> },
+  given: { stdin?: string; env?: Readonly<Record<string, string>> },
 ): Promise<Run> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      'kubectl',
-      args,
-      {
-        timeout: MAX_RUN_MS,
-        maxBuffer: MAX_OUTPUT_BYTES,
-        cwd: home,
-        env: { PATH: process.env.PATH, HOME: home, KUBECONFIG: join(home, config), ...env },
-      },
-      (error, stdout, stderr) => {
-        const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-        resolve({ status, stdout, stderr });
-      },
-    );
-    child.stdin?.end(stdin ?? '');
-  });
+  return runKubectl(args, { home, config, maxOutputBytes: MAX_OUTPUT_BYTES, ...given });
 }
 
 /** Splits at blanks, but for what is quoted. */

@@ -28,20 +28,44 @@ export interface Kubectl extends AsyncDisposable {
   file(name: string, text: string): string;
 }
 
+/** Runs kubectl in a home of its own, by the configuration file that stands there. */
+export function runKubectl(
+  args: readonly string[],
+  options: {
+    readonly home: string;
+    /** Its name; default `config`. */
+    readonly config?: string;
+    /** Default: what asks gets no answer. */
+    readonly stdin?: string;
+    readonly env?: Readonly<Record<string, string>>;
+    readonly maxOutputBytes?: number;
+  },
+): Promise<Run> {
+  const { home, config = 'config', stdin = '', env = {}, maxOutputBytes } = options;
+  return new Promise((resolve) => {
+    const child = execFile(
+      'kubectl',
+      args,
+      {
+        timeout: MAX_RUN_MS,
+        ...(maxOutputBytes === undefined ? {} : { maxBuffer: maxOutputBytes }),
+        cwd: home,
+        env: { PATH: process.env.PATH, HOME: home, KUBECONFIG: join(home, config), ...env },
+      },
+      (error, stdout, stderr) => {
+        const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+        resolve({ status, stdout, stderr });
+      },
+    );
+    child.stdin?.end(stdin);
+  });
+}
+
 export async function startKubectl(name: string): Promise<Kubectl> {
   const fixture = await startServerFixture();
   const home = mkdtempSync(join(tmpdir(), `tulle-${name}-`));
   writeFileSync(join(home, 'config'), JSON.stringify(kubeconfig(fixture)));
-  const run = (...args: readonly string[]): Promise<Run> =>
-    new Promise((resolve) => {
-      const env = { PATH: process.env.PATH, HOME: home, KUBECONFIG: join(home, 'config') };
-      const options = { timeout: MAX_RUN_MS, cwd: home, env };
-      const child = execFile('kubectl', args, options, (error, stdout, stderr) => {
-        const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-        resolve({ status, stdout, stderr });
-      });
-      child.stdin?.end(); // what asks gets no answer
-    });
+  const run = (...args: readonly string[]) => runKubectl(args, { home });
   return {
     fixture,
     home,

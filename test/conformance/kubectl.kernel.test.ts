@@ -3,49 +3,25 @@
  * One cluster for all; each test uses names of its own.
  */
 import assert from 'node:assert/strict';
-import { execFile, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type ServerFixture, startServerFixture } from '#server/test-server.ts';
+import { type Run, runKubectl, skip } from './kubectl-runner.ts';
 
-/** A kubectl that hangs is a failure of its test, not of the run. */
-const MAX_RUN_MS = 30_000;
 const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
 
-const hasKubectl = spawnSync('kubectl', ['version', '--client'], { stdio: 'ignore' }).status === 0;
+const hasKubectl = skip === false;
 const hasDiff = spawnSync('diff', ['--version'], { stdio: 'ignore' }).status === 0;
-const skip = hasKubectl ? false : 'there is no kubectl on the PATH';
 const skipDiff = hasKubectl && !hasDiff ? 'there is no diff on the PATH' : skip;
 
 let fixture: ServerFixture;
 let home: string;
 
-interface Run {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 function run(args: readonly string[], env: Record<string, string> = {}): Promise<Run> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      'kubectl',
-      args,
-      {
-        timeout: MAX_RUN_MS,
-        maxBuffer: MAX_OUTPUT_BYTES,
-        cwd: home,
-        env: { PATH: process.env.PATH, HOME: home, KUBECONFIG: join(home, 'config'), ...env },
-      },
-      (error, stdout, stderr) => {
-        const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-        resolve({ status, stdout, stderr });
-      },
-    );
-    child.stdin?.end(); // what asks gets no answer
-  });
+  return runKubectl(args, { home, env, maxOutputBytes: MAX_OUTPUT_BYTES });
 }
 
 /** Runs what must succeed. @returns standard output */

@@ -11,8 +11,6 @@ import {
 
 /** Of all annotations of an object together, keys and values: objects stay small enough for a watch. As upstream. */
 export const MAX_ANNOTATIONS_BYTES = 256 * 1024;
-/** Letters and digits that the server adds to `generateName`. */
-export const GENERATED_SUFFIX_LENGTH = 5;
 
 type NameCheck = (name: string) => string | undefined;
 

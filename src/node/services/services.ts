@@ -286,8 +286,9 @@ export class Services implements AsyncDisposable {
     const context = this.#context();
     const had: string[] = [];
     for (const key of dirty) {
-      const { before } = this.#replan(key, context);
-      if (before !== undefined) for (const frontend of before.frontends) had.push(frontend.key);
+      const plan = this.#planned(key, context);
+      this.#take(key, plan);
+      for (const frontend of plan.before?.frontends ?? []) had.push(frontend.key);
     }
     for (const { balancer } of this.#balancers) balancer.stageAll();
     return had.filter((name) => this.#served(name) === undefined);
@@ -323,12 +324,6 @@ export class Services implements AsyncDisposable {
       nodePortAddresses: this.#nodePortAddresses,
       canHash: this.#init.canHash ?? true,
     };
-  }
-
-  #replan(key: string, context: PlanContext): Replanned {
-    const plan = this.#planned(key, context);
-    this.#take(key, plan);
-    return plan;
   }
 
   #planned(key: string, context: PlanContext): Replanned {

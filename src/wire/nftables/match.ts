@@ -73,9 +73,6 @@ export const th = {
   sport: payload('transport', 0, 2),
   dport: payload('transport', 2, 2),
 } as const;
-/** `tcp …`, RFC 9293 section 3.1. Match `isTcp` first. */
-export const tcp = { flags: payload('transport', 13, 1) } as const;
-export const TCP_FLAGS = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32 } as const;
 /** `icmp …` and `icmpv6 …` */
 export const icmp = { type: payload('transport', 0, 1), code: payload('transport', 1, 1) } as const;
 
@@ -197,15 +194,6 @@ export function masked(source: Source, mask: number, op: '==' | '!=', value: num
 /** True if any of these bits is set: `ct state new,established`, `ct status dnat`. */
 export const anyBit = (source: Source, bits: number): Expression[] => masked(source, bits, '!=', 0);
 
-/** `tcp flags value / mask` for sources of one byte. */
-export function flagsAre(source: Source, mask: number, value: number): Expression[] {
-  return [
-    source.load(0),
-    { kind: 'bitwise', from: 0, to: 0, mask: Uint8Array.of(mask), xor: Uint8Array.of(0) },
-    { kind: 'cmp', from: 0, op: '==', data: Uint8Array.of(value) },
-  ];
-}
-
 /** `meta mark set meta mark & ~mask | value`: changes only the bits of `mask`. */
 export function setMark(mask: number, value: number): Expression[] {
   return [...maskedLoad({ kind: 'meta', key: 'mark', to: 0 }, mask, value), setMeta('mark', 0)];
@@ -242,29 +230,6 @@ export function updateSet(
       set,
       op: options.op ?? 'update',
       key: register,
-      ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-    },
-  ];
-}
-
-/** Adds or renews an element of a map: `update @map { sources : data }`. */
-export function updateMap(
-  sources: readonly Source[],
-  data: readonly Source[],
-  map: string,
-  options: { timeoutMs?: number; op?: 'add' | 'update' } = {},
-): Expression[] {
-  const key = loadConcat(sources);
-  const value = loadConcat(data, key.next);
-  return [
-    ...key.expressions,
-    ...value.expressions,
-    {
-      kind: 'dynset',
-      set: map,
-      op: options.op ?? 'update',
-      key: key.register,
-      data: value.register,
       ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
     },
   ];

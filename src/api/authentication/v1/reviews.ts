@@ -1,6 +1,7 @@
 /** Questions about who somebody is, and tokens that say it. `k8s.io/api/authentication/v1`. */
-import type { FieldError, KindDefinition, ObjectSchema } from '../../kind.ts';
+import type { FieldError, KindDefinition } from '../../kind.ts';
 import { invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { reviewKind } from '../../machinery/review.ts';
 import {
   any,
   boolean,
@@ -63,34 +64,18 @@ const USER_INFO = object('UserInfo', {
   extra: any('What else the credential says.'),
 });
 
-function review<T extends KubeObject>(kind: string, schema: ObjectSchema): KindDefinition<T> {
-  return {
-    group: 'authentication.k8s.io',
-    version: 'v1',
-    kind,
-    resource: `${kind.toLowerCase()}s`,
-    singular: kind.toLowerCase(),
-    namespaced: false,
-    shortNames: [],
-    categories: [],
-    subresources: [],
-    verbs: ['create'],
-    schema,
-    setDefaults: (object) => object,
-    validate: () => [],
-    columns: [],
-    selectableFields: {},
-  };
-}
+const GROUP = 'authentication.k8s.io';
 
-export const SELF_SUBJECT_REVIEW = review<SelfSubjectReview>(
+export const SELF_SUBJECT_REVIEW = reviewKind<SelfSubjectReview>(
+  GROUP,
   'SelfSubjectReview',
   kindSchema('SelfSubjectReview', 'Who I am.', {
     status: object('SelfSubjectReviewStatus', { userInfo: USER_INFO }),
   }),
 );
 
-export const TOKEN_REVIEW = review<TokenReview>(
+export const TOKEN_REVIEW = reviewKind<TokenReview>(
+  GROUP,
   'TokenReview',
   kindSchema('TokenReview', 'Whose a token is.', {
     spec: object('TokenReviewSpec', {
@@ -108,7 +93,8 @@ export const TOKEN_REVIEW = review<TokenReview>(
 
 /** Served as `serviceaccounts/<name>/token` only. */
 export const TOKEN_REQUEST: KindDefinition<TokenRequest> = {
-  ...review<TokenRequest>(
+  ...reviewKind<TokenRequest>(
+    GROUP,
     'TokenRequest',
     kindSchema('TokenRequest', 'Asks for a token of a service account.', {
       spec: object('TokenRequestSpec', {

@@ -1,5 +1,5 @@
 /** Questions about what somebody may do: created, answered, and not kept. `k8s.io/api/authorization/v1`. */
-import type { KindDefinition, ObjectSchema } from '../../kind.ts';
+import { reviewKind } from '../../machinery/review.ts';
 import { any, boolean, kindSchema, list, object, string, strings } from '../../machinery/schema.ts';
 import type { KubeObject } from '../../meta.ts';
 import type { PolicyRule } from '../../rbac/v1/rules.ts';
@@ -108,48 +108,30 @@ const RULES_SCHEMA = kindSchema('SelfSubjectRulesReview', 'All that I may do in 
   }),
 });
 
-function review<T extends KubeObject>(
-  kind: string,
-  schema: ObjectSchema,
-  namespaced = false,
-): KindDefinition<T> {
-  return {
-    group: 'authorization.k8s.io',
-    version: 'v1',
-    kind,
-    resource: `${kind.toLowerCase()}s`,
-    singular: kind.toLowerCase(),
-    namespaced,
-    shortNames: [],
-    categories: [],
-    subresources: [],
-    verbs: ['create'],
-    schema,
-    setDefaults: (object) => object,
-    validate: () => [],
-    columns: [],
-    selectableFields: {},
-  };
-}
+const GROUP = 'authorization.k8s.io';
 
-export const SELF_SUBJECT_ACCESS_REVIEW = review<SubjectAccessReview>(
+export const SELF_SUBJECT_ACCESS_REVIEW = reviewKind<SubjectAccessReview>(
+  GROUP,
   'SelfSubjectAccessReview',
   SELF_SCHEMA,
 );
-export const SUBJECT_ACCESS_REVIEW = review<SubjectAccessReview>(
+export const SUBJECT_ACCESS_REVIEW = reviewKind<SubjectAccessReview>(
+  GROUP,
   'SubjectAccessReview',
   kindSchema('SubjectAccessReview', 'Whether somebody may do something.', SUBJECT_FIELDS),
 );
-export const LOCAL_SUBJECT_ACCESS_REVIEW = review<SubjectAccessReview>(
+export const LOCAL_SUBJECT_ACCESS_REVIEW = reviewKind<SubjectAccessReview>(
+  GROUP,
   'LocalSubjectAccessReview',
   kindSchema(
     'LocalSubjectAccessReview',
     'Whether somebody may do something in a namespace.',
     SUBJECT_FIELDS,
   ),
-  true,
+  { namespaced: true },
 );
-export const SELF_SUBJECT_RULES_REVIEW = review<SelfSubjectRulesReview>(
+export const SELF_SUBJECT_RULES_REVIEW = reviewKind<SelfSubjectRulesReview>(
+  GROUP,
   'SelfSubjectRulesReview',
   RULES_SCHEMA,
 );

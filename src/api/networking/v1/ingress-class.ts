@@ -27,8 +27,6 @@ export interface IngressClass extends KubeObject {
   spec: { controller: string; parameters?: IngressClassParameters };
 }
 
-/** On the one class that takes an Ingress that names none. */
-export const DEFAULT_CLASS_ANNOTATION = 'ingressclass.kubernetes.io/is-default-class';
 /** As upstream. */
 const MAX_CONTROLLER_LENGTH = 250;
 const SCOPES = ['Cluster', 'Namespace'];
