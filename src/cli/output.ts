@@ -9,7 +9,9 @@ export const EXIT_INTERRUPTED = 130;
 /** @returns the lines for standard error, and the exit status */
 export function describeFailure(error: unknown): { text: string; exitCode: number } {
   if (error instanceof UserError) {
-    const cause = error.cause === undefined ? '' : ` (${explainError(error.cause)})`;
+    const why = error.cause === undefined ? '' : explainError(error.cause);
+    // Many a message ends with its cause already.
+    const cause = error.message.endsWith(why) ? '' : ` (${why})`;
     const hint = error.hint === undefined ? '' : `\n  ${error.hint}`;
     return { text: `tulle: ${error.message}${cause}${hint}`, exitCode: error.exitCode };
   }

@@ -7,6 +7,11 @@ const CASES: readonly [string, unknown, string][] = [
   ['what is no error', 'text', 'text'],
   ['the chain of causes', new Error('a', { cause: new Error('b', { cause: 'c' }) }), 'a: b: c'],
   ['a cause that says the same once', new Error('a', { cause: new Error('a') }), 'a'],
+  [
+    'a cause that the message ends with once',
+    new Error('cannot: no', { cause: new Error('no') }),
+    'cannot: no',
+  ],
   ['an error without words by its name', new TypeError(), 'TypeError'],
   [
     'an aggregate without words by its members',

@@ -169,7 +169,8 @@ export function explainError(error: unknown): string {
   const parts: string[] = [];
   for (let e: unknown = error, depth = 0; e !== undefined && depth < 5; depth++) {
     const text = messageOf(e);
-    if (text !== '' && !parts.includes(text)) parts.push(text);
+    // Many a message ends with its cause already.
+    if (text !== '' && !parts.some((part) => part.endsWith(text))) parts.push(text);
     e = e instanceof Error ? e.cause : undefined;
   }
   return parts.join(': ');

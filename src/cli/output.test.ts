@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UserError } from '#lib/errors.ts';
+import { describeFailure } from './output.ts';
+
+const cause = new Error('no such file');
+const CASES: readonly [string, UserError, string][] = [
+  ['a message alone', new UserError('Wrong'), 'tulle: Wrong'],
+  [
+    'the cause behind it',
+    new UserError('Cannot read x', { cause }),
+    'tulle: Cannot read x (no such file)',
+  ],
+  [
+    'a cause that the message ends with once',
+    new UserError('Cannot read x: no such file', { cause }),
+    'tulle: Cannot read x: no such file',
+  ],
+  [
+    'what to do on a line of its own',
+    new UserError('Wrong', { hint: 'Mend it.' }),
+    'tulle: Wrong\n  Mend it.',
+  ],
+];
+for (const [name, error, text] of CASES)
+  test(`describeFailure() tells ${name}`, () =>
+    assert.deepEqual(describeFailure(error), { text, exitCode: 1 }));
