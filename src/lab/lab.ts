@@ -131,7 +131,7 @@ export class Lab {
   static async remove(name: string): Promise<void> {
     const lab = Lab.find(name);
     if (lab !== undefined) await Promise.all(lab.#machines.map((machine) => machine.destroy()));
-    killMachinesIn(join(LABS_DIRECTORY, name));
+    await killMachinesIn(join(LABS_DIRECTORY, name));
     rmSync(join(LABS_DIRECTORY, name), { recursive: true, force: true, maxRetries: 5 });
     if (Lab.names().length === 0) rmSync(LABS_DIRECTORY, { recursive: true, force: true });
   }

@@ -113,9 +113,7 @@ export class Machine {
 
   /** Ends every process of the machine and removes the control groups of its containers. */
   async destroy(): Promise<void> {
-    killHard(this.record.init);
-    for (let tries = 0; this.isUp && tries < 2000; tries++)
-      await new Promise((resolve) => setTimeout(resolve, 2));
+    await end(this.record.init);
     await removeContainerCgroups(join(this.directory, 'containers/storage'));
   }
 }
@@ -177,17 +175,30 @@ export async function startMachine(options: {
 
 /**
  * Ends machines whose files lie in `labDirectory`, also those that nobody wrote down because their maker was killed.
- * Every first process carries its directory as its last argument.
+ * Every first process carries its directory as its last argument. One that was just being started when it was looked
+ * for has a child by the next look, so it looks until there is none.
  */
-export function killMachinesIn(labDirectory: string): void {
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    const argv = commandLine(name);
-    const isInit = argv.some((arg) => arg === INIT_SCRIPT || arg === 'tulle-lab-machine');
-    if (!isInit || !argv.at(-1)?.startsWith(`${labDirectory}/`)) continue;
-    const identity = identify(Number(name));
-    if (identity !== undefined) killHard(identity);
+export async function killMachinesIn(labDirectory: string): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    const found = readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && isMachineIn(labDirectory, commandLine(name)))
+      .map((name) => identify(Number(name)))
+      .filter((identity) => identity !== undefined);
+    if (found.length === 0) return;
+    await Promise.all(found.map(end));
   }
+}
+
+function isMachineIn(labDirectory: string, argv: readonly string[]): boolean {
+  const isInit = argv.some((arg) => arg === INIT_SCRIPT || arg === 'tulle-lab-machine');
+  return isInit && argv.at(-1)?.startsWith(`${labDirectory}/`) === true;
+}
+
+/** Kills a process and waits until it holds nothing any more: its mounts would change what is being deleted. */
+async function end(identity: ProcessIdentity): Promise<void> {
+  killHard(identity);
+  for (let tries = 0; isAlive(identity) && tries < 2000; tries++)
+    await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 function commandLine(pid: string): string[] {
