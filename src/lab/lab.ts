@@ -131,8 +131,9 @@ export class Lab {
   static async remove(name: string): Promise<void> {
     const lab = Lab.find(name);
     if (lab !== undefined) await Promise.all(lab.#machines.map((machine) => machine.destroy()));
-    await killMachinesIn(join(LABS_DIRECTORY, name));
-    rmSync(join(LABS_DIRECTORY, name), { recursive: true, force: true, maxRetries: 5 });
+    const directory = join(LABS_DIRECTORY, name);
+    await killMachinesIn(directory);
+    rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
     if (Lab.names().length === 0) rmSync(LABS_DIRECTORY, { recursive: true, force: true });
   }
 
