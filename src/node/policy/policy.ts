@@ -24,10 +24,9 @@ import type { Ruleset } from '../ruleset.ts';
 import { Directory } from './directory.ts';
 import { Domains } from './domain-watch.ts';
 import { PolicyPlanner } from './planner.ts';
+import { Programmer } from './programmer.ts';
 import type { PolicyState } from './reports.ts';
 
-/** Name of this feature's part of the ruleset. */
-export const POLICY_PART = 'policy';
 /** A burst of changes becomes one transaction; one change waits no longer than this. */
 const MIN_SYNC_INTERVAL_MS = 1;
 /** A kubelet's pod is in the API before it is attached; the watch may be a little late. After this the pod starts closed. */
@@ -84,6 +83,7 @@ export class Policy implements AsyncDisposable {
   readonly #c: PolicyComponents;
   readonly #init: PolicyInit;
   readonly #loop: SyncLoop;
+  readonly #programmer: Programmer;
   readonly #stops: (() => void)[] = [];
   readonly #started = Promise.withResolvers<void>();
   #hasStarted = false;
@@ -126,6 +126,10 @@ export class Policy implements AsyncDisposable {
         if (this.#hasStarted) this.#syncNow('the addresses of a domain name');
       },
       onNewPatterns: () => components.onNewDomains?.(),
+    });
+    this.#programmer = new Programmer({
+      ...{ planner: this.planner, rulesets: components.rulesets, log: components.log },
+      onRetry: () => this.#loop.trigger(),
     });
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'policy',
@@ -193,8 +197,10 @@ export class Policy implements AsyncDisposable {
 
   status(): PolicyStatus {
     const closed = this.planner.closedPods().map(({ key }) => key);
+    const { refused } = this.#programmer;
     const problems: string[] = [];
     if (this.#loop.lastError !== undefined) problems.push(this.#loop.lastError);
+    for (const [id, reason] of refused) problems.push(`${id}: the kernel refuses it: ${reason}`);
     for (const policy of this.planner.policies)
       for (const problem of policy.problems) problems.push(`${policy.id}: ${problem}`);
     const { forgotten } = this.domains.memory;
@@ -203,7 +209,9 @@ export class Policy implements AsyncDisposable {
         `policies mean more domain names than are kept; ${forgotten} were closed until pods ask for them again`,
       );
     if (closed.length > 0)
-      problems.push(`closed until their labels are known: ${closed.slice(0, 5).join(', ')}`);
+      problems.push(
+        `closed until ${refused.size > 0 ? 'the kernel takes their policies' : 'their labels are known'}: ${closed.slice(0, 5).join(', ')}`,
+      );
     return {
       ready: this.#loop.runs > 0 && this.#loop.lastError === undefined,
       policies: this.planner.policyCount,
@@ -226,6 +234,7 @@ export class Policy implements AsyncDisposable {
   /** Stops watching; the rules stay, and so does what they forbid. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#programmer[Symbol.dispose]();
     await this.domains[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
@@ -272,38 +281,42 @@ export class Policy implements AsyncDisposable {
 
   #sync(): void {
     this.#takeInput();
-    for (const { family, part, elements } of this.planner.take()) {
-      const ruleset = this.#c.rulesets.find((candidate) => candidate.family === family);
-      if (ruleset === undefined) continue;
-      if (part !== undefined) ruleset.define(POLICY_PART, part);
-      for (const { set, add, remove } of elements) ruleset.stage(set, { add, remove });
+    const before = this.#programmer.refused;
+    try {
+      this.#programmer.program(this.#unprogrammed);
+    } catch (error) {
+      this.#tellFailure(explainError(error));
+      throw error;
     }
-    // The mirror holds what was staged: after a failure the next commit makes the table anew from it.
-    const failures: unknown[] = [];
-    for (const ruleset of this.#c.rulesets)
-      try {
-        ruleset.commit();
-      } catch (error) {
-        failures.push(error);
-      }
-    this.#tellStates(failures[0]);
-    if (failures.length > 0) throw failures[0];
+    const { refused } = this.#programmer;
+    for (const id of new Set([...this.#unprogrammed, ...before.keys(), ...refused.keys()]))
+      if (this.#unprogrammed.has(id) || before.get(id) !== refused.get(id))
+        this.#tell(id, undefined);
+    this.#failure = undefined;
+    this.#untold.clear();
+    this.#unprogrammed.clear();
     this.#c.onProgrammed?.();
   }
 
-  /** A transaction is all or nothing: with it every policy that changed since the last is in the kernel, or is not. */
-  #tellStates(error: unknown): void {
-    const failure = error === undefined ? undefined : explainError(error);
+  /** A transaction is all or nothing: none of the policies that changed since the last is in the kernel. */
+  #tellFailure(failure: string): void {
     // The same again says nothing new.
-    if (failure !== undefined && failure === this.#failure && this.#untold.size === 0) return;
+    if (failure === this.#failure && this.#untold.size === 0) return;
     this.#failure = failure;
-    for (const id of failure === undefined ? this.#unprogrammed : this.#untold) {
-      const policy = this.planner.policy(id);
-      const { problems } = policy ?? {};
-      this.#c.onState?.(id, problems === undefined ? undefined : { problems, failure });
-    }
+    for (const id of this.#untold) this.#tell(id, failure);
     this.#untold.clear();
-    if (failure === undefined) this.#unprogrammed.clear();
+  }
+
+  /** @param failure of everything; one policy may be refused beside it */
+  #tell(id: string, failure: string | undefined): void {
+    const problems = this.planner.policy(id)?.problems;
+    const refused = this.#programmer.refused.get(id);
+    this.#c.onState?.(
+      id,
+      problems === undefined
+        ? undefined
+        : { problems, failure: refused ?? failure, closes: refused !== undefined },
+    );
   }
 
   /** Brings what has changed to the planner. */
