@@ -13,6 +13,7 @@ import type { KubeObject } from '#api/meta.ts';
 import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import type { ClusterNetworkPolicy } from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import type { Cache, CacheChange } from '#client/port.ts';
+import type { Clock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Ip, splitCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -46,6 +47,7 @@ export interface PolicyComponents {
   /** Undefined where the API does not have the kind. */
   readonly clusterPolicies: Cache<ClusterNetworkPolicy> | undefined;
   readonly log: Logger;
+  readonly clock?: Clock;
   /** Called when what is allowed may have become less, or more, after it is in the kernel. */
   readonly onProgrammed?: () => void;
   /** How a policy is now: understood or not, in the kernel or not. Undefined: it is gone. */
@@ -128,7 +130,7 @@ export class Policy implements AsyncDisposable {
       onNewPatterns: () => components.onNewDomains?.(),
     });
     this.#programmer = new Programmer({
-      ...{ planner: this.planner, rulesets: components.rulesets, log: components.log },
+      ...{ ...components, planner: this.planner },
       onRetry: () => this.#loop.trigger(),
     });
     this.#loop = new SyncLoop(() => this.#sync(), {
