@@ -155,7 +155,10 @@ test('explain names the policy, the rule, why it does not match, and what would 
   assert.match(text, /default\/client -> default\/web, 8080\/TCP: DENIED/);
   assert.match(text, /NetworkPolicy default\/web .*no rule matches/);
   assert.match(text, /ingress\[0\] .*default\/client is not meant \(it has app=client\)/);
-  assert.match(text, /to allow it: add a rule from default\/client, port 8080\/TCP/);
+  assert.match(
+    text,
+    /add the rule \{from: \[\{podSelector: \{matchLabels: \{app: client\}\}\}\], ports: \[\{protocol: TCP, port: 8080\}\]\}/,
+  );
 });
 
 test('what is typed for an end', () => {
