@@ -10,6 +10,7 @@ import {
   MAX_PORT,
   type Peer,
   type PodChoice,
+  type PolicyTier,
   type PortMatch,
 } from './model.ts';
 
@@ -26,11 +27,15 @@ function decidedBefore(policies: readonly CompiledPolicy[]): Lint[] {
     const earlier = cluster.filter((other) => isAskedBefore(other, policy));
     return DIRECTIONS.flatMap((direction) =>
       (policy[direction] ?? []).flatMap((rule): Lint[] => {
+        let passed: PolicyTier | undefined;
         for (const other of earlier) {
           const first = other[direction]?.find((candidate) => covers(candidate, rule));
+          if (first === undefined || other.tier === passed) continue;
           // Pass leaves the tier, and only that.
-          if (first === undefined || (first.action === 'Pass' && other.tier !== policy.tier))
+          if (first.action === 'Pass' && other.tier !== policy.tier) {
+            passed = other.tier;
             continue;
+          }
           return [
             {
               ...{ code: 'shadowed-rule', policy: policy.id },

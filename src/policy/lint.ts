@@ -71,7 +71,10 @@ function lintPolicy(world: World, policy: CompiledPolicy): Lint[] {
   const subjectField = policy.kind === 'NetworkPolicy' ? 'spec.podSelector' : 'spec.subject';
   if (subjects.length === 0)
     report('selects-nothing', subjectField, `selects no pod: ${describeChoice(policy.subject)}`);
-  for (const problem of policy.problems) report('not-understood', 'spec', problem);
+  for (const problem of policy.problems) {
+    const rule = /^(?:in|e)gress\[\d+\](?=: )/.exec(problem)?.[0];
+    report('not-understood', rule === undefined ? 'spec' : `spec.${rule}`, problem);
+  }
   for (const direction of DIRECTIONS) {
     const rules = policy[direction] ?? [];
     rules.forEach((rule, i) => {
@@ -237,8 +240,10 @@ function blockedDns(world: World): Lint[] {
 }
 
 function sendsAnything({ steps }: DirectionResult): boolean {
-  return steps.some(({ policy }) =>
-    policy.egress?.some((rule) => rule.action !== 'Deny' && rule.peers?.length !== 0),
+  return steps.some(
+    ({ policy, outcome }) =>
+      outcome !== 'staged' &&
+      policy.egress?.some((rule) => rule.action !== 'Deny' && rule.peers?.length !== 0),
   );
 }
 
