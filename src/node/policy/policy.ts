@@ -173,7 +173,8 @@ export class Policy implements AsyncDisposable {
   /**
    * Puts a new pod's policies in the kernel before its link is made. If that fails the pod is closed, not refused.
    * @param attachment with its addresses
-   * @throws for a pod on a bridge whose policies cannot be programmed: there it would be open to its neighbours
+   * @throws for a pod on a bridge, or by another plugin's link, whose policies cannot be programmed: there it would be
+   *   open, because only what is routed by links of ours is closed until its address is known
    */
   async prepare(attachment: Attachment): Promise<void> {
     await this.#started.promise;
@@ -194,7 +195,8 @@ export class Policy implements AsyncDisposable {
       return this.#syncNow('the rules of new pods');
     });
     const failure = await this.#preparation;
-    if (failure !== undefined && attachment.bridge !== undefined) throw failure;
+    const { bridge, chained } = attachment;
+    if (failure !== undefined && (bridge !== undefined || chained !== undefined)) throw failure;
   }
 
   status(): PolicyStatus {

@@ -13,7 +13,8 @@ import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
-import type { Operation } from '#wire/nftables/objects.ts';
+import { inTable, type Operation } from '#wire/nftables/objects.ts';
+import type { Attachment } from '../attachment.ts';
 import { PolicyReports } from './reports.ts';
 import {
   clusterPolicy,
@@ -34,10 +35,13 @@ const netns = new ScratchNetns();
 const kernel = openNftables({ netns: netns.path });
 /** The machine's limit while the test wants it: a prefix set of more than so many elements is refused by the kernel. */
 let mostPrefixes: number | undefined;
+/** Nothing at all can be programmed: each transaction ends with what the kernel refuses. */
+let refusesAll = false;
+const IMPOSSIBLE = inTable('ip', 'no-such-table').table.delete();
 const limited: Nftables = {
   commit: (transaction, options) =>
     kernel.commit(
-      transaction.map(
+      [...transaction, ...(refusesAll ? [IMPOSSIBLE] : [])].map(
         (operation): Operation =>
           mostPrefixes !== undefined &&
           operation.kind === 'set' &&
@@ -243,6 +247,37 @@ describe('a policy that the kernel refuses', () => {
       await new Promise((resolve) => setTimeout(resolve, 2));
     await under.policy.settled();
     assert.match(leadsTo('policy-ingress', 'big') ?? '', /^pods-i-/);
+  });
+
+  test('if nothing can be programmed all stays as it is; a new pod is closed, and refused where it would be open', async () => {
+    const before = ports();
+    refusesAll = true;
+    api.put(NETWORK_POLICY, other(82));
+    const routed = TestAttachments.of('default/other', ['10.0.0.77']);
+    await under.policy.prepare(routed);
+    // There nothing would close them: their links are not ours, or their packets are not routed.
+    const third = TestAttachments.of('default/third', ['10.0.0.78']);
+    const bridge = { ips: [], routes: [], dns: {} } as unknown as NonNullable<Attachment['bridge']>;
+    const chained = { interfaces: [], ips: [] } as unknown as NonNullable<Attachment['chained']>;
+    for (const attachment of [
+      { ...third, bridge },
+      { ...third, chained },
+    ])
+      await assert.rejects(under.policy.prepare(attachment), /no-such-table.*ENOENT/);
+    while (under.policy.status().ready) await new Promise((resolve) => setTimeout(resolve, 2));
+    assert.deepEqual(ports(), before);
+    // In neither map: what comes from a pod's link, or goes there, is dropped.
+    for (const set of ['policy-egress', 'policy-ingress'])
+      assert.ok(
+        !kernel
+          .dumpTable('ip', 'tulle')
+          ?.sets.find((it) => it.set === set)
+          ?.elements.some(({ key }) => key[3] === 77 || key[3] === 78),
+      );
+    assert.match(under.policy.status().problems.join(), /no-such-table/);
+    refusesAll = false;
+    await under.policy.settled();
+    assert.equal(under.policy.status().ready, true);
   });
 });
 
