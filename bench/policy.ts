@@ -12,7 +12,7 @@ import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { PolicyPlanner } from '#node/policy/planner.ts';
-import { POLICY_PART } from '#node/policy/policy.ts';
+import { POLICY_PART } from '#node/policy/programmer.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { compileNetworkPolicy } from '#policy/compile.ts';
 import type { PolicyPod } from '#policy/model.ts';

@@ -27,6 +27,8 @@ export interface PolicySource {
   readonly placeOf: (policyId: string, field: string) => string | undefined;
   /** Mistakes because of which the API would refuse a policy. */
   readonly refused: readonly { readonly policy: string; readonly error: FieldError }[];
+  /** Policies of one name, of which `apply` would leave the last: where the others are. */
+  readonly repeated: readonly { readonly policy: string; readonly place: string }[];
 }
 
 export async function loadSource(flags: {
@@ -60,7 +62,7 @@ async function fromApi(kubeconfig: string | undefined): Promise<PolicySource> {
     policies,
     dnsService: dnsOf(pods, services),
   });
-  return { world, services, policies, placeOf: () => undefined, refused: [] };
+  return { world, services, policies, placeOf: () => undefined, refused: [], repeated: [] };
 }
 
 /** Items of a list may come without their kind. */
@@ -90,9 +92,9 @@ export function fromManifests(path: string): PolicySource {
   const documents = filesBelow(path).flatMap((file) =>
     parseManifest(readFileSync(file, 'utf8'), { file }),
   );
-  const of = <T extends KubeObject>(kind: KindRef<T>): T[] =>
+  const of = <T extends KubeObject>(kind: KindRef<T>, isMeant = (_: KubeObject) => true): T[] =>
     documents
-      .filter(({ object }) => isOf(object, kind))
+      .filter(({ object }) => isOf(object, kind) && isMeant(object))
       .map(({ object }) => namespaced(object, kind) as T);
   const pods = [
     ...of(POD),
@@ -105,7 +107,8 @@ export function fromManifests(path: string): PolicySource {
     ({ object }) => isOf(object, NETWORK_POLICY) || isOf(object, CLUSTER_NETWORK_POLICY),
   );
   const places = new Map(written.map((document) => [policyId(document.object), document]));
-  const policies = [...of(NETWORK_POLICY), ...of(CLUSTER_NETWORK_POLICY)];
+  const isLast = (object: KubeObject) => places.get(policyId(object))?.object === object;
+  const policies = [...of(NETWORK_POLICY, isLast), ...of(CLUSTER_NETWORK_POLICY, isLast)];
   const namespaces = of(NAMESPACE) as Namespace[];
   const nodes = of(NODE) as Node[];
   const services = of(SERVICE) as Service[];
@@ -124,6 +127,9 @@ export function fromManifests(path: string): PolicySource {
     refused: policies.flatMap((policy) =>
       validate(policy).map((error) => ({ policy: policyId(policy), error })),
     ),
+    repeated: written
+      .filter(({ object }) => !isLast(object))
+      .map(({ object, file, line }) => ({ policy: policyId(object), place: `${file}:${line}` })),
   };
 }
 

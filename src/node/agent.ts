@@ -42,7 +42,7 @@ import { DNS_SERVICE, dnsServiceAddresses, NameService } from './name-service.ts
 import { POD_RULES_PART, PodRules } from './pod-rules/pod-rules.ts';
 import { CONTAINER_ID_ANNOTATION } from './pods/plan.ts';
 import { Pods, type PodsComponents } from './pods/pods.ts';
-import { POLICY_PART } from './policy/policy.ts';
+import { POLICY_PART } from './policy/programmer.ts';
 import { createPolicyFeature, type PolicyFeature } from './policy/start.ts';
 import { type KernelGap, kernelHealth } from './probe.ts';
 import { Probes } from './probes/probes.ts';

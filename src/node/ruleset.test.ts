@@ -213,3 +213,35 @@ test('Ruleset makes a table anew without what packets wrote, if the kernel refus
   ruleset.commit();
   assert.deepEqual(memory(nftables), []);
 });
+
+test('Ruleset.tryCommit() changes both families in one transaction, or neither', async () => {
+  const nftables = new FakeNftables();
+  const families = ['ip', 'ip6'] as const;
+  const rulesets = families.map(
+    (family) =>
+      new Ruleset({ nftables, log: silentLogger }, { family, table: 'tulle', parts: ['a'] }),
+  );
+  const chains = () =>
+    families.map((family) => nftables.dumpTable(family, 'tulle')?.chains.map((it) => it.chain));
+  try {
+    for (const ruleset of rulesets) ruleset.define('a', part('one'));
+    assert.equal(Ruleset.tryCommit(rulesets), undefined);
+    const before = nftables.generation();
+    for (const ruleset of rulesets) ruleset.define('a', part('two'));
+    assert.equal(Ruleset.tryCommit(rulesets), undefined);
+    assert.equal(nftables.generation(), before + 1);
+    assert.deepEqual(chains(), [['two'], ['two']]);
+
+    for (const ruleset of rulesets) ruleset.define('a', part('three'));
+    // As if the mirror were wrong, for the second family alone.
+    nftables.commit([inTable('ip6', 'tulle').chain.delete('two')]);
+    const refusal = Ruleset.tryCommit(rulesets);
+    assert.deepEqual(refusal?.operation, inTable('ip6', 'tulle').chain.flush('two'));
+    assert.deepEqual(chains(), [['two'], []]);
+    assert.equal(Ruleset.tryCommit(rulesets), undefined);
+    assert.deepEqual(chains(), [['three'], ['three']]);
+    assert.equal(Ruleset.tryCommit(rulesets), undefined);
+  } finally {
+    for (const ruleset of rulesets) await ruleset[Symbol.asyncDispose]();
+  }
+});

@@ -2,8 +2,8 @@
  * Our table of one nftables family, written by several features and kept against everybody else.
  *
  * A feature *defines* its part (chains with rules, sets) and *stages* elements; `commit()` carries all of it out in
- * one transaction. What should be in the kernel is mirrored in memory, so the kernel is never listed, and a change
- * costs what changed.
+ * one transaction, and `Ruleset.tryCommit()` that of several families. What should be in the kernel is mirrored in
+ * memory, so the kernel is never listed, and a change costs what changed.
  *
  * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit) the next
  * commit deletes the table and makes it anew **in one transaction**: packets see the old rules or the new ones,
@@ -14,7 +14,6 @@ import { KernelError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Nftables, RulesetEvent } from '#linux/nftables/port.ts';
-import { keyBytes } from '#wire/nftables/data-types.ts';
 import type { Expression } from '#wire/nftables/expressions.ts';
 import {
   type BaseChain,
@@ -24,6 +23,7 @@ import {
   type SetElement,
   type TableRef,
 } from '#wire/nftables/objects.ts';
+import { inBatches, keyOf, sameElement, shapeOf, withoutDuplicates } from './ruleset-elements.ts';
 
 export interface ChainContent {
   readonly name: string;
@@ -55,6 +55,21 @@ export interface RulesetPart {
 }
 
 export type RulesetFamily = 'ip' | 'ip6' | 'bridge';
+
+/** A transaction that the kernel did not take; it has the old rules. */
+export interface Refusal {
+  readonly error: unknown;
+  /** What of it the kernel refused. Undefined where it did not say, or refused it as a whole. */
+  readonly operation: Operation | undefined;
+}
+
+/** What brings the kernel to what is staged. */
+interface Step {
+  /** Transactions by themselves, of which no packet sees anything. */
+  readonly ahead: Iterable<readonly Operation[]>;
+  /** What makes the difference. */
+  readonly last: readonly Operation[];
+}
 
 const EMPTY_PART: RulesetPart = { sets: [], chains: [] };
 type ChainOperations = ReturnType<typeof inTable>['chain'];
@@ -171,13 +186,54 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
    * @throws KernelError if the kernel refuses; the kernel then has the old rules, and the next commit makes all anew
    */
   commit(): void {
-    if (this.#awaited.size > 0) return;
+    const refusal = Ruleset.tryCommit([this]);
+    if (refusal !== undefined) throw refusal.error;
+  }
+
+  /**
+   * Carries out what is defined and staged for several families, in one transaction: a change is in the kernel for all
+   * of them, or for none.
+   * @param rulesets of one {@link Nftables}
+   * @returns what the kernel refused, if it did; the next commit of any of these then makes its table anew
+   */
+  static tryCommit(rulesets: readonly Ruleset<RulesetFamily>[]): Refusal | undefined {
+    const changed: Ruleset<RulesetFamily>[] = [];
+    const last: (readonly Operation[])[] = [];
+    let sent: readonly Operation[] = [];
+    try {
+      for (const ruleset of rulesets) {
+        const step = ruleset.#nextStep();
+        if (step === undefined) continue;
+        changed.push(ruleset);
+        for (const transaction of step.ahead) {
+          sent = transaction;
+          ruleset.#nftables.commit(transaction);
+        }
+        last.push(step.last);
+      }
+      const [first] = changed;
+      if (first === undefined) return undefined;
+      sent = last.flat();
+      first.#nftables.commit(sent);
+    } catch (error) {
+      const index = error instanceof KernelError ? error.index : undefined;
+      return { error, operation: index === undefined ? undefined : sent[index] };
+    }
+    for (const ruleset of changed) ruleset.#committed();
+    return undefined;
+  }
+
+  /** @returns undefined if there is nothing to do. Otherwise the mirror is taken for unknown until it is done */
+  #nextStep(): Step | undefined {
+    if (this.#awaited.size > 0) return undefined;
     const operations = this.#unknown || this.#outgrown() ? undefined : this.#changes();
     this.#absorb();
-    if (operations?.length === 0) return;
+    if (operations?.length === 0) return undefined;
     this.#unknown = true;
-    if (operations !== undefined) this.#nftables.commit(operations);
-    else this.#makeAnew();
+    return operations === undefined ? this.#anew() : { ahead: [], last: operations };
+  }
+
+  #committed(): void {
     this.#unknown = false;
     this.#isRemembering = false;
     if (!this.#isDamaged) return;
@@ -282,7 +338,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
    * Brings the kernel's table, whatever it is, to what it should be. If there is none yet, in several transactions:
    * no packet sees anything of it before the base chains come in the last.
    */
-  #makeAnew(): void {
+  #anew(): Step {
     const { table, chain, rule } = this.#table;
     const { family, table: name } = this.#table.ref;
     const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
@@ -309,14 +365,18 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...base.flatMap(rulesOf),
       ...remembered,
     ];
-    const filling = () => this.#filling(sets);
-    if (exists) {
-      this.#nftables.commit([...head, ...filling(), ...tail]);
-      return;
-    }
-    this.#nftables.commit(head);
-    for (const operation of filling()) this.#nftables.commit([operation]);
-    this.#nftables.commit(tail);
+    return exists
+      ? { ahead: [], last: [...head, ...this.#filling(sets), ...tail] }
+      : { ahead: this.#unseen(head, sets), last: tail };
+  }
+
+  /** The table without the base chains that lead packets into it. */
+  *#unseen(
+    head: readonly Operation[],
+    sets: readonly SetContent[],
+  ): Generator<readonly Operation[]> {
+    yield head;
+    for (const operation of this.#filling(sets)) yield [operation];
   }
 
   /** Adds all elements that the sets should have. */
@@ -400,23 +460,6 @@ interface SourcedSet {
   remove: SetElement[];
 }
 
-function* inBatches<T>(all: Iterable<T>, size: number): Generator<T[]> {
-  let batch: T[] = [];
-  for (const item of all) {
-    batch.push(item);
-    if (batch.length < size) continue;
-    yield batch;
-    batch = [];
-  }
-  if (batch.length > 0) yield batch;
-}
-
-/** Length of keys and data: elements of a set fit one of the same shape. */
-function shapeOf({ key, data }: Pick<NftSet, 'key' | 'data'>): string {
-  const dataBytes = data === undefined || data === 'verdict' ? data : keyBytes(data);
-  return `${keyBytes(key)} ${dataBytes ?? ''}`;
-}
-
 /** Sets that `wanted` has and `other` does not. A set never changes its shape under one name. */
 function setsMissingIn(other: RulesetPart, wanted: RulesetPart): SetContent[] {
   const names = new Set(other.sets.map((content) => content.set));
@@ -439,28 +482,4 @@ function describe(value: unknown): string {
         ? Buffer.from(inner).toString('hex')
         : inner,
   );
-}
-
-/** Two packets that write one key at the same moment can leave two elements; the kernel takes back only one. */
-function withoutDuplicates(elements: readonly SetElement[]): SetElement[] {
-  return [...new Map(elements.map((element) => [keyOf(element), element])).values()];
-}
-
-/** The end of one interval may have the key of the next one's start. */
-function keyOf(element: SetElement): string {
-  const key = Buffer.from(element.key).toString('latin1');
-  return element.intervalEnd ? `${key}|end` : key;
-}
-
-function sameElement(a: SetElement | undefined, b: SetElement): boolean {
-  return (
-    a !== undefined &&
-    sameBytes(a.data, b.data) &&
-    sameBytes(a.keyEnd, b.keyEnd) &&
-    JSON.stringify(a.verdict) === JSON.stringify(b.verdict)
-  );
-}
-
-function sameBytes(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
-  return a === undefined || b === undefined ? a === b : Buffer.compare(a, b) === 0;
 }

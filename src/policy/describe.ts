@@ -1,5 +1,6 @@
 /** Policies, rules and verdicts in words. */
 import { formatSelector } from '#api/machinery/label-selector.ts';
+import { hostCidr } from '#lib/ip.ts';
 import type { DirectionResult, Flow, Step, Verdict } from './evaluate.ts';
 import { type End, matchesPeer, matchesPort } from './match.ts';
 import {
@@ -9,6 +10,7 @@ import {
   type Peer,
   type PodChoice,
   type PortMatch,
+  PROTOCOL_NUMBERS,
   protocolName,
   type World,
 } from './model.ts';
@@ -66,11 +68,18 @@ export function ruleName(rule: CompiledRule, direction: Direction): string {
 }
 
 export function describeFlow(flow: Flow): string {
+  const name = protocolName(flow.protocol);
   const port =
-    flow.port === undefined
-      ? `every ${protocolName(flow.protocol)} port`
-      : `${flow.port}/${protocolName(flow.protocol)}`;
+    flow.port !== undefined
+      ? `${flow.port}/${name}`
+      : hasPorts(flow.protocol)
+        ? `every ${name} port`
+        : name;
   return `${describeEnd(flow.from)} -> ${describeEnd(flow.to)}, ${port}`;
+}
+
+function hasPorts(protocol: number): boolean {
+  return Object.values(PROTOCOL_NUMBERS).some((number) => number === protocol);
 }
 
 /** The verdict and everything that led to it, as lines. */
@@ -135,7 +144,9 @@ function whyNot(world: World, flow: Flow, direction: Direction, rule: CompiledRu
       `${describeEnd(other)} is not meant${labelsOf(other)}${notKnown(rule, other, world)}`,
     );
   if (rule.ports !== undefined && !rule.ports.some((port) => matchesPort(port, flow, named)))
-    reasons.push('other ports');
+    reasons.push(
+      hasPorts(flow.protocol) ? 'other ports' : 'rules with ports are never about this protocol',
+    );
   return reasons.join(', ') || 'never reached';
 }
 
@@ -160,7 +171,6 @@ function howToAllow(flow: Flow, direction: Direction, steps: readonly Step[]): s
   );
   const names = isolating.map(({ policy }) => policy.name).join(', ');
   const other = direction === 'ingress' ? flow.from : flow.to;
-  const port = flow.port === undefined ? '' : `, port ${flow.port}/${protocolName(flow.protocol)}`;
   const isolated = `    isolated by ${names}, and none of them allows it`;
   if (other.domain !== undefined)
     return [
@@ -169,6 +179,28 @@ function howToAllow(flow: Flow, direction: Direction, steps: readonly Step[]): s
     ];
   return [
     isolated,
-    `    to allow it: add a rule ${direction === 'ingress' ? 'from' : 'to'} ${describeEnd(other)}${port} to one of them, or a policy of its own`,
+    `    to allow it: add the rule ${ruleFor(flow, direction)} to one of them, or to a policy of its own`,
   ];
+}
+
+/** As it would stand in the list of a NetworkPolicy beside the pod. */
+function ruleFor(flow: Flow, direction: Direction): string {
+  const [own, other] = direction === 'ingress' ? [flow.to, flow.from] : [flow.from, flow.to];
+  const ports =
+    flow.port === undefined || !hasPorts(flow.protocol)
+      ? ''
+      : `, ports: [{protocol: ${protocolName(flow.protocol)}, port: ${flow.port}}]`;
+  return `{${direction === 'ingress' ? 'from' : 'to'}: [{${peerFor(other, own)}}]${ports}}`;
+}
+
+function peerFor({ pod, node, ip }: End, own: End): string {
+  if (pod === undefined) {
+    const address = ip ?? node?.ips[0];
+    return address === undefined ? 'ipBlock: …' : `ipBlock: {cidr: ${hostCidr(address)}}`;
+  }
+  const labels = Object.entries(pod.labels ?? {}).map(([key, value]) => `${key}: ${value}`);
+  const pods = `podSelector: {${labels.length === 0 ? '' : `matchLabels: {${labels.join(', ')}}`}}`;
+  return pod.namespace === own.pod?.namespace
+    ? pods
+    : `namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ${pod.namespace}}}, ${pods}`;
 }

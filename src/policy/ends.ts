@@ -91,8 +91,12 @@ function unknown(text: string, what: string, names: readonly string[]): UserErro
   });
 }
 
+/** Protocols that have no ports. */
+const PORTLESS: Readonly<Record<string, number>> = { icmp: 1, icmpv6: 58 };
+const MAX_PROTOCOL = 255;
+
 /**
- * `80/tcp`, `53/UDP`, `80` (TCP), `web` (a port's name at the destination), `sctp` (all its ports).
+ * `80/tcp`, `53/UDP`, `80` (TCP), `web` (a port's name at the destination), `sctp` (all its ports), `icmp`, `protocol/47`.
  * @throws UserError
  */
 export function parsePort(
@@ -100,6 +104,14 @@ export function parsePort(
   to: End,
 ): { readonly protocol: number; readonly port: number | undefined } {
   const [first = '', second] = text.split('/');
+  const portless =
+    first === 'protocol' && /^\d+$/.test(second ?? '')
+      ? Number(second)
+      : PORTLESS[text.toLowerCase()];
+  if (portless !== undefined) {
+    if (portless > MAX_PROTOCOL) throw wrongPort(text);
+    return { protocol: portless, port: undefined };
+  }
   const isProtocol = (word: string): word is keyof typeof PROTOCOL_NUMBERS =>
     word in PROTOCOL_NUMBERS;
   const protocol = (second ?? (isProtocol(first.toUpperCase()) ? first : 'tcp')).toUpperCase();
@@ -124,7 +136,7 @@ export function parsePort(
 
 function wrongPort(text: string): UserError {
   return new UserError(`"${text}" is no port`, {
-    hint: 'Give 80/tcp, 53/udp, 9003/sctp, a number for TCP, or the name of a port of the destination.',
+    hint: 'Give 80/tcp, 53/udp, 9003/sctp, a number for TCP, the name of a port of the destination, icmp, or protocol/NUMBER.',
     exitCode: 2,
   });
 }

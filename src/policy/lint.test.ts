@@ -108,6 +108,49 @@ const LINTS: readonly [string, string, readonly string[]][] = [
     ['shadowed-rule'],
   ],
   [
+    'a rule that one of another policy covers, asked before: its prefix holds the other, its ports too',
+    clusterText(
+      'c',
+      '{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [10.0.0.0/8]}]}]}',
+    ) +
+      clusterText(
+        'd',
+        '{tier: Admin, priority: 2, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}, egress: [{action: Accept, to: [{networks: [10.1.0.0/16]}], protocols: [{tcp: {}}]}, {action: Accept, to: [{networks: [11.0.0.0/8]}]}]}',
+      ),
+    ['shadowed-rule'],
+  ],
+  [
+    'Pass leaves its tier alone: NetworkPolicies are asked, other Admin policies are not',
+    clusterText(
+      'c',
+      '{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}',
+    ) +
+      clusterText(
+        'd',
+        '{tier: Admin, priority: 2, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}',
+      ) +
+      policyText(
+        'p',
+        '{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}',
+      ),
+    ['shadowed-rule'],
+  ],
+  [
+    'a policy whose pods another opens; not one that is opened for some of its pods, nor a staged one',
+    policyText(
+      'p',
+      '{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}',
+    ) +
+      policyText('q', '{podSelector: {}, ingress: [{}]}') +
+      policyText('r', '{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress]}') +
+      policyText(
+        's',
+        '{podSelector: {}, policyTypes: [Egress], egress: [{}]}',
+        '{tulle.dev/enforcement: staged}',
+      ),
+    ['opened-by-another'],
+  ],
+  [
     'equal priorities',
     clusterText(
       'c',
@@ -155,7 +198,10 @@ test('explain names the policy, the rule, why it does not match, and what would 
   assert.match(text, /default\/client -> default\/web, 8080\/TCP: DENIED/);
   assert.match(text, /NetworkPolicy default\/web .*no rule matches/);
   assert.match(text, /ingress\[0\] .*default\/client is not meant \(it has app=client\)/);
-  assert.match(text, /to allow it: add a rule from default\/client, port 8080\/TCP/);
+  assert.match(
+    text,
+    /add the rule \{from: \[\{podSelector: \{matchLabels: \{app: client\}\}\}\], ports: \[\{protocol: TCP, port: 8080\}\]\}/,
+  );
 });
 
 test('what is typed for an end', () => {

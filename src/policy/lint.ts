@@ -4,15 +4,14 @@ import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import { ENFORCEMENT_ANNOTATION, LOG_ANNOTATION } from './compile.ts';
 import { describeChoice, describePeer, ruleName } from './describe.ts';
 import { type DirectionResult, decide } from './evaluate.ts';
+import { covers, isOpen, lintAcross } from './lint-across.ts';
 import { chooses, type End } from './match.ts';
 import {
   type CompiledPolicy,
   type CompiledRule,
   DIRECTIONS,
   type Direction,
-  MAX_PORT,
   type PolicyPod,
-  type PortMatch,
   PROTOCOL_NUMBERS,
   type World,
 } from './model.ts';
@@ -34,6 +33,7 @@ export type LintCode =
   | 'named-port-missing'
   | 'policy-types-missing'
   | 'everything-allowed'
+  | 'opened-by-another'
   | 'shadowed-rule'
   | 'contradicting-priority'
   | 'unknown-annotation'
@@ -53,6 +53,7 @@ export function lint(world: World, objects: readonly KubeObject[]): Lint[] {
     ]),
     ...blockedDns(world),
     ...contradictingPriorities(world),
+    ...lintAcross(world.policies),
   ];
 }
 
@@ -70,7 +71,10 @@ function lintPolicy(world: World, policy: CompiledPolicy): Lint[] {
   const subjectField = policy.kind === 'NetworkPolicy' ? 'spec.podSelector' : 'spec.subject';
   if (subjects.length === 0)
     report('selects-nothing', subjectField, `selects no pod: ${describeChoice(policy.subject)}`);
-  for (const problem of policy.problems) report('not-understood', 'spec', problem);
+  for (const problem of policy.problems) {
+    const rule = /^(?:in|e)gress\[\d+\](?=: )/.exec(problem)?.[0];
+    report('not-understood', rule === undefined ? 'spec' : `spec.${rule}`, problem);
+  }
   for (const direction of DIRECTIONS) {
     const rules = policy[direction] ?? [];
     rules.forEach((rule, i) => {
@@ -79,7 +83,7 @@ function lintPolicy(world: World, policy: CompiledPolicy): Lint[] {
       const earlier = rules.slice(0, i).find((other) => covers(other, rule));
       if (earlier === undefined) return;
       const effect =
-        earlier.action === rule.action ? 'adds nothing' : `never ${rule.action}s anything`;
+        earlier.action === rule.action ? 'adds nothing' : `its ${rule.action} is never reached`;
       report(
         'shadowed-rule',
         field,
@@ -87,7 +91,7 @@ function lintPolicy(world: World, policy: CompiledPolicy): Lint[] {
       );
     });
     if (policy.kind === 'NetworkPolicy' && rules.length > 1) {
-      const open = rules.find((rule) => rule.peers === undefined && rule.ports === undefined);
+      const open = rules.find(isOpen);
       if (open !== undefined)
         report(
           'everything-allowed',
@@ -236,8 +240,10 @@ function blockedDns(world: World): Lint[] {
 }
 
 function sendsAnything({ steps }: DirectionResult): boolean {
-  return steps.some(({ policy }) =>
-    policy.egress?.some((rule) => rule.action !== 'Deny' && rule.peers?.length !== 0),
+  return steps.some(
+    ({ policy, outcome }) =>
+      outcome !== 'staged' &&
+      policy.egress?.some((rule) => rule.action !== 'Deny' && rule.peers?.length !== 0),
   );
 }
 
@@ -276,24 +282,4 @@ function podsOf(world: World, policy: CompiledPolicy): PolicyPod[] {
   return [...world.pods.values()].filter(
     (pod) => chooses(policy.subject, pod, world.namespaces) === true,
   );
-}
-
-/** Whether all that `rule` matches is matched by `earlier`; false where it is hard to tell. */
-function covers(earlier: CompiledRule, rule: CompiledRule): boolean {
-  const peers =
-    earlier.peers === undefined ||
-    (rule.peers?.every((peer) =>
-      earlier.peers?.some((other) => JSON.stringify(other) === JSON.stringify(peer)),
-    ) ??
-      false);
-  const ports =
-    earlier.ports === undefined ||
-    (rule.ports?.every((port) => earlier.ports?.some((other) => coversPort(other, port))) ?? false);
-  return peers && ports && (rule.peers === undefined || rule.peers.length > 0);
-}
-
-function coversPort(a: PortMatch, b: PortMatch): boolean {
-  if (a.kind === 'named' || b.kind === 'named') return JSON.stringify(a) === JSON.stringify(b);
-  const whole = a.low <= 1 && a.high >= MAX_PORT;
-  return a.protocol === b.protocol && (whole || (a.low <= b.low && b.high <= a.high));
 }

@@ -9,7 +9,7 @@ import { evaluate, type Flow } from '#policy/evaluate.ts';
 import { lint } from '#policy/lint.ts';
 import type { End } from '#policy/match.ts';
 import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
-import { describeRanges, diffOf, matrixOf } from '#policy/reach.ts';
+import { describeRanges, diffOf, matrixOf, reachable } from '#policy/reach.ts';
 import { withDomains } from '../agent-domains.ts';
 import { formatRuleCounts, type RuleCount } from '../policy-rules.ts';
 import { throughService } from '../policy-services.ts';
@@ -34,8 +34,9 @@ export async function policyExplain(
   { print }: CommandContext,
 ): Promise<void> {
   const source = await loadSource(flags);
-  const world =
+  const known =
     flags.manifests === undefined ? await withDomains(source.world, flags.agent) : source.world;
+  const world = flags.staged === true ? enforceStaged(known) : known;
   const through = throughService(to, flags.port, { world, services: source.services });
   if (through !== undefined)
     print(`service ${through.service}: policy sees the pods behind it, and their own port`);
@@ -51,14 +52,29 @@ export async function policyExplain(
     }),
   );
   limitPairs(flows.length);
-  const options = { enforceStaged: flags.staged === true };
   for (const flow of flows) {
-    const verdict = evaluate(world, flow, options);
+    const verdict = evaluate(world, flow);
     if (!verdict.allowed) process.exitCode = 1;
-    if (flows.length <= MAX_EXPLAINED)
+    // Without a port in question the verdict is about all of them; which ones it is right for is worth a line.
+    const some = flags.port === undefined ? somePorts(world, flow) : undefined;
+    if (flows.length <= MAX_EXPLAINED) {
       for (const line of explainVerdict(world, flow, verdict)) print(line);
-    else print(`${describeFlow(flow)}: ${verdict.allowed ? 'ALLOWED' : 'DENIED'}`);
+      if (some !== undefined) print(`  allowed on ${some}; ask with --port to know why`);
+    } else
+      print(
+        `${describeFlow(flow)}: ${verdict.allowed ? 'ALLOWED' : 'DENIED'}${some === undefined ? '' : `, allowed on ${some}`}`,
+      );
   }
+}
+
+function enforceStaged(world: World): World {
+  return { ...world, policies: world.policies.map((policy) => ({ ...policy, staged: false })) };
+}
+
+/** @returns undefined if all ports of all protocols have the same verdict */
+function somePorts(world: World, flow: Flow): string | undefined {
+  const text = describeRanges(reachable(world, flow));
+  return text === 'all' || text === 'none' ? undefined : text;
 }
 
 /** Addresses of one family, the other end's: what matters for prefixes. */
@@ -76,6 +92,10 @@ function sameFamily(from: End, to: End): { from: End; to: End } {
 export async function policyCheck(flags: SourceFlags, { print }: CommandContext): Promise<void> {
   const source = await loadSource(flags);
   const lines = [
+    ...source.repeated.map(({ policy, place }) => ({
+      place,
+      text: `${policy}: another policy of this name comes later, and only that one counts [duplicate-name]`,
+    })),
     ...source.refused.map(({ policy, error }) => ({
       place: source.placeOf(policy, error.field),
       text: `${policy}: ${error.field}: ${error.detail} [refused-by-the-api]`,
@@ -105,7 +125,14 @@ export async function policyMatrix(
       exitCode: 2,
     });
   const { world } = await loadSource(flags);
-  const ends = [...podEnds(world, flags.namespace), OUTSIDE];
+  const pods = podEnds(world, flags.namespace);
+  if (pods.length === 0)
+    throw new UserError(
+      flags.namespace === undefined
+        ? 'There are no pods'
+        : `There is no pod in the namespace "${flags.namespace}"`,
+    );
+  const ends = [...pods, OUTSIDE];
   limitPairs(ends.length ** 2);
   print(drawMatrix(ends, matrixOf(world, ends), format satisfies MatrixFormat));
 }

@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
+import type { NetworkStack } from '#linux/network/port.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { encodeCniResult } from '#wire/cni/result.ts';
@@ -284,6 +285,27 @@ describe('mode bridge', { skip }, () => {
     assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 10.88.0.2 10.88.0.3'));
   });
 
+  test('without br_netfilter a container is refused, and nothing is left of it; isolated ones are not', async () => {
+    await using machine = new Machine({ plain: true });
+    const pod = machine.addNamespace('a');
+    machine.start({ host: withoutBridgeFilter(machine.stack) });
+    const open = request(machine, pod, 'ADD');
+    assert.ok(open.command === 'ADD');
+    await assert.rejects(machine.attacher.add(open), {
+      message: /past all network policies: this kernel has not loaded br_netfilter/,
+      details: /modprobe br_netfilter/,
+    });
+    assert.deepEqual(
+      machine.json(pod, 'ip -j link show').map(({ ifname }) => ifname),
+      ['lo'],
+    );
+    assert.deepEqual(machine.attacher.list(), []);
+    const isolated = request(machine, pod, 'ADD', { portIsolation: true });
+    assert.ok(isolated.command === 'ADD');
+    await machine.attacher.add(isolated);
+    machine.run(pod, `${PING} 10.88.0.1`);
+  });
+
   test('CHECK names what was broken', async () => {
     await using machine = new Machine({ plain: true });
     const pod = machine.addNamespace('a');
@@ -418,3 +440,19 @@ describe('mode bridge', { skip }, () => {
     machine.run(pod, `${PING} 203.0.113.2`);
   });
 });
+
+/** As the network of a kernel that has not loaded `br_netfilter`: its settings are not there. */
+function withoutBridgeFilter(stack: NetworkStack): NetworkStack {
+  const sysctl: NetworkStack['sysctl'] = {
+    ...stack.sysctl,
+    get: (name) => (name.startsWith('net/bridge/') ? undefined : stack.sysctl.get(name)),
+    set: (name, value) => stack.sysctl.set(name, value),
+  };
+  return new Proxy(stack, {
+    get(target, property) {
+      if (property === 'sysctl') return sysctl;
+      const value: unknown = Reflect.get(target, property, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}

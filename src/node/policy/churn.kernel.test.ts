@@ -16,7 +16,7 @@ import { compilePolicy } from '#policy/world.ts';
 import { Ruleset } from '../ruleset.ts';
 import { NodeUnderTest } from './node-under-test.testing.ts';
 import { PolicyPlanner } from './planner.ts';
-import { POLICY_PART } from './policy.ts';
+import { POLICY_PART, stagePlan } from './programmer.ts';
 
 /** Clusters that follow one another. Minutes of it: TULLE_POLICY_CHURN=1000. */
 const CLUSTERS = Number(process.env.TULLE_POLICY_CHURN ?? 25);
@@ -209,12 +209,8 @@ describe('strange policies', () => {
       fc.property(object, (policy) => {
         const compiled = compilePolicy(policy as unknown as KubeObject);
         node.setPolicy('p', { ...compiled, id: compiled.id });
-        for (const { family, part, elements } of node.take()) {
-          const ruleset = rulesets.find((it) => it.family === family);
-          if (part !== undefined) ruleset?.define(POLICY_PART, part);
-          for (const { set, add, remove } of elements) ruleset?.stage(set, { add, remove });
-        }
-        for (const ruleset of rulesets) ruleset.commit();
+        stagePlan(node, rulesets);
+        assert.equal(Ruleset.tryCommit(rulesets)?.error, undefined);
       }),
       { numRuns: FUZZED, seed: SEED },
     );

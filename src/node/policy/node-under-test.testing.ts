@@ -12,7 +12,7 @@ import { Directory } from './directory.ts';
 import { patternsOf } from './domain-watch.ts';
 import { DomainMemory } from './domains.ts';
 import { PolicyPlanner } from './planner.ts';
-import { POLICY_PART } from './policy.ts';
+import { POLICY_PART, stagePlan } from './programmer.ts';
 
 export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDisposable {
   readonly planner: PolicyPlanner = new PolicyPlanner(
@@ -50,11 +50,7 @@ export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDispos
   }
 
   commit(): void {
-    for (const { family, part, elements } of this.planner.take()) {
-      if (family !== 'ip') continue;
-      if (part !== undefined) this.ruleset.define(POLICY_PART, part);
-      for (const { set, add, remove } of elements) this.ruleset.stage(set, { add, remove });
-    }
+    stagePlan(this.planner, [this.ruleset]);
     this.ruleset.commit();
   }
 

@@ -80,6 +80,8 @@ interface Selection {
   readonly ingress: RuleSet | undefined;
 }
 
+const NOBODY: ReadonlySet<string> = new Set();
+
 const FAMILIES: readonly NftFamilyName[] = ['ip', 'ip6'];
 
 export class PolicyPlanner {
@@ -88,6 +90,8 @@ export class PolicyPlanner {
   /** Policies that can be about a pod of the namespace: its own NetworkPolicies. */
   readonly #ofNamespace = new Map<string, Set<CompiledPolicy>>();
   readonly #clusterWide = new Set<CompiledPolicy>();
+  /** Policies that are not to be programmed: what they are about is closed. */
+  #leftOut = NOBODY;
   readonly #locals = new Map<string, LocalPod>();
   readonly #selections = new Map<string, Selection>();
   readonly #dirtyLocals = new Set<string>();
@@ -134,21 +138,23 @@ export class PolicyPlanner {
     return this.#ruleSetSources.get(hash);
   }
 
-  /** Pods of this node that are closed in some direction because their labels are not known. */
+  /** Pods of this node that are closed in some direction, because their labels are not known or a policy is left out. */
   closedPods(): PolicyPod[] {
     return [...this.#selections]
       .filter(([, { egress, ingress }]) => egress === undefined || ingress === undefined)
       .flatMap(([handle]) => this.#locals.get(handle)?.pod ?? []);
   }
 
+  /** Plans without these policies: pods are closed in the directions in which one of them is about them. */
+  leaveOut(ids: ReadonlySet<string>): void {
+    const before = this.#leftOut;
+    this.#leftOut = ids;
+    for (const id of before.symmetricDifference(ids)) this.#touch(this.#policies.get(id));
+  }
+
   setPolicy(id: string, policy: CompiledPolicy | undefined): void {
     const old = this.#policies.get(id);
-    for (const changed of [old, policy])
-      if (changed !== undefined)
-        // 'unknown' counts: the policy may close the pod.
-        for (const [handle, { pod }] of this.#locals)
-          if (chooses(changed.subject, pod, this.directory.namespaces) !== false)
-            this.#dirtyLocals.add(handle);
+    for (const changed of [old, policy]) this.#touch(changed);
     if (old !== undefined) this.#place(old)?.delete(old);
     if (policy === undefined) this.#policies.delete(id);
     else {
@@ -204,6 +210,15 @@ export class PolicyPlanner {
     });
   }
 
+  /** Its pods are to be looked at. */
+  #touch(policy: CompiledPolicy | undefined): void {
+    if (policy === undefined) return;
+    // 'unknown' counts: the policy may close the pod.
+    for (const [handle, { pod }] of this.#locals)
+      if (chooses(policy.subject, pod, this.directory.namespaces) !== false)
+        this.#dirtyLocals.add(handle);
+  }
+
   #place(policy: CompiledPolicy): Set<CompiledPolicy> | undefined {
     if (policy.namespace === undefined) return this.#clusterWide;
     const set = this.#ofNamespace.get(policy.namespace) ?? new Set();
@@ -238,9 +253,12 @@ export class PolicyPlanner {
     const { namespaces } = this.directory;
     const of = (direction: Direction): RuleSet | undefined => {
       const policies = policiesOf(this.policiesFor(pod.namespace), pod, direction, namespaces);
-      return policies === 'unknown'
-        ? undefined
-        : { direction, policies: [...policies].sort(comparePolicies) };
+      if (policies === 'unknown') return undefined;
+      const isLeftOut = ({ id }: CompiledPolicy) => this.#leftOut.has(id);
+      // What enforces nothing closes nothing either.
+      if (policies.some((policy) => isLeftOut(policy) && !policy.staged)) return undefined;
+      const kept = policies.filter((policy) => !isLeftOut(policy));
+      return { direction, policies: kept.sort(comparePolicies) };
     };
     return { egress: of('egress'), ingress: of('ingress') };
   }

@@ -13,6 +13,7 @@ import type { KubeObject } from '#api/meta.ts';
 import type { NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import type { ClusterNetworkPolicy } from '#api/policy/v1alpha2/cluster-network-policy.ts';
 import type { Cache, CacheChange } from '#client/port.ts';
+import type { Clock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Ip, splitCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -24,10 +25,9 @@ import type { Ruleset } from '../ruleset.ts';
 import { Directory } from './directory.ts';
 import { Domains } from './domain-watch.ts';
 import { PolicyPlanner } from './planner.ts';
+import { Programmer } from './programmer.ts';
 import type { PolicyState } from './reports.ts';
 
-/** Name of this feature's part of the ruleset. */
-export const POLICY_PART = 'policy';
 /** A burst of changes becomes one transaction; one change waits no longer than this. */
 const MIN_SYNC_INTERVAL_MS = 1;
 /** A kubelet's pod is in the API before it is attached; the watch may be a little late. After this the pod starts closed. */
@@ -47,6 +47,7 @@ export interface PolicyComponents {
   /** Undefined where the API does not have the kind. */
   readonly clusterPolicies: Cache<ClusterNetworkPolicy> | undefined;
   readonly log: Logger;
+  readonly clock?: Clock;
   /** Called when what is allowed may have become less, or more, after it is in the kernel. */
   readonly onProgrammed?: () => void;
   /** How a policy is now: understood or not, in the kernel or not. Undefined: it is gone. */
@@ -84,6 +85,7 @@ export class Policy implements AsyncDisposable {
   readonly #c: PolicyComponents;
   readonly #init: PolicyInit;
   readonly #loop: SyncLoop;
+  readonly #programmer: Programmer;
   readonly #stops: (() => void)[] = [];
   readonly #started = Promise.withResolvers<void>();
   #hasStarted = false;
@@ -127,6 +129,10 @@ export class Policy implements AsyncDisposable {
       },
       onNewPatterns: () => components.onNewDomains?.(),
     });
+    this.#programmer = new Programmer({
+      ...{ ...components, planner: this.planner },
+      onRetry: () => this.#loop.trigger(),
+    });
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'policy',
       log: components.log,
@@ -167,7 +173,8 @@ export class Policy implements AsyncDisposable {
   /**
    * Puts a new pod's policies in the kernel before its link is made. If that fails the pod is closed, not refused.
    * @param attachment with its addresses
-   * @throws for a pod on a bridge whose policies cannot be programmed: there it would be open to its neighbours
+   * @throws for a pod on a bridge, or by another plugin's link, whose policies cannot be programmed: there it would be
+   *   open, because only what is routed by links of ours is closed until its address is known
    */
   async prepare(attachment: Attachment): Promise<void> {
     await this.#started.promise;
@@ -188,13 +195,16 @@ export class Policy implements AsyncDisposable {
       return this.#syncNow('the rules of new pods');
     });
     const failure = await this.#preparation;
-    if (failure !== undefined && attachment.bridge !== undefined) throw failure;
+    const { bridge, chained } = attachment;
+    if (failure !== undefined && (bridge !== undefined || chained !== undefined)) throw failure;
   }
 
   status(): PolicyStatus {
     const closed = this.planner.closedPods().map(({ key }) => key);
+    const { refused } = this.#programmer;
     const problems: string[] = [];
     if (this.#loop.lastError !== undefined) problems.push(this.#loop.lastError);
+    for (const [id, reason] of refused) problems.push(`${id}: the kernel refuses it: ${reason}`);
     for (const policy of this.planner.policies)
       for (const problem of policy.problems) problems.push(`${policy.id}: ${problem}`);
     const { forgotten } = this.domains.memory;
@@ -203,7 +213,9 @@ export class Policy implements AsyncDisposable {
         `policies mean more domain names than are kept; ${forgotten} were closed until pods ask for them again`,
       );
     if (closed.length > 0)
-      problems.push(`closed until their labels are known: ${closed.slice(0, 5).join(', ')}`);
+      problems.push(
+        `closed until ${refused.size > 0 ? 'the kernel takes their policies' : 'their labels are known'}: ${closed.slice(0, 5).join(', ')}`,
+      );
     return {
       ready: this.#loop.runs > 0 && this.#loop.lastError === undefined,
       policies: this.planner.policyCount,
@@ -226,6 +238,7 @@ export class Policy implements AsyncDisposable {
   /** Stops watching; the rules stay, and so does what they forbid. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#programmer[Symbol.dispose]();
     await this.domains[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
@@ -272,38 +285,42 @@ export class Policy implements AsyncDisposable {
 
   #sync(): void {
     this.#takeInput();
-    for (const { family, part, elements } of this.planner.take()) {
-      const ruleset = this.#c.rulesets.find((candidate) => candidate.family === family);
-      if (ruleset === undefined) continue;
-      if (part !== undefined) ruleset.define(POLICY_PART, part);
-      for (const { set, add, remove } of elements) ruleset.stage(set, { add, remove });
+    const before = this.#programmer.refused;
+    try {
+      this.#programmer.program(this.#unprogrammed);
+    } catch (error) {
+      this.#tellFailure(explainError(error));
+      throw error;
     }
-    // The mirror holds what was staged: after a failure the next commit makes the table anew from it.
-    const failures: unknown[] = [];
-    for (const ruleset of this.#c.rulesets)
-      try {
-        ruleset.commit();
-      } catch (error) {
-        failures.push(error);
-      }
-    this.#tellStates(failures[0]);
-    if (failures.length > 0) throw failures[0];
+    const { refused } = this.#programmer;
+    for (const id of new Set([...this.#unprogrammed, ...before.keys(), ...refused.keys()]))
+      if (this.#unprogrammed.has(id) || before.get(id) !== refused.get(id))
+        this.#tell(id, undefined);
+    this.#failure = undefined;
+    this.#untold.clear();
+    this.#unprogrammed.clear();
     this.#c.onProgrammed?.();
   }
 
-  /** A transaction is all or nothing: with it every policy that changed since the last is in the kernel, or is not. */
-  #tellStates(error: unknown): void {
-    const failure = error === undefined ? undefined : explainError(error);
+  /** A transaction is all or nothing: none of the policies that changed since the last is in the kernel. */
+  #tellFailure(failure: string): void {
     // The same again says nothing new.
-    if (failure !== undefined && failure === this.#failure && this.#untold.size === 0) return;
+    if (failure === this.#failure && this.#untold.size === 0) return;
     this.#failure = failure;
-    for (const id of failure === undefined ? this.#unprogrammed : this.#untold) {
-      const policy = this.planner.policy(id);
-      const { problems } = policy ?? {};
-      this.#c.onState?.(id, problems === undefined ? undefined : { problems, failure });
-    }
+    for (const id of this.#untold) this.#tell(id, failure);
     this.#untold.clear();
-    if (failure === undefined) this.#unprogrammed.clear();
+  }
+
+  /** @param failure of everything; one policy may be refused beside it */
+  #tell(id: string, failure: string | undefined): void {
+    const problems = this.planner.policy(id)?.problems;
+    const refused = this.#programmer.refused.get(id);
+    this.#c.onState?.(
+      id,
+      problems === undefined
+        ? undefined
+        : { problems, failure: refused ?? failure, closes: refused !== undefined },
+    );
   }
 
   /** Brings what has changed to the planner. */

@@ -32,6 +32,8 @@ export interface PolicyState {
   readonly problems: readonly string[];
   /** Why it is not in the kernel. */
   readonly failure: string | undefined;
+  /** It was left out, and the pods that it selects are closed; otherwise what was in force stays. */
+  readonly closes?: boolean;
 }
 
 export interface PolicyReportsComponents {
@@ -99,14 +101,15 @@ export class PolicyReports implements AsyncDisposable {
     await this.#loop[Symbol.asyncDispose]();
   }
 
-  #record(id: string, old: PolicyState | undefined, { problems, failure }: PolicyState): void {
+  #record(id: string, old: PolicyState | undefined, state: PolicyState): void {
+    const { problems, failure, closes } = state;
     const object = this.#c.objectOf(id);
     if (object === undefined) return;
     const { events } = this.#c;
     if (failure !== undefined && failure !== old?.failure)
       events.record(object, {
         ...{ type: 'Warning', reason: 'NotProgrammed' },
-        message: `node ${this.#node} cannot write the policy into its kernel, and goes on with what it had: ${failure}`,
+        message: `node ${this.#node} cannot write the policy into its kernel, and ${closes === true ? 'closes the pods that it selects' : 'goes on with what it had'}: ${failure}`,
       });
     if (failure === undefined && old?.failure !== undefined)
       events.record(object, {

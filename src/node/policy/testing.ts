@@ -19,7 +19,8 @@ import { silentLogger } from '#lib/log.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Attachment, Attachments } from '../attachment.ts';
 import { Ruleset } from '../ruleset.ts';
-import { POLICY_PART, Policy } from './policy.ts';
+import { Policy, type PolicyComponents } from './policy.ts';
+import { POLICY_PART } from './programmer.ts';
 
 export function namespaceObject(name: string, labels: Record<string, string> = {}): Namespace {
   return { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } };
@@ -145,7 +146,11 @@ export class PolicyUnderTest implements AsyncDisposable {
   readonly rulesets: readonly Ruleset[];
   readonly #stack = new AsyncDisposableStack();
 
-  constructor(api: FakeApi, nftables: Nftables, options: { onProgrammed?: () => void } = {}) {
+  constructor(
+    api: FakeApi,
+    nftables: Nftables,
+    options: Pick<PolicyComponents, 'onProgrammed' | 'onState' | 'clock'> = {},
+  ) {
     const log = silentLogger;
     this.rulesets = (['ip', 'ip6'] as const).map((family) =>
       this.#stack.use(

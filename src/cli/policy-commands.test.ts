@@ -1,0 +1,292 @@
+/** `tulle policy` as a person uses it, on a directory of manifests without any cluster. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { policyCheck, policyDiff, policyExplain, policyMatrix } from './commands/policy.ts';
+
+const made: string[] = [];
+after(() => {
+  for (const path of made) rmSync(path, { recursive: true });
+  // The commands' own result, not this test's.
+  process.exitCode = undefined;
+});
+
+function directory(files: Readonly<Record<string, string>>): string {
+  const path = mkdtempSync(join(tmpdir(), 'tulle-policy-'));
+  made.push(path);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(path, name), text);
+  return path;
+}
+
+async function run(
+  command: (context: { print: (line: string) => void; signal: AbortSignal }) => Promise<void>,
+): Promise<{ lines: string[]; status: number }> {
+  const lines: string[] = [];
+  process.exitCode = undefined;
+  await command({ print: (line) => lines.push(line), signal: AbortSignal.timeout(10_000) });
+  const status = Number(process.exitCode ?? 0);
+  process.exitCode = undefined;
+  return { lines, status };
+}
+
+const APP = `
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}
+status: {podIPs: [{ip: 10.1.0.1}, {ip: "fd00::1"}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: db, namespace: shop}
+spec: {template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, ports: [{name: pg, containerPort: 5432}]}]}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.11}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {selector: {app: db}, ports: [{port: 80, targetPort: pg}]}}
+`;
+const DB = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: web}}}]
+    ports: [{port: pg}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  ingress:
+  - {name: own, action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}]}
+  egress:
+  - {action: Deny, to: [{networks: [198.51.100.0/24]}]}
+`;
+
+describe('tulle policy explain --manifests', () => {
+  const manifests = directory({ 'app.yaml': APP, 'policies.yaml': DB });
+  const explain = (from: string, to: string, port?: string) =>
+    run((context) =>
+      policyExplain(
+        from,
+        to,
+        { manifests, agent: 'unused', ...(port === undefined ? {} : { port }) },
+        context,
+      ),
+    );
+
+  /** From, to, port; the exit status; what must be said. */
+  const ANSWERS: readonly (readonly [string, string, string | undefined, number, RegExp])[] = [
+    [
+      'shop/web',
+      'shop/db',
+      '5432/tcp',
+      0,
+      /Pass by ingress\[0\] "own"(.|\n)*Accept by ingress\[0\]/,
+    ],
+    ['shop/web', 'shop/db', 'pg', 0, /5432\/TCP: ALLOWED/],
+    ['shop/web', 'svc:shop/db', '80', 0, /service shop\/db(.|\n)*5432\/TCP: ALLOWED/],
+    ['app=web', 'shop/app=db', '5432', 0, /ALLOWED/],
+    ['shop/web', 'shop/db', undefined, 1, /DENIED(.|\n)*allowed on 5432\/TCP/],
+    ['shop/web', 'shop/db', '80', 1, /other ports(.|\n)*add the rule \{from: .*app: web/],
+    ['shop/web', 'shop/db', 'icmp', 1, /ICMP: DENIED(.|\n)*never about this protocol/],
+    ['shop/web', 'shop/db', 'protocol/47', 1, /protocol 47: DENIED/],
+    ['192.0.2.99', 'shop/db', '5432', 1, /cidr: 192\.0\.2\.99\/32/],
+    ['node:n1', 'shop/db', '5432', 1, /node n1 is not meant(.|\n)*192\.0\.2\.11\/32/],
+    ['192.0.2.11', 'shop/web', '80', 0, /own node always reaches it/],
+    ['shop/web', '198.51.100.7', '443', 1, /Deny by egress\[0\], matched network 198/],
+    ['shop/web', 'fd00::1', '1', 0, /a pod always reaches itself/],
+    ['ns:shop', 'ns:shop', '5432', 0, /shop\/web -> shop\/db, 5432\/TCP: ALLOWED/],
+  ];
+  for (const [from, to, port, status, said] of ANSWERS)
+    test(`${from} ${to} ${port ?? ''}`, async () => {
+      const answer = await explain(from, to, port);
+      assert.match(answer.lines.join('\n'), said);
+      assert.equal(answer.status, status);
+    });
+
+  const WRONG: readonly (readonly [string, string, string | undefined, RegExp])[] = [
+    ['shop/none', 'shop/db', undefined, /There is no pod "shop\/none"/],
+    ['shop/web', 'ns:none', undefined, /No pod is meant by "ns:none"/],
+    ['node:none', 'shop/db', undefined, /There is no node "node:none"/],
+    ['app in (web', 'shop/db', undefined, /Cannot read the labels/],
+    ['shop/web', 'svc:shop/none', '80', /There is no service "shop\/none"/],
+    ['shop/web', 'svc:shop/db', '81', /has no port 81/],
+    ['shop/web', 'shop/db', 'http', /no port named "http"/],
+    ['shop/web', 'shop/db', '65536', /"65536" is no port/],
+    ['shop/web', 'shop/db', 'protocol/300', /is no port/],
+    ['shop/web', 'shop/db', '80/foo', /is no port/],
+  ];
+  for (const [from, to, port, said] of WRONG)
+    test(`wrong: ${from} ${to} ${port ?? ''}`, () =>
+      assert.rejects(explain(from, to, port), { name: 'UserError', message: said }));
+
+  test('a directory that is not there', () =>
+    assert.rejects(
+      run((context) => policyMatrix({ manifests: '/none/such', output: 'table' }, context)),
+      /Cannot read the manifests in "\/none\/such"/,
+    ));
+});
+
+const BAD = `apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: twice, namespace: shop}
+spec: {podSelector: {}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: named
+  namespace: shop
+  annotations:
+    tulle.dev/enforcement: stagd
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+  - from:
+    - podSelector: {matchLabels: {app: nobody}}
+    ports:
+    - port: htp
+  - {}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  egress:
+  - to: [{podSelector: {matchLabels: {app: db}}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: empty, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  egress: []
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: wrong, namespace: shop}
+spec:
+  podSelector: {}
+  ingress:
+  - from:
+    - ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}
+    ports:
+    - {port: web, endPort: 90}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: a}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {namespaces: {}}
+  ingress:
+  - {action: Accept, from: [{namespaces: {}}]}
+  - {action: Deny, from: [{namespaces: {}}]}
+  egress:
+  - {action: Accept, to: [{domainNames: [web.shop.svc.cluster.local]}]}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: b}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {namespaces: {}}
+  ingress:
+  - {action: Deny, from: [{namespaces: {}}]}
+  egress:
+  - {action: Accept, to: [{moons: {}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: twice, namespace: shop}
+spec: {podSelector: {matchLabels: {app: wbe}}}
+`;
+
+test('tulle policy check names each mistake with its file and line', async () => {
+  const manifests = directory({ 'app.yaml': APP, 'bad.yaml': BAD });
+  const { lines, status } = await run((context) => policyCheck({ manifests }, context));
+  const found = lines.flatMap((line) => {
+    const match = /bad\.yaml:(\d+): .*\[([a-z-]+)\]$/.exec(line);
+    return match === null ? [] : [`${match[1]} ${match[2]}`];
+  });
+  assert.deepEqual(found.sort(), [
+    '1 duplicate-name',
+    '11 unknown-annotation',
+    '16 peer-matches-nothing',
+    '16 shadowed-rule',
+    '18 named-port-missing',
+    '20 everything-allowed',
+    '25 dns-blocked',
+    '25 opened-by-another',
+    '25 policy-types-missing',
+    '35 policy-types-missing',
+    '44 refused-by-the-api',
+    '45 named-port-missing',
+    '46 refused-by-the-api',
+    '57 shadowed-rule',
+    '59 domain-in-cluster',
+    '66 contradicting-priority',
+    '71 not-understood',
+    '71 rule-matches-nothing',
+    '76 selects-nothing',
+  ]);
+  assert.equal(status, 1);
+});
+
+test('tulle policy check has nothing to say of sound policies', async () => {
+  const manifests = directory({ 'app.yaml': APP, 'policies.yaml': DB });
+  const { lines, status } = await run((context) => policyCheck({ manifests }, context));
+  assert.deepEqual([lines, status], [['2 policies, nothing to say.'], 0]);
+});
+
+test('tulle policy matrix draws in each format, and refuses others', async () => {
+  const manifests = directory({ 'app.yaml': APP, 'policies.yaml': DB });
+  const draw = async (output: string, namespace?: string) =>
+    (
+      await run((context) =>
+        policyMatrix(
+          { manifests, output, ...(namespace === undefined ? {} : { namespace }) },
+          context,
+        ),
+      )
+    ).lines.join('\n');
+  assert.match(await draw('table'), /shop\/web +5432\/TCP/);
+  const cells = JSON.parse(await draw('json')) as { from: string; to: string; allowed: string }[];
+  assert.equal(
+    cells.find(({ from, to }) => from === 'shop/web' && to === 'shop/db')?.allowed,
+    '5432/TCP',
+  );
+  assert.match(await draw('dot'), /"shop\/web" -> "shop\/db" \[label="5432\/TCP"\]/);
+  assert.match(await draw('svg', 'shop'), /^<svg (.|\n)*<\/svg>$/);
+  await assert.rejects(draw('png'), /There is no output format "png"/);
+  await assert.rejects(draw('table', 'none'), /There is no pod in the namespace "none"/);
+});
+
+test('tulle policy diff tells what opens and closes', async () => {
+  const before = directory({ 'app.yaml': APP, 'policies.yaml': DB });
+  const after = directory({ 'policies.yaml': DB.replace('port: pg', 'port: 5433') });
+  const diff = (a: string, b: string) => run((context) => policyDiff(a, b, {}, context));
+  assert.deepEqual(await diff(before, after), {
+    lines: [
+      '+ shop/web -> shop/db: 5433/TCP',
+      '- shop/web -> shop/db: 5432/TCP',
+      '1 pairs change.',
+    ],
+    status: 1,
+  });
+  assert.deepEqual(await diff(before, before), {
+    lines: ['No flow between pods is opened or closed.'],
+    status: 0,
+  });
+});

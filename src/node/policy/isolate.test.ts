@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import type { KubeObject } from '#api/meta.ts';
+import { ENOENT, KernelError } from '#lib/errors.ts';
+import { compilePolicy } from '#policy/world.ts';
+import { inTable, type Operation } from '#wire/nftables/objects.ts';
+import type { Refusal } from '../ruleset.ts';
+import { policyChain, tierChain } from './chains.ts';
+import { isolate, ownersOf } from './isolate.ts';
+import { clusterPolicy, networkPolicy } from './testing.ts';
+
+const { chain, rule, set, elements, table } = inTable('ip', 'tulle');
+
+/** A kernel that does not take some policies, and tells whose fault it is of those that are `named`. */
+class FussyKernel {
+  readonly #bad: ReadonlySet<string>;
+  readonly #named: ReadonlySet<string>;
+  readonly all: readonly string[];
+  /** What the last transaction that was taken left out, and what the plan leaves out. */
+  inForce: ReadonlySet<string> | undefined;
+  planned: ReadonlySet<string> = new Set();
+
+  constructor(all: readonly string[], bad: Iterable<string>, named: Iterable<string>) {
+    this.all = all;
+    this.#bad = new Set(bad);
+    this.#named = new Set(named);
+  }
+  readonly tryWithout = (refused: ReadonlySet<string>): Refusal | undefined => {
+    this.planned = refused;
+    const culprit = this.all.find((id) => this.#bad.has(id) && !refused.has(id));
+    if (culprit === undefined) {
+      this.inForce = refused;
+      return undefined;
+    }
+    const operation = this.#named.has(culprit) ? chain.add(culprit) : undefined;
+    return { error: new KernelError(`add ${culprit}`, ENOENT), operation };
+  };
+  readonly ownersOf = (operation: Operation) =>
+    operation.kind === 'chain' && 'object' in operation ? [operation.object.chain] : [];
+}
+
+function run(all: readonly string[], bad: readonly string[], named: readonly string[]) {
+  const kernel = new FussyKernel(all, bad, named);
+  const first = kernel.tryWithout(new Set());
+  assert.ok(first);
+  return { kernel, result: isolate(first, new Map(), { ...kernel, suspects: all }) };
+}
+
+describe('isolate()', () => {
+  test('leaves out exactly what the kernel refuses, told or not, and plans what it has', () => {
+    const ids = Array.from({ length: 12 }, (_, i) => `p${i}`);
+    fc.assert(
+      fc.property(
+        fc.subarray(ids, { minLength: 1, maxLength: 3 }),
+        fc.subarray(ids),
+        (bad, named) => {
+          const { kernel, result } = run(ids, bad, named);
+          assert.ok(result.kind === 'isolated');
+          assert.deepEqual([...result.refused.keys()].sort(), [...bad].sort());
+          assert.deepEqual([...(kernel.inForce ?? [])].sort(), [...bad].sort());
+          assert.deepEqual([...kernel.planned].sort(), [...bad].sort());
+        },
+      ),
+    );
+  });
+
+  test('when too many are refused, those that it does not reach stay out', () => {
+    const ids = Array.from({ length: 64 }, (_, i) => `p${i}`);
+    const bad = ids.filter((_, i) => i % 2 === 0);
+    const { kernel, result } = run(ids, bad, []);
+    assert.ok(result.kind === 'isolated');
+    for (const id of bad) assert.ok(result.refused.has(id));
+    assert.deepEqual(kernel.inForce, new Set(result.refused.keys()));
+  });
+
+  test('a fault that is no policy’s fails, and plans all of them again', () => {
+    let planned: ReadonlySet<string> | undefined;
+    const error = new KernelError('add table', ENOENT);
+    const result = isolate({ error, operation: table.add() }, new Map([['old', 'why']]), {
+      tryWithout(refused) {
+        planned = refused;
+        return { error, operation: table.add() };
+      },
+      ownersOf: () => [],
+      suspects: ['a', 'b'],
+    });
+    assert.deepEqual(result, { kind: 'failed', error });
+    assert.deepEqual(planned, new Set(['old']));
+  });
+});
+
+describe('ownersOf()', () => {
+  const compile = (object: unknown) => compilePolicy(object as KubeObject);
+  const from = (app: string) => [{ podSelector: { matchLabels: { app } } }];
+  const ports = [{ port: 80 }, { port: 90 }];
+  const one = compile(
+    networkPolicy('default/one', { podSelector: {}, ingress: [{ from: from('a'), ports }] }),
+  );
+  const two = compile(
+    networkPolicy('default/two', { podSelector: {}, ingress: [{ from: from('a') }] }),
+  );
+  const tiered = ['x', 'y'].map((name) =>
+    compile(
+      clusterPolicy(name, {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
+        ingress: [
+          { action: 'Deny', from: [{ namespaces: { matchLabels: { name } } }] },
+          { action: 'Accept', from: [{ namespaces: {} }] },
+        ],
+      }),
+    ),
+  );
+  const policies = [one, two, ...tiered];
+  const owners = (operation: Operation) => ownersOf(operation, policies);
+
+  test('a rule names its policy, also by its log; a chain of one policy is its own', () => {
+    for (const policy of tiered)
+      for (const { expressions, comment } of tierChain([policy], 'ingress', 'ip').content.rules) {
+        const options = comment === undefined ? {} : { comment };
+        assert.deepEqual(owners(rule.add('tier', expressions, options)), [policy.id]);
+      }
+    const { content } = policyChain(one, 'ingress', 'ip');
+    assert.deepEqual(owners(chain.add(content.name)), [one.id]);
+    assert.deepEqual(owners(chain.flush(content.name)), [one.id]);
+  });
+
+  test('a set belongs to all whose rules look into it', () => {
+    const [addresses, several] = policyChain(one, 'ingress', 'ip').sets.map(({ name }) => name);
+    assert.ok(addresses !== undefined && several !== undefined);
+    assert.deepEqual(owners(set.add(addresses, { key: ['ipv4_addr'] })), [one.id, two.id]);
+    assert.deepEqual(owners(elements.add(several, [])), [one.id]);
+  });
+
+  test('what is there whatever policies say is nobody’s', () => {
+    for (const operation of [
+      table.add(),
+      chain.add('policy-from-pods'),
+      elements.add('policy-egress', []),
+      rule.add('policy-from-pods', []),
+    ])
+      assert.deepEqual(owners(operation), []);
+  });
+});

@@ -1,0 +1,140 @@
+/**
+ * Which policies the kernel refuses, so that the others need not wait for them. Pure.
+ *
+ * The kernel says which operation of a transaction it refused, and mostly that belongs to a policy: its rule, its set.
+ * Where it does not say, or what it names belongs to nobody, the policies that changed last are tried without each
+ * other, by halves.
+ */
+import { explainError } from '#lib/errors.ts';
+import type { CompiledPolicy } from '#policy/model.ts';
+import { DIRECTIONS } from '#policy/model.ts';
+import type { Operation, Rule } from '#wire/nftables/objects.ts';
+import type { Refusal } from '../ruleset.ts';
+import { policyChainName, ruleComment } from './chains.ts';
+import { parseLogPrefix, shortHash } from './names.ts';
+import { matchOf } from './rules.ts';
+
+/** Each try writes the whole table; a policy that is not reached stays refused, which closes its pods. */
+const MAX_TRIES = 40;
+
+export interface Attempts {
+  /** Programs everything but these policies. @returns what the kernel refused of it, if it did */
+  readonly tryWithout: (refused: ReadonlySet<string>) => Refusal | undefined;
+  /** Policies without which the operation would not be. */
+  readonly ownersOf: (operation: Operation) => readonly string[];
+  /** Who is to be asked where nobody owns what was refused. */
+  readonly suspects: readonly string[];
+}
+
+/** Policies that are not in the kernel, with what it said of each in words; or the refusal, if it is none of theirs. */
+export type Isolation =
+  | { readonly kind: 'isolated'; readonly refused: ReadonlyMap<string, string> }
+  | { readonly kind: 'failed'; readonly error: unknown };
+
+/**
+ * Finds the policies without which the kernel takes the rest, and leaves it with that.
+ * @param first what was refused of all but `known`, written from scratch
+ * @param known policies that are left out already, with the reason
+ */
+export function isolate(
+  first: Refusal,
+  known: ReadonlyMap<string, string>,
+  { tryWithout, ownersOf, suspects }: Attempts,
+): Isolation {
+  const refused = new Map(known);
+  let tries = 0;
+  const attempt = (without: Iterable<string>) => {
+    tries++;
+    return tryWithout(new Set(without));
+  };
+  let refusal: Refusal | undefined = first;
+  while (refusal !== undefined && tries < MAX_TRIES) {
+    const { operation, error }: Refusal = refusal;
+    const owners = operation === undefined ? [] : ownersOf(operation);
+    const found = owners.filter((id) => !refused.has(id));
+    if (found.length === 0) break;
+    for (const id of found) refused.set(id, explainError(error));
+    refusal = attempt(refused.keys());
+  }
+  if (refusal === undefined) return { kind: 'isolated', refused };
+
+  const suspected = suspects.filter((id) => !refused.has(id));
+  const without = attempt([...refused.keys(), ...suspected]);
+  if (suspected.length === 0 || without !== undefined) {
+    attempt(known.keys());
+    return { kind: 'failed', error: (without ?? refusal).error };
+  }
+  const { error } = refusal;
+  for (const id of suspected) refused.set(id, explainError(error));
+  let isCurrent = true;
+  const bringBack = (some: readonly string[]) => {
+    const rest = new Map([...refused].filter(([id]) => !some.includes(id)));
+    const again = tries < MAX_TRIES ? attempt(rest.keys()) : { error, operation: undefined };
+    isCurrent = again === undefined;
+    if (again === undefined) for (const id of some) refused.delete(id);
+    else if (some.length === 1) for (const id of some) refused.set(id, explainError(again.error));
+    else {
+      const middle = some.length >> 1;
+      bringBack(some.slice(0, middle));
+      bringBack(some.slice(middle));
+    }
+  };
+  if (suspected.length > 1) {
+    const middle = suspected.length >> 1;
+    bringBack(suspected.slice(0, middle));
+    bringBack(suspected.slice(middle));
+  }
+  // What was tried last may have been refused: the plan must be again what the kernel has.
+  if (!isCurrent) attempt(refused.keys());
+  return { kind: 'isolated', refused };
+}
+
+/** The policies that want what the operation is about; none for what is there whatever policies say. */
+export function ownersOf(operation: Operation, policies: Iterable<CompiledPolicy>): string[] {
+  const isOwner = ownership(operation);
+  return [...policies].filter(isOwner).map(({ id }) => id);
+}
+
+function ownership(operation: Operation): (policy: CompiledPolicy) => boolean {
+  switch (operation.kind) {
+    case 'rule':
+      return 'object' in operation ? ownsRule(operation.object) : nobody;
+    case 'chain': {
+      const { chain } = 'object' in operation ? operation.object : operation.ref;
+      return (policy) =>
+        DIRECTIONS.some((direction) => policyChainName(policy, direction) === chain);
+    }
+    case 'set': {
+      const { set } = 'object' in operation ? operation.object : operation.ref;
+      return (policy) => looksInto(policy, set);
+    }
+    case 'elements':
+      return (policy) => looksInto(policy, operation.ref.set);
+    case 'table':
+      return nobody;
+  }
+}
+
+const nobody = () => false;
+
+function ownsRule({ comment, expressions }: Rule): (policy: CompiledPolicy) => boolean {
+  const prefix = expressions.find((expression) => expression.kind === 'log')?.prefix;
+  const source = parseLogPrefix(prefix ?? '')?.source;
+  return (policy) =>
+    source === shortHash(policy.id) ||
+    rulesOf(policy).some(({ direction, rule }) => ruleComment(policy, direction, rule) === comment);
+}
+
+function looksInto(policy: CompiledPolicy, set: string): boolean {
+  return rulesOf(policy).some(({ direction, rule }) =>
+    (['ip', 'ip6'] as const).some((family) =>
+      matchOf(rule, direction, family).sets.some(({ name }) => name === set),
+    ),
+  );
+}
+
+function rulesOf(policy: CompiledPolicy) {
+  return DIRECTIONS.flatMap((direction) =>
+    (policy[direction] ?? []).map((rule) => ({ direction, rule })),
+  );
+}
