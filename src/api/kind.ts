@@ -125,8 +125,17 @@ export interface KindDefinition<T extends KubeObject = KubeObject> extends KindR
   readonly selectableFields: Readonly<Record<string, FieldReader<T>>>;
   /** Its objects go by themselves when they were not written for so long. */
   readonly expiresAfterMs?: number;
+  /** Set for a kind that is another face of the objects of a kind that is stored. */
+  readonly storedAs?: StoredForm;
   /** Set for a kind that a CustomResourceDefinition made. */
   readonly custom?: CustomKind;
+}
+
+/** The same objects are served as two kinds, and stored as one of them. Both ways lose nothing. */
+export interface StoredForm {
+  readonly kind: KindRef;
+  toStored(object: KubeObject): KubeObject;
+  fromStored(object: KubeObject): KubeObject;
 }
 
 /** What is different with a kind that was added while the server runs. */

@@ -11,6 +11,7 @@ import { SECRET } from './core/v1/secret.ts';
 import { SERVICE } from './core/v1/service.ts';
 import { SERVICE_ACCOUNT } from './core/v1/service-account.ts';
 import { ENDPOINT_SLICE } from './discovery/v1/endpoint-slice.ts';
+import { EVENTS_EVENT } from './events/v1/event.ts';
 import { apiVersionOf, type KindDefinition } from './kind.ts';
 import { INGRESS } from './networking/v1/ingress.ts';
 import { INGRESS_CLASS } from './networking/v1/ingress-class.ts';
@@ -34,6 +35,7 @@ export const KINDS: readonly KindDefinition[] = [
   SECRET,
   SERVICE_ACCOUNT,
   SERVICE,
+  EVENTS_EVENT,
   CUSTOM_RESOURCE_DEFINITION,
   LEASE,
   ENDPOINT_SLICE,

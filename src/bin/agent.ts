@@ -7,7 +7,7 @@ import { type AgentOptions, agentOptions, type RawOptions } from '#cli/options.t
 import type { ClientConfig } from '#client/config.ts';
 import { createApiClient } from '#client/http-client.ts';
 import { isServerAway, joinNode } from '#client/join.ts';
-import { loadKubeconfig } from '#client/kubeconfig.ts';
+import { inClusterConfig, loadKubeconfig } from '#client/kubeconfig.ts';
 import { Backoff } from '#lib/backoff.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
@@ -122,7 +122,7 @@ export function sysctlFile(dataDirectory: string): string {
   return join(dataDirectory, 'sysctl-before.json');
 }
 
-/** Inside Kubernetes from a kubeconfig; else the certificate that joining gave, or gives now. */
+/** Inside Kubernetes from a kubeconfig or the pod's service account; else the certificate that joining gave, or gives now. */
 async function clientConfig(
   options: AgentOptions,
   nodeName: string,
@@ -131,6 +131,7 @@ async function clientConfig(
 ): Promise<ClientConfig> {
   const { kubeconfig, token, servers } = options;
   if (kubeconfig !== undefined) return loadKubeconfig({ path: kubeconfig });
+  if (options.isInCluster) return inClusterConfig();
   const directory = join(options.dataDirectory, 'pki');
   const own = storedIdentity(directory);
   if (token === undefined && own === undefined)

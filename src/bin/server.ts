@@ -19,6 +19,7 @@ import { type Ca, openCa } from '#server/pki/ca.ts';
 import { takeGivenCa } from '#server/pki/given-ca.ts';
 import { issueClientCertificate, issueServerCertificate } from '#server/pki/issue.ts';
 import { createJoinHandler } from '#server/pki/join.ts';
+import { startTokenCleaner } from '#server/pki/token-cleaner.ts';
 import { createToken, createTokenHandler } from '#server/pki/tokens.ts';
 import { startApiServer } from '#server/server.ts';
 import { openSigningKey } from '#server/tokens/signing-key.ts';
@@ -88,6 +89,7 @@ export async function runServer(
 
   const url = `https://${familyOf(advertise) === 6 ? `[${advertise}]` : advertise}:${server.address.port}`;
   await keepJoinToken(store, ca, dataDirectory);
+  stack.use(startTokenCleaner({ store, log }));
   const admin = await masterConfig(ca, url, 'tulle:admin');
   writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
   const local = `https://${localHost(options.listen.host)}:${server.address.port}`;

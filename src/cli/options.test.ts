@@ -71,6 +71,14 @@ for (const [name, read, flags, message] of WRONG)
     assert.equal(error.exitCode, 2);
   });
 
+test('agentOptions() takes the service account of a pod when no server is named', () => {
+  const env = { KUBERNETES_SERVICE_HOST: '10.96.0.1' };
+  assert.equal(agentOptions({}, undefined, env).isInCluster, true);
+  assert.equal(agentOptions(AGENT, undefined, env).isInCluster, false);
+  assert.equal(agentOptions({ kubeconfig: '/x' }, undefined, env).isInCluster, false);
+  assert.equal(agentOptions(AGENT, undefined, {}).isInCluster, false);
+});
+
 test('options read a file, in both spellings, and flags win', () => {
   withFile(
     'pod-cidr: [10.1.0.0/16, "fd00:1::/48"]\nlogLevel: debug\nlisten: 192.0.2.1:7443\n',

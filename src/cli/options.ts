@@ -46,10 +46,12 @@ export interface EtcdOptions {
 
 export interface AgentOptions {
   dataDirectory: string;
-  /** URLs, tried in turn. Empty with `kubeconfig`. */
+  /** URLs, tried in turn. Empty with `kubeconfig` and `isInCluster`. */
   servers: readonly string[];
   token: string | undefined;
   kubeconfig: string | undefined;
+  /** No server was named, and this is a pod of Kubernetes: its service account is used. */
+  isInCluster: boolean;
   nodeName: string | undefined;
   nodeIp: Ip | undefined;
   nodePortAddresses: Cidr[];
@@ -103,6 +105,8 @@ const DNS_1123_SUBDOMAIN = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*
 /** Below are the well-known ports of the machines themselves. */
 const MIN_NODE_PORT = 1024;
 const MAX_CONFIG_BYTES = 1024 * 1024;
+/** Kubernetes sets it in every container. */
+const POD_MARK = 'KUBERNETES_SERVICE_HOST';
 
 /**
  * @param flags what was given on the command line; wins over the file
@@ -181,13 +185,19 @@ function etcdUrl(text: string): string {
 }
 
 /** @throws UserError */
-export function agentOptions(flags: RawOptions, configFile?: string): AgentOptions {
+export function agentOptions(
+  flags: RawOptions,
+  configFile?: string,
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): AgentOptions {
   const get = sources(flags, configFile, AGENT_KEYS);
   const servers = get.list('server', []).map(serverUrl);
   const kubeconfig = get.text('kubeconfig');
-  if (servers.length === 0 && kubeconfig === undefined)
+  const isNamed = servers.length > 0 || kubeconfig !== undefined;
+  const isInCluster = !isNamed && (env[POD_MARK] ?? '') !== '';
+  if (!isNamed && !isInCluster)
     throw new UserError('The agent does not know its server', {
-      hint: 'Give --server https://ADDRESS:6443 and --token TOKEN (the server writes it to /var/lib/tulle/server/join-token), or --kubeconfig FILE inside a Kubernetes cluster.',
+      hint: 'Give --server https://ADDRESS:6443 and --token TOKEN (the server writes it to /var/lib/tulle/server/join-token), or --kubeconfig FILE for a Kubernetes cluster. In a pod of Kubernetes nothing is needed.',
       exitCode: 2,
     });
   const nodeName = get.text('nodeName');
@@ -198,6 +208,7 @@ export function agentOptions(flags: RawOptions, configFile?: string): AgentOptio
     servers,
     token: get.text('token') ?? readToken(get.text('tokenFile')),
     kubeconfig,
+    isInCluster,
     nodeName,
     nodeIp: address(get.text('nodeIp'), '--node-ip'),
     nodePortAddresses: cidrs(get.list('nodePortAddresses', []), '--node-port-addresses'),

@@ -111,7 +111,10 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--server <url...>', 'API servers, tried in turn')
     .option('--token <token>', 'join token, needed the first time')
     .option('--token-file <file>', 'file that holds the join token')
-    .option('--kubeconfig <file>', 'inside a Kubernetes cluster: instead of --server and --token')
+    .option(
+      '--kubeconfig <file>',
+      'of a Kubernetes cluster: instead of --server and --token; default in a pod: its service account',
+    )
     .option('--node-name <name>', 'default: the host name')
     .option('--node-ip <address>', 'address on the underlay (default: of the route to the server)')
     .option(

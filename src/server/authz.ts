@@ -49,7 +49,7 @@ const NODE_RULES: readonly {
   },
   // The configuration of DNS. Configuration elsewhere may be a workload's, and is none of a node's business.
   { verbs: READ, resources: ['configmaps'], namespace: 'kube-system' },
-  { verbs: ['create', 'update', 'patch'], resources: ['nodes', 'events'] },
+  { verbs: ['create', 'update', 'patch'], resources: ['nodes', 'events', 'events.events.k8s.io'] },
   { verbs: ['update', 'patch'], resources: ['nodes/status', 'pods/status'] },
   // Its conditions: what of a policy is not understood, and which node cannot carry it out.
   { verbs: ['update'], resources: ['clusternetworkpolicies.policy.networking.k8s.io/status'] },

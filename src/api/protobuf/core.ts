@@ -153,24 +153,45 @@ export const ENDPOINTS_MESSAGE = kindMessage('Endpoints', {
   ),
 });
 
+const EVENT_SOURCE = message('EventSource', { 1: str('component'), 2: str('host') });
+const EVENT_SERIES = message('EventSeries', {
+  1: int('count'),
+  2: one('lastObservedTime', MICRO_TIME),
+});
+
 export const EVENT_MESSAGE = kindMessage('Event', {
   2: optional('involvedObject', OBJECT_REFERENCE),
   3: str('reason'),
   4: str('message'),
-  5: one('source', message('EventSource', { 1: str('component'), 2: str('host') })),
+  5: one('source', EVENT_SOURCE),
   6: one('firstTimestamp', TIME),
   7: one('lastTimestamp', TIME),
   8: int('count'),
   9: str('type'),
   10: one('eventTime', MICRO_TIME),
-  11: optional(
-    'series',
-    message('EventSeries', { 1: int('count'), 2: one('lastObservedTime', MICRO_TIME) }),
-  ),
+  11: optional('series', EVENT_SERIES),
   12: str('action'),
   13: optional('related', OBJECT_REFERENCE),
   14: str('reportingComponent'),
   15: str('reportingInstance'),
+});
+
+/** `k8s.io/api/events/v1/generated.proto`: the same event, with other names and numbers. */
+export const EVENTS_EVENT_MESSAGE = kindMessage('Event', {
+  2: one('eventTime', MICRO_TIME),
+  3: optional('series', EVENT_SERIES),
+  4: str('reportingController'),
+  5: str('reportingInstance'),
+  6: str('action'),
+  7: str('reason'),
+  8: optional('regarding', OBJECT_REFERENCE),
+  9: optional('related', OBJECT_REFERENCE),
+  10: str('note'),
+  11: str('type'),
+  12: one('deprecatedSource', EVENT_SOURCE),
+  13: one('deprecatedFirstTimestamp', TIME),
+  14: one('deprecatedLastTimestamp', TIME),
+  15: int('deprecatedCount'),
 });
 
 const DAEMON_ENDPOINT = message('DaemonEndpoint', { 1: int('Port') });

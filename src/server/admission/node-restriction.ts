@@ -46,6 +46,7 @@ function whyNotOwn(review: AdmissionReview, node: string): string | undefined {
         ? undefined
         : 'may write only address blocks that are its own or belong to no node, and of others only what it borrows';
     case 'events':
+    case 'events.events.k8s.io':
     // Only its status: authorization sees to that.
     case 'clusternetworkpolicies.policy.networking.k8s.io':
       return undefined;

@@ -84,7 +84,11 @@ export function acceptToken(check: TokenCheck): Token {
     case 'valid':
       return check.token;
     case 'unknown':
-      throw new ApiError(401, 'Unauthorized', 'the join token is not known to this cluster');
+      throw new ApiError(
+        401,
+        'Unauthorized',
+        'the join token is not known to this cluster: it is of another one, was revoked, or has expired',
+      );
     case 'expired': {
       const at = new Date(check.token.expiresMs ?? 0).toISOString();
       const message = `the join token "${check.token.id}" has expired at ${at}`;

@@ -29,26 +29,29 @@ export function decodeEntry(entry: StoreEntry): KubeObject {
   return object;
 }
 
-const customObjects = new WeakMap<KubeObject, Map<KindDefinition, KubeObject>>();
+const otherForms = new WeakMap<KubeObject, Map<KindDefinition, KubeObject>>();
 
 /**
  * The object of an entry as an object of this kind. Kinds that were added are stored in one version and shown in all,
- * with the defaults that the schema has now. Shared, as {@link decodeEntry}.
+ * with the defaults that the schema has now; some kinds are another face of one that is stored. Shared, as {@link decodeEntry}.
  */
 export function decodeAs(kind: KindDefinition, entry: StoreEntry): KubeObject {
   const object = decodeEntry(entry);
-  if (kind.custom === undefined) return object;
-  const forms = customObjects.get(object) ?? new Map<KindDefinition, KubeObject>();
-  customObjects.set(object, forms);
+  if (kind.custom === undefined && kind.storedAs === undefined) return object;
+  const forms = otherForms.get(object) ?? new Map<KindDefinition, KubeObject>();
+  otherForms.set(object, forms);
   const known = forms.get(kind);
   if (known !== undefined) return known;
-  const shown = kind.setDefaults({ ...object, apiVersion: apiVersionOf(kind) });
+  const shown = kind.setDefaults(
+    kind.storedAs?.fromStored(object) ?? { ...object, apiVersion: apiVersionOf(kind) },
+  );
   forms.set(kind, shown);
   return shown;
 }
 
 /** @returns the value to store for an object of this kind */
 export function encodeAs(kind: KindDefinition, object: KubeObject): Uint8Array {
+  if (kind.storedAs !== undefined) return encodeObject(kind.storedAs.toStored(object));
   if (kind.custom === undefined) return encodeObject(object);
   return encodeObject({ ...object, apiVersion: kind.custom.storageApiVersion });
 }

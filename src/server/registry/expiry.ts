@@ -76,7 +76,7 @@ export function startExpirySweep(options: ExpiryOptions): AsyncDisposable {
   const { kinds, log, clock } = options;
   const stack = new AsyncDisposableStack();
   for (const kind of kinds) {
-    if (kind.expiresAfterMs === undefined) continue;
+    if (kind.expiresAfterMs === undefined || kind.storedAs !== undefined) continue;
     const sweep = () => sweepExpired(kind, options);
     const name = `expiry of ${kind.resource}`;
     const loop = new SyncLoop(sweep, { name, log, clock, resyncMs: kind.expiresAfterMs });

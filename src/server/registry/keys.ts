@@ -7,20 +7,24 @@
  *     /tulle/allocations/loadbalancerips/<ip>                     who shares a load balancer's address
  *     /tulle/guards/…                                             what concurrent transactions compare
  */
-import type { KindRef } from '#api/kind.ts';
+import type { KindDefinition, KindRef } from '#api/kind.ts';
 
 export const REGISTRY_PREFIX = '/registry/';
 export const CLUSTER_IP_PREFIX = '/tulle/allocations/clusterips/';
 export const NODE_PORT_PREFIX = '/tulle/allocations/nodeports/';
 export const LOAD_BALANCER_IP_PREFIX = '/tulle/allocations/loadbalancerips/';
 
+/** A kind, or another face of one. */
+type StoredKind = KindRef & Pick<Partial<KindDefinition>, 'storedAs'>;
+
 /** Prefix of all objects of a kind, or of those in one namespace. Ends in a slash. */
-export function collectionPrefix(kind: KindRef, namespace = ''): string {
+export function collectionPrefix(asked: StoredKind, namespace = ''): string {
+  const kind = asked.storedAs?.kind ?? asked;
   const base = `${REGISTRY_PREFIX}${kind.group === '' ? 'core' : kind.group}/${kind.resource}/`;
   return kind.namespaced && namespace !== '' ? `${base}${namespace}/` : base;
 }
 
-export function objectKey(kind: KindRef, namespace: string, name: string): string {
+export function objectKey(kind: StoredKind, namespace: string, name: string): string {
   return `${collectionPrefix(kind, namespace)}${name}`;
 }
 

@@ -37,7 +37,12 @@ export interface FieldWriter {
  * Kinds that one program writes again and again, and nobody applies: an entry of managers would be most of the object.
  * Upstream keeps them, at the price of a second write's work for each heartbeat.
  */
-const UNTRACKED = new Set(['coordination.k8s.io/leases', '/events', 'tulle.dev/ipblocks']);
+const UNTRACKED = new Set([
+  'coordination.k8s.io/leases',
+  '/events',
+  'events.k8s.io/events',
+  'tulle.dev/ipblocks',
+]);
 
 /**
  * The object to be stored with its managers after an update or a creation.

@@ -1,8 +1,7 @@
 /** Event: something that happened to an object. `k8s.io/api/core/v1`. */
-import type { FieldError, KindDefinition } from '../../kind.ts';
+import type { KindDefinition } from '../../kind.ts';
 import { formatAge } from '../../machinery/age.ts';
 import { column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
-import { invalid, required } from '../../machinery/field-errors.ts';
 import {
   int32,
   kindSchema,
@@ -11,8 +10,8 @@ import {
   string,
   time,
 } from '../../machinery/schema.ts';
-import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
+import { validateEvent } from './event-validation.ts';
 import type { ObjectReference } from './object-reference.ts';
 
 export interface Event extends KubeObject {
@@ -36,8 +35,6 @@ export interface Event extends KubeObject {
 
 /** Upstream's default (`--event-ttl`). */
 const EVENT_TTL_MS = 3_600_000;
-/** Where events about objects without a namespace are kept. */
-const CLUSTER_EVENTS_NAMESPACE = 'default';
 
 const SCHEMA = kindSchema(
   'Event',
@@ -66,24 +63,6 @@ const SCHEMA = kindSchema(
   },
   ['involvedObject'],
 );
-
-function validateEvent(event: Event): FieldError[] {
-  if (event.involvedObject === undefined) return [required('involvedObject')];
-  const errors = validateMeta(event.metadata, { namespaced: true });
-  const about = event.involvedObject.namespace || CLUSTER_EVENTS_NAMESPACE;
-  const isClusterEvent = (event.involvedObject.namespace ?? '') === '';
-  // Events about nodes come from some clients in kube-system too.
-  const mayBeIn = isClusterEvent ? [about, 'kube-system', ''] : [about];
-  if (!mayBeIn.includes(event.metadata.namespace ?? ''))
-    errors.push(
-      invalid(
-        'involvedObject.namespace',
-        event.involvedObject.namespace ?? '',
-        `does not match event.namespace "${event.metadata.namespace}"`,
-      ),
-    );
-  return errors;
-}
 
 function lastSeen(event: Event, nowMs: number): string {
   return formatAge(
