@@ -45,7 +45,7 @@ import {
 } from './modes.ts';
 import { comparePrevResult, type DnsSettings, handleOf } from './plan.ts';
 import type { AttachmentRecords, RecordPhase } from './records.ts';
-import { type AddRequest, wantedOf } from './target.ts';
+import { type AddRequest, type Wanted, wantedOf } from './target.ts';
 
 /** Where a test may let the agent die. Named for what has just been done. */
 export const ATTACH_POINTS = [
@@ -86,6 +86,9 @@ export interface AttacherOptions {
   /** Called at each {@link AttachPoint}; for tests. */
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
+
+/** Which addresses an ADD wants. */
+type Asked = Omit<Wanted, 'attachment'>;
 
 /** Well before a container's program can have started. */
 const NOTIFY_DELAY_MS = 5;
@@ -159,7 +162,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError */
   add(request: AddRequest): Promise<CniResult> {
-    const { attachment: wanted, requested } = wantedOf(request, {
+    const { attachment: wanted, ...asked } = wantedOf(request, {
       mtuBytes: this.#options.mtuBytes(),
       nowMs: this.#clock.now(),
     });
@@ -177,7 +180,7 @@ export class Attacher implements Attachments, AsyncDisposable {
         await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
       }
       try {
-        const complete = await this.#attachOnce(attachment, requested);
+        const complete = await this.#attachOnce(attachment, asked);
         this.#notify();
         return resultOf(this.#options, complete);
       } catch (error) {
@@ -285,15 +288,15 @@ export class Attacher implements Attachments, AsyncDisposable {
     await Promise.allSettled(this.#releases);
   }
 
-  async #attachOnce(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  async #attachOnce(attachment: Attachment, asked: Asked): Promise<Attachment> {
     try {
-      return await this.#attach(attachment, requested, { early: true });
+      return await this.#attach(attachment, asked, { early: true });
     } catch (error) {
       if (!(error instanceof OvertakenError)) throw error;
       await this.#remove(attachment);
       // Another life, for those who remember attachments.
       const createdAt = new Date(this.#clock.now()).toISOString();
-      return this.#attach({ ...attachment, createdAt }, requested, { early: false });
+      return this.#attach({ ...attachment, createdAt }, asked, { early: false });
     }
   }
 
@@ -305,7 +308,7 @@ export class Attacher implements Attachments, AsyncDisposable {
    */
   async #attach(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     { early }: { early: boolean },
   ): Promise<Attachment> {
     await this.#record('adding', attachment);
@@ -315,7 +318,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     const onChosen = (addresses: Attachment['addresses']) => {
       if (early && !isWritten) making ??= this.#make({ ...attachment, addresses });
     };
-    const writing = this.#withAddresses(attachment, requested, onChosen).finally(() => {
+    const writing = this.#withAddresses(attachment, asked, onChosen).finally(() => {
       isWritten = true;
     });
     // Both must have ended, however they end, before anything is undone.
@@ -346,15 +349,15 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   async #withAddresses(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment> {
     const { bridge, chained } = attachment;
     if (chained !== undefined) return attachment;
     if (bridge === undefined)
-      return { ...attachment, addresses: await this.#allocate(attachment, requested, onChosen) };
+      return { ...attachment, addresses: await this.#allocate(attachment, asked, onChosen) };
     if (bridge.fromPools === true) {
-      const addresses = await this.#allocate(attachment, requested, undefined);
+      const addresses = await this.#allocate(attachment, asked, undefined);
       const complete = {
         ...attachment,
         addresses,
@@ -383,7 +386,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   async #allocate(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment['addresses']> {
     const { handle, containerId, ifName, pod } = attachment;
@@ -397,7 +400,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     } as const;
     const ask = () =>
       this.#options.addresses
-        .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
+        .allocate({ owner, ...asked, ...(onChosen === undefined ? {} : { onChosen }) })
         .catch(tryLater('cannot allocate an address now'));
     let result = await ask();
     if (result.kind !== 'allocated' && this.#releases.size > 0) {

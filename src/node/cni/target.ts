@@ -1,8 +1,10 @@
 /** From a CNI call to what is wanted: which attachment, for which pod, with which addresses and MAC. Pure. */
 import { familyOf, type Ip, type Mac, parseIp, parseMac } from '#lib/ip.ts';
+import type { IpRange } from '#lib/ip-range.ts';
 import type { BridgeOptions } from '#wire/cni/bridge-options.ts';
 import type { CniConfig } from '#wire/cni/config.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import { parseIpRanges } from '#wire/cni/ip-ranges.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { Attachment, AttachmentPod } from '../attachment.ts';
 import { handleOf, hostLinkName, podMac } from './plan.ts';
@@ -16,6 +18,8 @@ export interface Wanted {
   readonly attachment: Attachment;
   /** Empty: any address of each family. */
   readonly requested: readonly Ip[];
+  /** Of these only; empty: of any pool. */
+  readonly ranges: readonly IpRange[];
 }
 
 /**
@@ -34,6 +38,8 @@ export function wantedOf(
     });
   return {
     requested: requestedIps(request),
+    // An address plugin reads them itself.
+    ranges: config.ipamType === undefined ? parseIpRanges(config.runtime.ipRanges) : [],
     attachment: {
       handle,
       network: config.name,
