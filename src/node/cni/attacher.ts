@@ -273,13 +273,17 @@ export class Attacher implements Attachments, AsyncDisposable {
   /** Gives the pods that there are the MTU that new ones get now. */
   followMtu(): void {
     const mtuBytes = this.#options.mtuBytes();
-    for (const { handle, mtuBytes: was } of this.list().filter(followsFabricMtu))
-      if (was !== mtuBytes)
-        void this.#lock
-          .run(handle, () => this.#resize(handle))
-          .catch((err: unknown) =>
-            this.#options.log.error({ err, handle }, "could not change a pod's MTU"),
-          );
+    const changed = this.list().filter((it) => followsFabricMtu(it) && it.mtuBytes !== mtuBytes);
+    const resized = changed.map(({ handle }) =>
+      this.#lock
+        .run(handle, () => this.#resize(handle))
+        .catch((err: unknown) =>
+          this.#options.log.error({ err, handle }, "could not change a pod's MTU"),
+        ),
+    );
+    // A bridge that was too small for IPv6 has it back when the last of its ports has grown.
+    if (changed.some((it) => it.bridge !== undefined))
+      void Promise.all(resized).then(() => this.repair((it) => it.bridge !== undefined));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -381,7 +385,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     if (bridge?.ipam !== undefined) await deleteIpam(bridge.ipam, attachment);
     if (bridge !== undefined && bridge.fromPools !== true) return;
     const released = await this.#options.addresses.release(handle);
-    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options.bridge, released);
+    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options, released);
   }
 
   async #allocate(

@@ -7,6 +7,7 @@ import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import { parseIpRanges } from '#wire/cni/ip-ranges.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { Attachment, AttachmentPod } from '../attachment.ts';
+import { vlanGatewayName } from './bridge-vlans.ts';
 import { handleOf, hostLinkName, podMac } from './plan.ts';
 
 export type AddRequest = Extract<CniRequest, { command: 'ADD' | 'CHECK' }>;
@@ -97,15 +98,17 @@ function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'
     );
   const fromPools =
     ipamType === undefined && !config.withoutIpam && !options.disableContainerInterface;
-  if (fromPools && options.vlans !== undefined)
+  const { vlans } = options;
+  if (fromPools && vlans?.id === 0 && !vlans.preserveDefault)
     throw new CniError(
       CNI_ERROR.invalidConfig,
-      'VLANs and addresses of IPPools do not go together',
+      'the container would have addresses of IPPools and no VLAN to reach their gateway by',
       {
         details:
-          'the node routes the addresses of IPPools, and a VLAN is apart from it; name an address plugin, or "ipam": {}',
+          'what it sends without a tag is of no VLAN: set "vlan", keep the default one ("preserveDefaultVlan": true), or take no addresses ("ipam": {})',
       },
     );
+  vlanGatewayName(fromPools ? poolOptions(options) : options); // before anything is made
   const ipam =
     ipamType === undefined
       ? undefined
