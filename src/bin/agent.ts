@@ -95,6 +95,7 @@ export async function runAgent(
         dnsLogSocket: DNS_LOG_SOCKET,
         policyDomainsFile: join(options.dataDirectory, 'policy', 'domains.json'),
         hostResolver: options.hostResolver ? resolver : undefined,
+        openFirewalls: options.openFirewalls,
         cniBinDirectory: options.cniBinDirectory,
         cniConfDirectory: options.cniConfDirectory,
         upstreams: options.upstreams.flatMap((text) => parseUpstream(text) ?? []),

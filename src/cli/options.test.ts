@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { UserError } from '#lib/errors.ts';
 import { agentOptions, type RawOptions, serverOptions } from './options.ts';
+import { createProgram } from './program.ts';
 
 const AGENT = { server: ['https://192.0.2.11:6443'] };
 
@@ -110,4 +111,34 @@ test('options say where a file is no YAML, and when it cannot be read', () => {
     refused(() => serverOptions({}, '/nonexistent/x.yaml')).message,
     /Cannot read.*x\.yaml/,
   );
+});
+
+test('agentOptions() opens firewalls unless a flag or the file says no', () => {
+  const flags = { kubeconfig: '/k' };
+  assert.equal(agentOptions(flags).openFirewalls, true);
+  assert.equal(agentOptions({ ...flags, openFirewalls: false }).openFirewalls, false);
+  withFile('open-firewalls: false\n', (path) => {
+    assert.equal(agentOptions(flags, path).openFirewalls, false);
+    assert.equal(agentOptions({ ...flags, openFirewalls: true }, path).openFirewalls, true);
+  });
+});
+
+test('the command line says nothing of options that were not given, so that the file is asked', async () => {
+  for (const [argv, expected] of [
+    [[], undefined],
+    [['--no-open-firewalls'], false],
+    [['--open-firewalls'], true],
+  ] as const) {
+    let given: unknown;
+    const none = async () => {};
+    const daemons = {
+      ...{ server: none, uninstall: none, backup: none, restore: none },
+      agent: async (flags: Record<string, unknown>) => {
+        given = flags.openFirewalls;
+      },
+    };
+    const context = { print: () => {}, signal: new AbortController().signal };
+    await createProgram('0', daemons, context).parseAsync(['node', 'tulle', 'agent', ...argv]);
+    assert.equal(given, expected);
+  }
 });

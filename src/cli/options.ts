@@ -63,6 +63,8 @@ export interface AgentOptions {
   upstreams: readonly string[];
   /** The machine's own resolver is to ask the node's DNS server. */
   hostResolver: boolean;
+  /** Pods' traffic gets rules in other programs' firewalls that would stop it. */
+  openFirewalls: boolean;
   statusAddress: { host: string; port: number };
   logLevel: LogLevel;
 }
@@ -93,6 +95,7 @@ const AGENT_KEYS = [
     'cniConfDir',
     'upstreamDns',
     'hostResolver',
+    'openFirewalls',
     'statusAddress',
     'logLevel',
   ],
@@ -226,6 +229,7 @@ export function agentOptions(
       return text;
     }),
     hostResolver: get.flag('hostResolver'),
+    openFirewalls: get.flag('openFirewalls', true),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };
@@ -235,7 +239,7 @@ interface Sources {
   text(key: string): string | undefined;
   list(key: string, fallback: readonly string[]): string[];
   /** Off unless it is given. */
-  flag(key: string): boolean;
+  flag(key: string, otherwise?: boolean): boolean;
 }
 
 function sources(
@@ -252,8 +256,8 @@ function sources(
       if (typeof value === 'number') return String(value);
       throw wrong(flagOf(key), JSON.stringify(value), 'one value');
     },
-    flag(key) {
-      const value = raw(key) ?? false;
+    flag(key, otherwise = false) {
+      const value = raw(key) ?? otherwise;
       if (typeof value === 'boolean') return value;
       throw wrong(flagOf(key), JSON.stringify(value), 'true or false');
     },

@@ -128,6 +128,12 @@ function addDaemons(program: Command, daemons: Daemons): void {
     .option('--cni-conf-dir <dir>', 'default: /etc/cni/net.d')
     .option('--upstream-dns <address...>', "default: the host's resolv.conf")
     .option('--host-resolver', "this machine's own programs ask the node's DNS server too")
+    // Both, or commander would say "true" for a flag that was not given, and the file would never be asked.
+    .option('--open-firewalls', "let pods' traffic pass other programs' firewalls (the default)")
+    .option(
+      '--no-open-firewalls',
+      'leave them alone: docs/coexistence.md says what they must let pass',
+    )
     .option('--status-address <address:port>', 'healthz and metrics (default: 127.0.0.1:9963)')
     .addOption(logLevel())
     .addOption(config())

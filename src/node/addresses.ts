@@ -1,5 +1,7 @@
 /** How a feature of the agent gets addresses for pods, without knowing how they are managed. */
+
 import type { Cidr, Family, Ip } from '#lib/ip.ts';
+import type { IpRange } from '#lib/ip-range.ts';
 
 /** What an address is given for; stands in the block, for people and for the garbage collection. */
 export interface AddressOwner {
@@ -21,6 +23,8 @@ export interface AddressRequest {
    * new ones.
    */
   readonly inUse?: boolean;
+  /** Only addresses of these, one of each family that they have; whatever is requested must be in them too. */
+  readonly ranges?: readonly IpRange[];
   /** Default: every family for which there is an enabled pool. */
   readonly families?: readonly Family[];
   /**

@@ -88,6 +88,8 @@ export interface AgentInit {
   readonly policyDomainsFile: string;
   /** The machine's own resolver is to ask the node's DNS server. */
   readonly hostResolver?: HostResolverOptions | undefined;
+  /** Others' firewalls get rules that let the pods' traffic pass. */
+  readonly openFirewalls: boolean;
   readonly cniBinDirectory: string;
   readonly cniConfDirectory: string;
   /** Empty: the host's resolv.conf. */
@@ -194,7 +196,10 @@ export async function startAgent(
   );
   await fabric.start();
   const coexistence = started.use(
-    new Coexistence({ ...components, pools, legacyTables: readLegacyTables }),
+    new Coexistence({
+      ...components,
+      ...{ pools, legacyTables: readLegacyTables, isOpening: init.openFirewalls },
+    }),
   );
   await coexistence.start();
   tellHostPrograms(log);

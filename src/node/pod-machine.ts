@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep } from '#lib/clock.ts';
+import { EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
@@ -208,6 +209,21 @@ export class Machine implements AsyncDisposable {
     for (const name of this.#namespaces)
       if (this.exists(name)) execFileSync('ip', ['netns', 'del', name]);
     rmSync(this.#directory, { recursive: true });
+  }
+
+  /** Whether bridges of this kernel can keep VLANs apart. */
+  hasVlanFiltering(): boolean {
+    const { links } = this.stack;
+    const { index } = links.create({ kind: 'bridge', name: 'probe' });
+    try {
+      links.setVlanFiltering(index, true);
+      return links.get(index)?.vlanFiltering === true;
+    } catch (error) {
+      if (isErrno(error, EOPNOTSUPP)) return false;
+      throw error;
+    } finally {
+      links.delete(index);
+    }
   }
 
   exists(namespace: string): boolean {

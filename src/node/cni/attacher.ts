@@ -45,7 +45,7 @@ import {
 } from './modes.ts';
 import { comparePrevResult, type DnsSettings, handleOf } from './plan.ts';
 import type { AttachmentRecords, RecordPhase } from './records.ts';
-import { type AddRequest, wantedOf } from './target.ts';
+import { type AddRequest, type Wanted, wantedOf } from './target.ts';
 
 /** Where a test may let the agent die. Named for what has just been done. */
 export const ATTACH_POINTS = [
@@ -86,6 +86,9 @@ export interface AttacherOptions {
   /** Called at each {@link AttachPoint}; for tests. */
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
+
+/** Which addresses an ADD wants. */
+type Asked = Omit<Wanted, 'attachment'>;
 
 /** Well before a container's program can have started. */
 const NOTIFY_DELAY_MS = 5;
@@ -159,7 +162,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError */
   add(request: AddRequest): Promise<CniResult> {
-    const { attachment: wanted, requested } = wantedOf(request, {
+    const { attachment: wanted, ...asked } = wantedOf(request, {
       mtuBytes: this.#options.mtuBytes(),
       nowMs: this.#clock.now(),
     });
@@ -177,7 +180,7 @@ export class Attacher implements Attachments, AsyncDisposable {
         await this.#remove(old.attachment).catch(tryLater('cannot remove what was there before'));
       }
       try {
-        const complete = await this.#attachOnce(attachment, requested);
+        const complete = await this.#attachOnce(attachment, asked);
         this.#notify();
         return resultOf(this.#options, complete);
       } catch (error) {
@@ -270,13 +273,17 @@ export class Attacher implements Attachments, AsyncDisposable {
   /** Gives the pods that there are the MTU that new ones get now. */
   followMtu(): void {
     const mtuBytes = this.#options.mtuBytes();
-    for (const { handle, mtuBytes: was } of this.list().filter(followsFabricMtu))
-      if (was !== mtuBytes)
-        void this.#lock
-          .run(handle, () => this.#resize(handle))
-          .catch((err: unknown) =>
-            this.#options.log.error({ err, handle }, "could not change a pod's MTU"),
-          );
+    const changed = this.list().filter((it) => followsFabricMtu(it) && it.mtuBytes !== mtuBytes);
+    const resized = changed.map(({ handle }) =>
+      this.#lock
+        .run(handle, () => this.#resize(handle))
+        .catch((err: unknown) =>
+          this.#options.log.error({ err, handle }, "could not change a pod's MTU"),
+        ),
+    );
+    // A bridge that was too small for IPv6 has it back when the last of its ports has grown.
+    if (changed.some((it) => it.bridge !== undefined))
+      void Promise.all(resized).then(() => this.repair((it) => it.bridge !== undefined));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -285,15 +292,15 @@ export class Attacher implements Attachments, AsyncDisposable {
     await Promise.allSettled(this.#releases);
   }
 
-  async #attachOnce(attachment: Attachment, requested: readonly Ip[]): Promise<Attachment> {
+  async #attachOnce(attachment: Attachment, asked: Asked): Promise<Attachment> {
     try {
-      return await this.#attach(attachment, requested, { early: true });
+      return await this.#attach(attachment, asked, { early: true });
     } catch (error) {
       if (!(error instanceof OvertakenError)) throw error;
       await this.#remove(attachment);
       // Another life, for those who remember attachments.
       const createdAt = new Date(this.#clock.now()).toISOString();
-      return this.#attach({ ...attachment, createdAt }, requested, { early: false });
+      return this.#attach({ ...attachment, createdAt }, asked, { early: false });
     }
   }
 
@@ -305,7 +312,7 @@ export class Attacher implements Attachments, AsyncDisposable {
    */
   async #attach(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     { early }: { early: boolean },
   ): Promise<Attachment> {
     await this.#record('adding', attachment);
@@ -315,7 +322,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     const onChosen = (addresses: Attachment['addresses']) => {
       if (early && !isWritten) making ??= this.#make({ ...attachment, addresses });
     };
-    const writing = this.#withAddresses(attachment, requested, onChosen).finally(() => {
+    const writing = this.#withAddresses(attachment, asked, onChosen).finally(() => {
       isWritten = true;
     });
     // Both must have ended, however they end, before anything is undone.
@@ -346,15 +353,15 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   async #withAddresses(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment> {
     const { bridge, chained } = attachment;
     if (chained !== undefined) return attachment;
     if (bridge === undefined)
-      return { ...attachment, addresses: await this.#allocate(attachment, requested, onChosen) };
+      return { ...attachment, addresses: await this.#allocate(attachment, asked, onChosen) };
     if (bridge.fromPools === true) {
-      const addresses = await this.#allocate(attachment, requested, undefined);
+      const addresses = await this.#allocate(attachment, asked, undefined);
       const complete = {
         ...attachment,
         addresses,
@@ -378,12 +385,12 @@ export class Attacher implements Attachments, AsyncDisposable {
     if (bridge?.ipam !== undefined) await deleteIpam(bridge.ipam, attachment);
     if (bridge !== undefined && bridge.fromPools !== true) return;
     const released = await this.#options.addresses.release(handle);
-    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options.bridge, released);
+    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options, released);
   }
 
   async #allocate(
     attachment: Attachment,
-    requested: readonly Ip[],
+    asked: Asked,
     onChosen: AddressRequest['onChosen'],
   ): Promise<Attachment['addresses']> {
     const { handle, containerId, ifName, pod } = attachment;
@@ -397,7 +404,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     } as const;
     const ask = () =>
       this.#options.addresses
-        .allocate({ owner, requested, ...(onChosen === undefined ? {} : { onChosen }) })
+        .allocate({ owner, ...asked, ...(onChosen === undefined ? {} : { onChosen }) })
         .catch(tryLater('cannot allocate an address now'));
     let result = await ask();
     if (result.kind !== 'allocated' && this.#releases.size > 0) {

@@ -1,10 +1,14 @@
 /** Containers on a bridge whose addresses come out of IPPools. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
+import { silentLogger } from '#lib/log.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { encodeCniResult } from '#wire/cni/result.ts';
 import { HOST_V4, HOST_V6, Machine } from '../pod-machine.ts';
+import { hostLinkName } from './plan.ts';
+import { startRepairs } from './repairs.ts';
 
 const PING = 'ping -c 1 -W 2 -q';
 
@@ -133,4 +137,77 @@ test('an empty "ipam" is a network of layer 2, and takes no address', async () =
   assert.deepEqual([ips, machine.addresses.given.size], [[], 0]);
   const { ips: named } = await add(machine, 'b', { mode: 'bridge', ipam: { type: 'tulle' } });
   assert.equal(named.length, 2);
+});
+
+/** PORT is the container's port. */
+const DAMAGES: readonly string[] = [
+  'ip link set cni0 down',
+  'ip link delete cni0',
+  'ip address del 169.254.1.1/32 dev cni0',
+  'ip address del fe80::1/64 dev cni0',
+  'ip address flush dev cni0',
+  'ip route del 192.0.2.1',
+  'ip -6 route del 2001:db8::1',
+  'ip link set PORT nomaster',
+  'ip link set PORT down',
+  'ip link set PORT mtu 1300',
+  'ip link set PORT type bridge_slave hairpin on',
+  'bridge link set dev PORT isolated on',
+  'ip link delete PORT',
+];
+
+for (const damage of DAMAGES)
+  test(`undone on the kernel's event: ${damage}`, async () => {
+    await using machine = new Machine();
+    const { pod, ips } = await add(machine, 'a');
+    await using _repairs = startRepairs(machine.attacher, {
+      host: machine.stack,
+      log: silentLogger,
+    });
+    const port = hostLinkName(pod, 'eth0');
+    const seen = () => {
+      const links = ['cni0', port].map((name) => machine.stack.links.get(name));
+      const [bridge] = links;
+      const addresses = machine.stack.addresses.list({ link: bridge?.index ?? 0 });
+      return JSON.stringify([
+        ...links.map((it) => [it?.up, it?.mtuBytes, it?.bridgePort, it?.master === bridge?.index]),
+        addresses.flatMap((it) => (/^169|^fe80::1$/.test(it.address) ? [it.address] : [])).sort(),
+        machine.stack.routes
+          .list({ protocol: ROUTE_PROTOCOL })
+          .flatMap((it) => (it.link === bridge?.index ? [it.destination] : []))
+          .sort(),
+      ]);
+    };
+    const before = seen();
+    machine.run(machine.host, damage.replace('PORT', port));
+    while (seen() !== before) await new Promise((resolve) => setTimeout(resolve, 2));
+    for (const to of ips) machine.run(machine.host, `${PING} ${to}`);
+  });
+
+test('followMtu() reaches containers on the bridge, and the bridge, but not an MTU of the configuration', async () => {
+  await using machine = new Machine();
+  let mtuBytes = 1450;
+  machine.start({ mtuBytes: () => mtuBytes });
+  const [a, b] = [await add(machine, 'a'), await add(machine, 'b')];
+  const fixed = await add(machine, 'c', { mode: 'bridge', bridge: 'cni1', mtu: 1420 });
+  const mtuOf = (where: string, link: string) =>
+    machine.json(where, `ip -j link show ${link}`)[0]?.mtu;
+  for (const bytes of [1200, 1450, 1400]) {
+    mtuBytes = bytes;
+    machine.attacher.followMtu();
+    for (const { pod } of [a, b])
+      while (mtuOf(pod, 'eth0') !== bytes) await new Promise((resolve) => setTimeout(resolve, 2));
+    assert.equal(mtuOf(machine.host, 'cni0'), bytes);
+    for (const { pod } of [a, b])
+      assert.equal(mtuOf(machine.host, hostLinkName(pod, 'eth0')), bytes);
+    const full = `${PING} -M do -s ${bytes - 28}`;
+    machine.run(a.pod, `${full} ${b.ips[0]}`);
+    machine.run(machine.host, `${full} ${a.ips[0]}`);
+  }
+  // What a small MTU took of IPv6 is back.
+  while (!routesOf(machine).includes('2001:db8::1'))
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  for (const to of [...a.ips, ...b.ips]) machine.run(machine.host, `${PING} ${to}`);
+  machine.run(a.pod, `${PING} ${b.ips[1]}`);
+  assert.equal(mtuOf(fixed.pod, 'eth0'), 1420);
 });

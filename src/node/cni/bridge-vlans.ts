@@ -41,6 +41,11 @@ export function vlanGatewayName({ bridge, vlans, isGateway }: BridgeOptions): st
   );
 }
 
+/** Name of the interface that has the gateway's addresses. @throws CniError 7 if it is too long */
+export function gatewayName(options: BridgeOptions): string {
+  return vlanGatewayName(options) ?? options.bridge;
+}
+
 /**
  * Makes a bridge keep VLANs apart.
  * @throws CniError 2 where the kernel cannot
@@ -81,7 +86,7 @@ export function ensureGatewayLink(host: NetworkStack, master: Link, options: Bri
   const name = vlanGatewayName(options);
   if (name === undefined) return master;
   let gateway = host.links.get(name);
-  const portName = hostLinkName(`vlan gateway of ${options.bridge}`, name);
+  const portName = gatewayPortName(options.bridge, name);
   if (gateway === undefined) {
     const mtuBytes = master.mtuBytes;
     host.links.create({ kind: 'veth', name: portName, mtuBytes, peer: { name, mtuBytes } });
@@ -97,6 +102,24 @@ export function ensureGatewayLink(host: NetworkStack, master: Link, options: Bri
   applyPortVlans(host, port, gatewayPort(options));
   if (!gateway.up) host.links.set(gateway.index, { up: true });
   return gateway;
+}
+
+/** Gives the gateway of a VLAN, which is a port itself, the MTU of the others: the bridge has the least of all. */
+export function resizeGatewayLink(
+  host: NetworkStack,
+  options: BridgeOptions,
+  mtuBytes: number,
+): void {
+  const name = vlanGatewayName(options);
+  if (name === undefined) return;
+  for (const end of [gatewayPortName(options.bridge, name), name]) {
+    const link = host.links.get(end);
+    if (link !== undefined && link.mtuBytes !== mtuBytes) host.links.set(link.index, { mtuBytes });
+  }
+}
+
+function gatewayPortName(bridge: string, gateway: string): string {
+  return hostLinkName(`vlan gateway of ${bridge}`, gateway);
 }
 
 /** The gateway is of the one VLAN, and of none with tags. */

@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import { CniError } from '#wire/cni/error.ts';
@@ -227,19 +226,6 @@ describe('mode bridge beside the reference plugin', { skip, concurrency: 4 }, ()
     });
 });
 
-function hasVlanFiltering({ stack }: Machine): boolean {
-  const { index } = stack.links.create({ kind: 'bridge', name: 'probe' });
-  try {
-    stack.links.setVlanFiltering(index, true);
-    return stack.links.get(index)?.vlanFiltering === true;
-  } catch (error) {
-    if (isErrno(error, EOPNOTSUPP)) return false;
-    throw error;
-  } finally {
-    stack.links.delete(index);
-  }
-}
-
 describe('mode bridge', { skip }, () => {
   const config = { isDefaultGateway: true, ipMasq: true, ipam: DUAL };
   const request = (machine: Machine, pod: string, command: 'ADD' | 'CHECK', more: Config = {}) =>
@@ -352,7 +338,7 @@ describe('mode bridge', { skip }, () => {
     test(`makes and says the same as the reference plugin for ${name}`, async (t) => {
       await using theirs = new Machine({ plain: true });
       await using ours = new Machine({ plain: true });
-      if (!hasVlanFiltering(ours)) return t.skip('this kernel has no VLAN filtering');
+      if (!ours.hasVlanFiltering()) return t.skip('this kernel has no VLAN filtering');
       const of = (machine: Machine) =>
         [machine, machine.addNamespace('p'), configOf(machine, { ...config, ...more })] as const;
       const [a, theirPod, theirConfig] = of(theirs);
@@ -367,7 +353,7 @@ describe('mode bridge', { skip }, () => {
 
   test('a VLAN keeps containers apart, and a trunk has what it names', async (t) => {
     await using machine = new Machine({ plain: true });
-    if (!hasVlanFiltering(machine)) return t.skip('this kernel has no VLAN filtering');
+    if (!machine.hasVlanFiltering()) return t.skip('this kernel has no VLAN filtering');
     const add = async (name: string, more: Config) => {
       const pod = machine.addNamespace(name);
       const plain = { isDefaultGateway: false, preserveDefaultVlan: false, ...more };
@@ -388,7 +374,7 @@ describe('mode bridge', { skip }, () => {
 
   test('VLANs are refused with what is missing, and nothing is left, where the kernel has none', async (t) => {
     await using machine = new Machine({ plain: true });
-    if (hasVlanFiltering(machine)) return t.skip('this kernel has VLAN filtering');
+    if (machine.hasVlanFiltering()) return t.skip('this kernel has VLAN filtering');
     const pod = machine.addNamespace('p');
     for (const [field, more] of [
       ['vlan', { vlan: 100, isGateway: true }],

@@ -70,8 +70,8 @@ export function createBridgeLink(
   const { bridge, hostLink, ifName, netns, mac } = attachment;
   const { options } = bridge;
   if (!options.portIsolation) requireFilter(host, options.bridge);
-  const mtuBytes = mtuOf(attachment);
-  const mtu = mtuBytes === 0 ? {} : { mtuBytes };
+  const mtuBytes = portMtuOf(attachment);
+  const mtu = mtuBytes === undefined ? {} : { mtuBytes };
   const master = ensureBridge(host, attachment);
   const hostEnd = host.links.create({
     kind: 'veth',
@@ -101,8 +101,9 @@ export function repairBridgeLink(
   if (port === undefined) return false;
   const { options } = attachment.bridge;
   const master = ensureBridge(host, attachment);
-  if (port.master !== master.index || !port.up)
-    host.links.set(port.index, { master: master.index, up: true });
+  const mtuBytes = portMtuOf(attachment) ?? port.mtuBytes;
+  if (port.master !== master.index || !port.up || port.mtuBytes !== mtuBytes)
+    host.links.set(port.index, { master: master.index, up: true, mtuBytes });
   host.links.setBridgePort(port.index, {
     hairpin: options.hairpinMode,
     isolated: options.portIsolation,
@@ -110,6 +111,18 @@ export function repairBridgeLink(
   applyPortVlans(host, port, options);
   if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
   return true;
+}
+
+/** What a container of a bridge needs when its MTU grows: IPv6 leaves an interface whose MTU falls below 1280. */
+export function refillContainer(pod: NetworkStack, attachment: OnBridge): void {
+  if (!attachment.bridge.options.disableContainerInterface) fillContainer(pod, attachment);
+}
+
+/** The MTU that the port was given; undefined: it is the kernel's choice. */
+export function portMtuOf({ bridge, mtuBytes }: OnBridge): number | undefined {
+  if (bridge.options.mtuBytes !== 0) return bridge.options.mtuBytes;
+  // Packets to and from addresses of pools go over the fabric.
+  return bridge.fromPools === true ? mtuBytes : undefined;
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */
@@ -134,7 +147,7 @@ export function checkBridgeLink(
   if (!port.up) faults.push(`host link "${hostLink}" is down`);
   if (port.bridgePort !== undefined && port.bridgePort.hairpin !== options.hairpinMode)
     faults.push(`host link "${hostLink}" has hairpin mode ${port.bridgePort.hairpin}`);
-  if (bridge.fromPools === true) faults.push(...checkPoolSide(host, master, attachment, sourceOf));
+  if (bridge.fromPools === true) faults.push(...checkPoolSide(host, attachment, sourceOf));
   try {
     using pod = openStack({ netns });
     faults.push(...checkContainer(pod, attachment, port));
@@ -171,19 +184,17 @@ export function bridgeResult(host: NetworkStack, attachment: OnBridge): CniResul
   };
 }
 
-/** Packets to and from addresses of pools go over the fabric, so they have its MTU unless the configuration says otherwise. */
-function mtuOf({ bridge, mtuBytes }: OnBridge): number {
-  if (bridge.options.mtuBytes !== 0 || bridge.fromPools !== true) return bridge.options.mtuBytes;
-  return mtuBytes;
-}
-
 function ensureBridge(host: NetworkStack, attachment: OnBridge): Link {
   const { bridge: name, promiscMode } = attachment.bridge.options;
-  const mtuBytes = mtuOf(attachment);
+  const mtuBytes = portMtuOf(attachment);
   let link = host.links.get(name);
   const isNew = link === undefined;
   if (link === undefined) {
-    link = host.links.create({ kind: 'bridge', name, ...(mtuBytes === 0 ? {} : { mtuBytes }) });
+    link = host.links.create({
+      kind: 'bridge',
+      name,
+      ...(mtuBytes === undefined ? {} : { mtuBytes }),
+    });
     // Set to what it is: else the kernel gives a bridge the lowest MAC of its ports, another one with each container.
     if (link.mac !== undefined) host.links.set(link.index, { mac: link.mac });
     const acceptRa = `net/ipv6/conf/${name}/accept_ra`;
@@ -227,13 +238,14 @@ function ensureGateways(
 ): void {
   const { options, ips, fromPools } = attachment.bridge;
   const families = new Set<Family>();
+  const link = ensureGatewayLink(host, master, options);
+  allowLoopback(host, attachment, link);
   if (fromPools === true) {
-    ensurePoolSide(host, master, attachment, sourceOf);
-    allowLoopback(host, attachment);
+    ensurePoolSide(host, link, attachment, sourceOf);
     enableForwarding(host, [...new Set(ips.flatMap(gatewayOf).map((it) => familyOf(it.address)))]);
     return;
   }
-  const { index } = ensureGatewayLink(host, master, options);
+  const { index } = link;
   for (const gateway of ips.flatMap(gatewayOf)) {
     const family = familyOf(gateway.address);
     families.add(family);
@@ -254,15 +266,14 @@ function ensureGateways(
       ...gateway,
       ...(family === 6 ? { nodad: true } : {}),
     });
-    if (family === 4) allowLoopback(host, attachment);
   }
   enableForwarding(host, [...families]);
 }
 
 /** For programs of this machine that ask a host port at 127.0.0.1. */
-function allowLoopback(host: NetworkStack, { bridge, portMappings }: OnBridge): void {
-  if (portMappings !== undefined)
-    host.sysctl.set(`net/ipv4/conf/${bridge.options.bridge}/route_localnet`, '1');
+function allowLoopback(host: NetworkStack, { bridge, portMappings }: OnBridge, gateway: Link) {
+  if (portMappings !== undefined && bridge.ips.some(({ address }) => !address.includes(':')))
+    host.sysctl.set(`net/ipv4/conf/${gateway.name}/route_localnet`, '1');
 }
 
 function fillContainer(pod: NetworkStack, attachment: OnBridge): void {

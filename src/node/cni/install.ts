@@ -17,6 +17,7 @@ const DEFAULT_SHIM_WAIT_SECONDS = 10;
 /** What a runtime may give for a container. */
 const CAPABILITIES = {
   ips: true,
+  ipRanges: true,
   mac: true,
   portMappings: true,
   bandwidth: true,

@@ -90,14 +90,18 @@ export function repairHostEnd(
  *
  * IPv6 leaves an interface whose MTU falls below 1280, and does not come back by itself; so the pod's end is filled again.
  * A pod that has given its interface another MTU keeps it.
- * @param wasBytes the MTU that the pod's end was given before
+ * @param how.wasBytes the MTU that the pod's end was given before
+ * @param how.refill fills the pod's end again
+ * @param how.repair sets the host's side right
  * @throws KernelError; ENOENT if the pod's namespace is gone
  */
 export function changeMtu(
   host: NetworkStack,
   openStack: OpenNetworkStack,
-  { attachment, plan, wasBytes }: { attachment: Attachment; plan: AttachPlan; wasBytes: number },
+  attachment: Attachment,
+  how: { wasBytes: number; refill: (pod: NetworkStack, link: Link) => void; repair: () => void },
 ): void {
+  const { wasBytes } = how;
   const { hostLink, ifName, mtuBytes, netns } = attachment;
   using pod = openStack({ netns });
   const setHost = () => {
@@ -108,11 +112,16 @@ export function changeMtu(
     const link = pod.links.get(ifName);
     if (link === undefined || link.mtuBytes !== wasBytes) return;
     pod.links.set(link.index, { mtuBytes });
-    if (mtuBytes > wasBytes) pod.configure([{ link: link.index, ...contentOf(plan.pod) }]);
+    if (mtuBytes > wasBytes) how.refill(pod, link);
   };
   for (const set of mtuBytes < wasBytes ? [setPod, setHost] : [setHost, setPod]) set();
   // The host's end has lost its IPv6 too.
-  if (mtuBytes > wasBytes) repairHostEnd(host, attachment, plan);
+  if (mtuBytes > wasBytes) how.repair();
+}
+
+/** Gives a pod's end its addresses, neighbours and routes again. */
+export function refillLink(pod: NetworkStack, link: Link, plan: AttachPlan): void {
+  pod.configure([{ link: link.index, ...contentOf(plan.pod) }]);
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */

@@ -4,7 +4,7 @@
  */
 import { ENOENT, isErrno } from '#lib/errors.ts';
 import { type Family, type Ip, parseIp, splitCidr } from '#lib/ip.ts';
-import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniResult } from '#wire/cni/result.ts';
@@ -15,10 +15,12 @@ import {
   checkBridgeLink,
   createBridgeLink,
   type OnBridge,
+  refillContainer,
   repairBridgeLink,
 } from './bridge.ts';
 import { removePoolSide, type SourceOf } from './bridge-pools.ts';
-import { changeMtu, checkLink, createLink, removeLink, repairHostEnd } from './link.ts';
+import { resizeGatewayLink } from './bridge-vlans.ts';
+import { changeMtu, checkLink, createLink, refillLink, removeLink, repairHostEnd } from './link.ts';
 import type { LinkRemover } from './link-remover.ts';
 import { type DnsSettings, planAttach, planDns, planResult } from './plan.ts';
 
@@ -79,7 +81,8 @@ export function repair(parts: ModeParts, attachment: Attachment): boolean {
 
 /** Whether the interface's MTU is the fabric's, and not somebody's who configured or made it. */
 export function followsFabricMtu({ bridge, chained }: Attachment): boolean {
-  return bridge === undefined && chained === undefined;
+  if (chained !== undefined) return false;
+  return bridge === undefined || (bridge.fromPools === true && bridge.options.mtuBytes === 0);
 }
 
 /**
@@ -88,8 +91,17 @@ export function followsFabricMtu({ bridge, chained }: Attachment): boolean {
  * @throws KernelError; ENOENT if the container's namespace is gone
  */
 export function resize(parts: ModeParts, attachment: Attachment, wasBytes: number): void {
+  const { host, openStack } = parts;
   const plan = planOf(parts, attachment);
-  changeMtu(parts.host, parts.openStack, { attachment, plan, wasBytes });
+  const repairIt = () => void repair(parts, attachment);
+  if (!isOnBridge(attachment)) {
+    const refill = (pod: NetworkStack, link: Link) => refillLink(pod, link, plan);
+    changeMtu(host, openStack, attachment, { wasBytes, refill, repair: repairIt });
+    return;
+  }
+  const refill = (pod: NetworkStack) => refillContainer(pod, attachment);
+  changeMtu(host, openStack, attachment, { wasBytes, refill, repair: repairIt });
+  resizeGatewayLink(host, attachment.bridge.options, attachment.mtuBytes);
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */
@@ -190,7 +202,7 @@ function sourceOf(parts: ModeParts): SourceOf {
 /** A pod's routes go with its link, except where they lead to a bridge. */
 function removeRoutes({ host }: ModeParts, attachment: Attachment): void {
   const { bridge } = attachment;
-  if (bridge?.fromPools === true) removePoolSide(host, bridge.options.bridge, ipsOf(attachment));
+  if (bridge?.fromPools === true) removePoolSide(host, bridge.options, ipsOf(attachment));
 }
 
 function isOnBridge(attachment: Attachment): attachment is OnBridge {

@@ -10,6 +10,8 @@ import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkEvent, NetworkStack } from '#linux/network/port.ts';
 import { type Attachment, ipsOf } from '../attachment.ts';
 import type { Attacher } from './attacher.ts';
+import { portMtuOf } from './bridge.ts';
+import { gatewayName } from './bridge-vlans.ts';
 
 /** Backstop for lost events, and for settings that the kernel does not tell of. */
 const RESYNC_MS = 30_000;
@@ -52,9 +54,10 @@ export function startRepairs(attacher: Attacher, options: RepairOptions): AsyncD
     }
     index ??= indexOf(attacher.list());
     const concerned = concernedBy(event, index, host);
-    if (concerned === undefined || !isBroken(event, concerned)) return;
-    broken.add(concerned.handle);
-    loop.trigger();
+    if (concerned !== undefined && isBroken(event, concerned)) broken.add(concerned.handle);
+    for (const it of onBridgeOf(event, index, host))
+      if (isBridgeBroken(event, it)) broken.add(it.handle);
+    if (broken.size > 0) loop.trigger();
   });
   loop.trigger();
   return {
@@ -79,6 +82,8 @@ function isHostSource(event: NetworkEvent, { hostSource }: RepairOptions): boole
 interface AttachmentIndex {
   readonly byIp: ReadonlyMap<Ip, Attachment>;
   readonly byLink: ReadonlyMap<string, Attachment>;
+  /** By name of the bridge, and of the gateway of a VLAN there. */
+  readonly byBridge: ReadonlyMap<string, readonly Attachment[]>;
 }
 
 /** Events of other features come by the thousand; each costs one look into a table. */
@@ -86,7 +91,45 @@ function indexOf(attachments: readonly Attachment[]): AttachmentIndex {
   return {
     byIp: new Map(attachments.flatMap((it) => ipsOf(it).map((address) => [address, it] as const))),
     byLink: new Map(attachments.map((it) => [it.hostLink, it])),
+    byBridge: bridgesOf(attachments),
   };
+}
+
+function bridgesOf(attachments: readonly Attachment[]): Map<string, Attachment[]> {
+  const found = new Map<string, Attachment[]>();
+  for (const attachment of attachments) {
+    const options = attachment.bridge?.options;
+    if (options === undefined) continue;
+    for (const name of new Set([options.bridge, gatewayName(options)]))
+      found.set(name, [...(found.get(name) ?? []), attachment]);
+  }
+  return found;
+}
+
+/** Whether the event takes something from a link that containers of a bridge share. */
+function isBridgeBroken(event: NetworkEvent, { bridge }: Attachment): boolean {
+  if (event.type === 'address') return event.deleted;
+  if (event.type !== 'link' || bridge === undefined) return false;
+  const { link, deleted } = event;
+  const { promiscMode, vlans } = bridge.options;
+  if (deleted || !link.up) return true;
+  if (link.kind !== 'bridge') return false;
+  return (
+    (promiscMode && link.promiscuous !== true) ||
+    (vlans !== undefined && link.vlanFiltering === false)
+  );
+}
+
+/** The attachments of the bridge that the event speaks of. */
+function onBridgeOf(
+  event: NetworkEvent,
+  { byBridge }: AttachmentIndex,
+  host: NetworkStack,
+): readonly Attachment[] {
+  if (byBridge.size === 0) return [];
+  if (event.type === 'link') return byBridge.get(event.link.name) ?? [];
+  if (event.type !== 'address') return [];
+  return byBridge.get(host.links.get(event.address.link)?.name ?? '') ?? [];
 }
 
 /** Whose host side the event speaks of, if anybody's. */
@@ -143,7 +186,18 @@ function isLinkBroken(
   attachment: Attachment,
 ): boolean {
   if (deleted || !link.up) return true;
-  if (attachment.bridge !== undefined) return link.master === undefined;
+  if (attachment.bridge !== undefined) {
+    const { options } = attachment.bridge;
+    const mtuBytes = portMtuOf({ ...attachment, bridge: attachment.bridge });
+    const { bridgePort } = link;
+    return (
+      link.master === undefined ||
+      (mtuBytes !== undefined && link.mtuBytes !== mtuBytes) ||
+      (bridgePort !== undefined &&
+        (bridgePort.hairpin !== options.hairpinMode ||
+          bridgePort.isolated !== options.portIsolation))
+    );
+  }
   if (attachment.chained !== undefined) return false;
   return link.mtuBytes !== attachment.mtuBytes || link.mac !== HOST_VETH_MAC;
 }

@@ -220,6 +220,7 @@ describe('installCniPlugin()', () => {
         {
           type: 'tulle',
           capabilities: {
+            ipRanges: true,
             ips: true,
             mac: true,
             portMappings: true,

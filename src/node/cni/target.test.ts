@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { formatIpRange } from '#lib/ip-range.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { hostLinkName } from './plan.ts';
@@ -56,6 +57,15 @@ describe('wantedOf()', () => {
     assert.deepEqual(wanted({ args }).requested, ['192.0.2.1']);
     assert.deepEqual(wanted({ args, config: argIps }).requested, ['192.0.2.2']);
     assert.deepEqual(wanted({ args, config: capability }).requested, ['192.0.2.3', '2001:db8::3']);
+  });
+
+  test('reads ranges for addresses of pools, and leaves those of address plugins to them', () => {
+    const runtimeConfig = { ipRanges: [[{ subnet: '192.0.2.0/24' }]] };
+    assert.deepEqual(wanted({ config: { runtimeConfig } }).ranges.map(formatIpRange), [
+      '192.0.2.0/24',
+    ]);
+    const plugin = { mode: 'bridge', ipam: { type: 'host-local' } };
+    assert.deepEqual(wanted({ config: { ...plugin, runtimeConfig } }).ranges, []);
   });
 
   const bad: [string, Parameters<typeof add>[0], RegExp][] = [

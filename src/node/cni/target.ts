@@ -1,10 +1,13 @@
 /** From a CNI call to what is wanted: which attachment, for which pod, with which addresses and MAC. Pure. */
 import { familyOf, type Ip, type Mac, parseIp, parseMac } from '#lib/ip.ts';
+import type { IpRange } from '#lib/ip-range.ts';
 import type { BridgeOptions } from '#wire/cni/bridge-options.ts';
 import type { CniConfig } from '#wire/cni/config.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
+import { parseIpRanges } from '#wire/cni/ip-ranges.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { Attachment, AttachmentPod } from '../attachment.ts';
+import { vlanGatewayName } from './bridge-vlans.ts';
 import { handleOf, hostLinkName, podMac } from './plan.ts';
 
 export type AddRequest = Extract<CniRequest, { command: 'ADD' | 'CHECK' }>;
@@ -16,6 +19,8 @@ export interface Wanted {
   readonly attachment: Attachment;
   /** Empty: any address of each family. */
   readonly requested: readonly Ip[];
+  /** Of these only; empty: of any pool. */
+  readonly ranges: readonly IpRange[];
 }
 
 /**
@@ -34,6 +39,8 @@ export function wantedOf(
     });
   return {
     requested: requestedIps(request),
+    // An address plugin reads them itself.
+    ranges: config.ipamType === undefined ? parseIpRanges(config.runtime.ipRanges) : [],
     attachment: {
       handle,
       network: config.name,
@@ -91,15 +98,17 @@ function bridgeOf({ config, path, args }: AddRequest): Pick<Attachment, 'bridge'
     );
   const fromPools =
     ipamType === undefined && !config.withoutIpam && !options.disableContainerInterface;
-  if (fromPools && options.vlans !== undefined)
+  const { vlans } = options;
+  if (fromPools && vlans?.id === 0 && !vlans.preserveDefault)
     throw new CniError(
       CNI_ERROR.invalidConfig,
-      'VLANs and addresses of IPPools do not go together',
+      'the container would have addresses of IPPools and no VLAN to reach their gateway by',
       {
         details:
-          'the node routes the addresses of IPPools, and a VLAN is apart from it; name an address plugin, or "ipam": {}',
+          'what it sends without a tag is of no VLAN: set "vlan", keep the default one ("preserveDefaultVlan": true), or take no addresses ("ipam": {})',
       },
     );
+  vlanGatewayName(fromPools ? poolOptions(options) : options); // before anything is made
   const ipam =
     ipamType === undefined
       ? undefined

@@ -11,7 +11,7 @@ import { Coexistence, removeFromOthers } from './coexistence.ts';
 
 const log = silentLogger;
 
-async function setUp(firewall: string) {
+async function setUp(firewall: string, isOpening = true) {
   const cleanup = new AsyncDisposableStack();
   const netns = cleanup.use(new ScratchNetns());
   const sh = (script: string) => netns.run('sh', '-e', '-c', script);
@@ -26,7 +26,7 @@ async function setUp(firewall: string) {
   pool('b', 'fd00:10:244::/56');
   const nftables = cleanup.use(openNftables({ netns: netns.path }));
   const pools = cleanup.use(startCache(api, IP_POOL, { log }));
-  const coexistence = cleanup.use(new Coexistence({ nftables, pools, log }));
+  const coexistence = cleanup.use(new Coexistence({ nftables, pools, log, isOpening }));
   await coexistence.start();
   return { sh, pool, nftables, coexistence, [Symbol.asyncDispose]: () => cleanup.disposeAsync() };
 }
@@ -108,6 +108,21 @@ test('Coexistence opens a firewall that comes later, follows the pools, and goes
   ]);
   assert.doesNotMatch(chain(), /TULLE/);
   assert.match(chain(), /reject/);
+});
+
+test('Coexistence that is switched off takes its rules out, puts none back, and names what drops', async () => {
+  const ours = `${DOCKER}
+    iptables -N TULLE-FORWARD; iptables -A TULLE-FORWARD -s 10.244.0.0/16 -j ACCEPT
+    iptables -I FORWARD -j TULLE-FORWARD`;
+  await using world = await setUp(ours, false);
+  const { opened, problems } = world.coexistence.status();
+  assert.deepEqual(opened, []);
+  assert.match(problems.join(), /chain "FORWARD" of nftables table "ip filter" drops forwarded/);
+  const rules = world.sh('iptables -S');
+  assert.doesNotMatch(rules, /TULLE/);
+  world.sh('iptables -P FORWARD ACCEPT');
+  await until(() => world.coexistence.status().problems.length === 0);
+  assert.equal(world.sh('iptables -S').replace('FORWARD ACCEPT', 'FORWARD DROP'), rules);
 });
 
 test('Coexistence names a firewall that is somebody’s own, and does not touch it', async () => {

@@ -11,7 +11,7 @@ import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Nftables, RulesetEvent, TableState } from '#linux/nftables/port.ts';
-import { KNOWN_CHAINS, planCoexistence, planRemoval } from './plan.ts';
+import { KNOWN_CHAINS, planAbstention, planCoexistence, planRemoval } from './plan.ts';
 
 /** A firewall that loads its rules commits many times; the last one counts. */
 const MIN_SYNC_INTERVAL_MS = 20;
@@ -26,6 +26,8 @@ export interface CoexistenceComponents {
   readonly log: Logger;
   /** Names of the old kernel interface's tables that are loaded, which nobody sees from here. */
   readonly legacyTables?: () => readonly string[];
+  /** Default true. If not, our rules are taken out of others' firewalls, and what stops pods is only named. */
+  readonly isOpening?: boolean;
 }
 
 export interface CoexistenceStatus {
@@ -79,16 +81,15 @@ export class Coexistence implements AsyncDisposable {
     const { nftables, pools, log } = this.#c;
     const generation = nftables.generation();
     const networks = [...pools.values()].flatMap((pool) => parseCidr(pool.spec.cidr) ?? []);
-    const plan = planCoexistence(foreignTables(nftables), networks);
+    const tables = foreignTables(nftables);
+    const plan =
+      this.#c.isOpening === false ? planAbstention(tables) : planCoexistence(tables, networks);
     const { operations, opened } = plan;
     const problems = [...plan.problems, ...legacyProblems(this.#c.legacyTables?.() ?? [])];
     if (operations.length > 0) {
       // Theirs may change any moment: what was planned for other rules is refused, and planned anew.
       nftables.commit(operations, { generation });
-      log.info(
-        { chains: opened },
-        "coexistence: the pods' traffic passes other programs' firewalls",
-      );
+      log.info({ chains: opened }, "coexistence: changed our rules in other programs' firewalls");
     }
     if (problems.join() !== this.#status.problems.join() && problems.length > 0)
       log.warn({ problems }, "coexistence: somebody's firewall stops pods");

@@ -79,7 +79,13 @@ export function planCoexistence(
     opened.push(`${known.family} ${known.table} ${known.chain}`);
     operations.push(...opening(table, chain, known, pods));
   }
-  return { operations, opened, problems: tables.flatMap(problemsOf) };
+  return { operations, opened, problems: tables.flatMap((table) => problemsOf(table)) };
+}
+
+/** Where an administrator wants none of our rules: what we put there earlier goes, and what drops is only named. */
+export function planAbstention(tables: readonly TableState[]): CoexistencePlan {
+  const problems = tables.flatMap((table) => problemsOf(table, 'also known ones'));
+  return { operations: planRemoval(tables), opened: [], problems };
 }
 
 /** What takes all of ours out of others' tables. */
@@ -177,9 +183,10 @@ function leadsTo(rule: RuleState, chain: string): boolean {
   );
 }
 
-/** Base chains of unknown tables that drop what they do not accept. */
-function problemsOf(table: TableState): string[] {
+/** Base chains that drop what they do not accept: those of unknown tables, which nobody opens, or all. */
+function problemsOf(table: TableState, which?: 'also known ones'): string[] {
   const known = (chain: string) =>
+    which === undefined &&
     KNOWN_CHAINS.some(
       (it) => it.family === table.family && it.table === table.table && it.chain === chain,
     );

@@ -14,6 +14,7 @@ import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { cidr, cidrContains, type Family, familyOf, type Ip } from '#lib/ip.ts';
+import { formatIpRange, type IpRange, rangeContains } from '#lib/ip-range.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import type {
@@ -37,6 +38,7 @@ import {
   compare,
   explainExhaustion,
   familiesOf,
+  hasAddressIn,
   planLenders,
   planNewBlock,
   poolsFor,
@@ -81,6 +83,8 @@ type Choose = (address: AllocatedAddress) => void;
 interface Asking {
   readonly owner: AddressOwner;
   readonly inUse?: boolean;
+  /** Undefined: any address. */
+  readonly ranges: readonly IpRange[] | undefined;
   readonly signal: Signal;
   readonly choose: Choose;
 }
@@ -116,17 +120,21 @@ export class Allocator implements AddressSource {
 
   allocate(request: AddressRequest): Promise<AddressResult> {
     return this.#watched(async () => {
-      const requested = request.requested ?? [];
+      const { requested = [], ranges = [] } = request;
+      const named = new Set([...requested.map(familyOf), ...ranges.map((it) => it.family)]);
       const families =
-        requested.length > 0
-          ? requested.map(familyOf)
+        named.size > 0
+          ? [...named]
           : (request.families ?? familiesOf(this.#poolsFor(request.owner)));
       if (families.length === 0)
-        return this.#exhausted(4, { owner: request.owner, signal: request.signal });
+        return this.#exhausted(4, { ...request, ranges: undefined, signal: request.signal });
       const choose = whenAllChosen(families.length, request.onChosen);
       // All are waited for, also when one fails: who releases by handle must find what the others got.
       const settled = await Promise.allSettled(
-        families.map((family, i) => this.#allocateOne(family, request, requested[i], choose)),
+        families.map((family) => {
+          const wanted = requested.find((it) => familyOf(it) === family);
+          return this.#allocateOne(family, request, wanted, choose);
+        }),
       );
       const got = settled.map((it) => {
         // What was had stays in the API; the caller releases by handle.
@@ -241,9 +249,12 @@ export class Allocator implements AddressSource {
         !this.#isRetired(it, owner),
     );
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
+    const ofFamily = request.ranges?.filter((it) => it.family === family) ?? [];
+    const ranges = ofFamily.length > 0 ? ofFamily : undefined;
+    const asking: Asking = { owner, signal, choose, inUse, ranges };
     return requested === undefined
-      ? this.#allocateAny(family, { owner, signal, choose })
-      : this.#allocateRequested(requested, { owner, signal, choose, inUse });
+      ? this.#allocateAny(family, asking)
+      : this.#allocateRequested(requested, asking);
   }
 
   /** What the handle has already. */
@@ -260,8 +271,10 @@ export class Allocator implements AddressSource {
   }
 
   async #allocateAny(family: Family, asking: Asking): Promise<One> {
-    const { owner, signal } = asking;
-    const pools = poolsOfFamily(this.#poolsFor(owner), family);
+    const { owner, signal, ranges } = asking;
+    const pools = poolsOfFamily(this.#poolsFor(owner), family).filter((it) =>
+      hasAddressIn(it.spec.cidr, ranges),
+    );
     let cooling = 0;
     const take = async (name: string): Promise<One | undefined> => {
       const taken = await this.#take(name, asking);
@@ -272,7 +285,7 @@ export class Allocator implements AddressSource {
     };
     const takeOwn = async () => {
       cooling = 0;
-      for (const name of await this.#ownOf(pools, signal)) {
+      for (const name of await this.#ownOf(pools, asking)) {
         const one = await take(name);
         if (one !== undefined) return one;
       }
@@ -285,16 +298,16 @@ export class Allocator implements AddressSource {
       for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
         const again = await takeOwn();
         if (again !== undefined) return again;
-        const claim = await this.#claim(pools, signal);
+        const claim = await this.#claim(pools, asking);
         if (claim.kind === 'claimed') continue;
         // The claim has read all blocks: who had borrowed of ours may have given back.
         const returned = await takeOwn();
         if (returned !== undefined) return returned;
-        for (const lender of this.#lenders(pools, claim.blocks)) {
+        for (const lender of this.#lenders(pools, claim.blocks, ranges)) {
           const borrowed = await take(lender);
           if (borrowed !== undefined) return borrowed;
         }
-        return this.#exhausted(family, { owner, signal, cooling });
+        return this.#exhausted(family, { owner, signal, ranges, cooling });
       }
       throw new Error(
         `Cannot allocate an IPv${family} address for "${owner.handle}": ${MAX_CAS_RETRIES} claimed blocks were lost or full`,
@@ -303,12 +316,14 @@ export class Allocator implements AddressSource {
   }
 
   async #allocateRequested(requested: Ip, asking: Asking): Promise<One> {
-    const { owner, signal, inUse = false } = asking;
+    const { owner, signal, inUse = false, ranges } = asking;
     const refused = (reason: string): One => ({
       kind: 'refused',
       address: requested,
       message: `Cannot give the requested address ${requested}: ${reason}`,
     });
+    if (ranges !== undefined && !ranges.some((it) => rangeContains(it, requested)))
+      return refused(`it is not in the ranges ${ranges.map(formatIpRange).join(', ')}`);
     const holds = (it: IPPool) => cidrContains(cidr(it.spec.cidr), requested);
     const pool = inUse
       ? this.#pools().find(holds)
@@ -370,7 +385,7 @@ export class Allocator implements AddressSource {
     name: string,
     what: Asking & { requested?: Ip },
   ): Promise<ReturnType<typeof takeAddress> | undefined> {
-    const { owner, requested, inUse = false, signal, choose } = what;
+    const { owner, requested, inUse = false, ranges, signal, choose } = what;
     type Result = ReturnType<typeof takeAddress> | undefined;
     const onChosen = (taken: Result) => {
       // Of another node's block somebody else may get it first: nothing is made for it before it is ours.
@@ -385,6 +400,7 @@ export class Allocator implements AddressSource {
         node: this.#node,
         nowMs: this.#clock.now(),
         coolDownMs: this.#coolDownMs,
+        ...(ranges === undefined ? {} : { ranges }),
         ...(requested === undefined ? {} : { requested }),
       });
       return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
@@ -402,8 +418,14 @@ export class Allocator implements AddressSource {
   }
 
   /** Names of other nodes' blocks with free addresses to borrow. */
-  #lenders(pools: readonly IPPool[], blocks: readonly IPBlock[]): string[] {
-    const lenders = planLenders(pools, blocks, this.#node).filter((it) => this.#mayTakeOf(it));
+  #lenders(
+    pools: readonly IPPool[],
+    blocks: readonly IPBlock[],
+    ranges: Asking['ranges'],
+  ): string[] {
+    const lenders = planLenders(pools, blocks, this.#node).filter(
+      (it) => this.#mayTakeOf(it) && hasAddressIn(it.spec.cidr, ranges),
+    );
     for (const block of lenders) this.#blocks.noteForeign(block);
     return lenders.map((it) => it.metadata.name);
   }
@@ -413,12 +435,19 @@ export class Allocator implements AddressSource {
    * Done in two steps: a block that is `Pending` counts as absent for everybody else's routing.
    * @returns all blocks if there is none left to claim
    */
-  async #claim(pools: readonly IPPool[], signal: Signal): Promise<Claim> {
+  async #claim(
+    pools: readonly IPPool[],
+    { signal, ranges }: Pick<Asking, 'signal' | 'ranges'>,
+  ): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
       const all = await this.#blocks.readAll(signal);
       const names = new Set(pools.map((pool) => pool.metadata.name));
       const orphan = all.find(
-        (it) => it.spec.node === '' && it.spec.free.length > 0 && names.has(it.spec.pool),
+        ({ spec }) =>
+          spec.node === '' &&
+          spec.free.length > 0 &&
+          names.has(spec.pool) &&
+          hasAddressIn(spec.cidr, ranges),
       );
       if (orphan !== undefined) {
         const name = await this.#adopt(orphan, signal);
@@ -426,7 +455,7 @@ export class Allocator implements AddressSource {
         continue;
       }
       const fresh = firstDefined(pools, (pool) => {
-        const prefix = planNewBlock(pool, all, this.#node);
+        const prefix = planNewBlock(pool, all, this.#node, ranges);
         return prefix === undefined
           ? undefined
           : newBlock({ cidr: prefix, pool: pool.metadata.name, node: this.#node });
@@ -486,24 +515,30 @@ export class Allocator implements AddressSource {
 
   async #exhausted(
     family: Family,
-    why: { owner: AddressOwner; signal: Signal; cooling?: number },
+    why: Pick<Asking, 'owner' | 'signal' | 'ranges'> & { cooling?: number },
   ): Promise<Refusal> {
-    const { owner, signal, cooling = 0 } = why;
-    const pools = poolsOfFamily(this.#poolsFor(owner), family);
+    const { owner, signal, ranges, cooling = 0 } = why;
+    const pools = poolsOfFamily(this.#poolsFor(owner), family).filter((it) =>
+      hasAddressIn(it.spec.cidr, ranges),
+    );
     const blocks = await this.#blocks.readAll(signal);
     const usage = usageOf(pools, blocks);
-    const ownBlocks = (await this.#ownOf(pools, signal)).length;
+    const ownBlocks = (await this.#ownOf(pools, why)).length;
     const strict = pools.some((it) => it.spec.strictAffinity === true);
-    const facts = { node: this.#node, ownBlocks, cooling, strict };
+    const facts = { node: this.#node, ownBlocks, cooling, strict, ranges };
     const message = explainExhaustion(family, usage, facts);
     return { kind: 'exhausted', family, pools: usage, message };
   }
 
   /** Names of this node's blocks in the pools, confirmed ones first, then by prefix. */
-  async #ownOf(pools: readonly IPPool[], signal: Signal): Promise<string[]> {
+  async #ownOf(
+    pools: readonly IPPool[],
+    { signal, ranges }: Pick<Asking, 'signal' | 'ranges'>,
+  ): Promise<string[]> {
     const names = new Set(pools.map((pool) => pool.metadata.name));
     const own = [...(await this.#blocks.known(signal)).values()].filter(
-      ({ spec }) => spec.node === this.#node && names.has(spec.pool),
+      ({ spec }) =>
+        spec.node === this.#node && names.has(spec.pool) && hasAddressIn(spec.cidr, ranges),
     );
     const result: string[] = [];
     for (const block of own.sort((a, b) => compare(a.metadata.name, b.metadata.name))) {

@@ -21,6 +21,7 @@ import {
   ipToBigInt,
   networkAddress,
 } from '#lib/ip.ts';
+import { type IpRange, rangeContains } from '#lib/ip-range.ts';
 import type { AddressOwner, AllocatedAddress } from '../addresses.ts';
 
 /** How long an address rests between two owners. */
@@ -68,6 +69,8 @@ export interface TakeOptions {
   readonly requested?: Ip;
   /** Prefixes whose addresses are given to nobody who does not ask for them. */
   readonly reserved?: readonly Cidr[];
+  /** If given, only addresses of these. */
+  readonly ranges?: readonly IpRange[];
 }
 
 export type Taken =
@@ -88,9 +91,13 @@ export function takeAddress(block: IPBlock, options: TakeOptions): Taken {
     if (allocation !== undefined) return { kind: 'busy', allocation };
   } else {
     const reserved = (options.reserved ?? []).filter((it) => cidrsOverlap(it, prefix));
-    const open = spec.free.filter(
-      (it) => !reserved.some((other) => cidrContains(other, cidrAddress(prefix, it))),
-    );
+    const { ranges } = options;
+    const open = spec.free.filter((it) => {
+      const address = cidrAddress(prefix, it);
+      if (ranges !== undefined && !ranges.some((range) => rangeContains(range, address)))
+        return false;
+      return !reserved.some((other) => cidrContains(other, address));
+    });
     ordinal = open.find((it) => !isCooling(spec.releasedAt[it], options));
     if (ordinal === undefined) return { kind: 'full', cooling: open.length };
   }

@@ -19,6 +19,7 @@ import {
   networkAddress,
   prefixLengthOf,
 } from '#lib/ip.ts';
+import { formatIpRange, type IpRange, rangeOf, rangesOverlap } from '#lib/ip-range.ts';
 import type { PoolUsage } from '../addresses.ts';
 
 const DEFAULT_BLOCK_SIZE: Readonly<Record<Family, number>> = { 4: 26, 6: 122 };
@@ -79,9 +80,30 @@ function poolFamily(pool: IPPool): Family {
  * The search starts at a place that depends on the node, so that nodes that start together do not all reach for
  * the same block; it ends soon, because of n+1 different blocks at least one is not among n existing ones.
  * @param existing all blocks, of whatever pool and node
- * @returns undefined if the pool is cut up completely
+ * @param ranges if given, only a block with an address of these
+ * @returns undefined if the pool, or what of it is in the ranges, is cut up completely
  */
 export function planNewBlock(
+  pool: IPPool,
+  existing: readonly IPBlock[],
+  node: string,
+  ranges?: readonly IpRange[],
+): Cidr | undefined {
+  const whole = rangeOf(checkedCidr(pool.spec.cidr));
+  if (ranges === undefined) return planBlockIn(whole, pool, existing, node);
+  for (const range of ranges) {
+    if (!rangesOverlap(range, whole)) continue;
+    const first = range.first > whole.first ? range.first : whole.first;
+    const last = range.last < whole.last ? range.last : whole.last;
+    const found = planBlockIn({ ...whole, first, last }, pool, existing, node);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** @param window the part of the pool in which the block must begin, end, or both */
+function planBlockIn(
+  window: IpRange,
   pool: IPPool,
   existing: readonly IPBlock[],
   node: string,
@@ -89,7 +111,6 @@ export function planNewBlock(
   const prefix = checkedCidr(pool.spec.cidr);
   const family = familyOf(prefix);
   const length = blockLengthOf(pool);
-  const count = 1n << BigInt(length - prefixLengthOf(prefix));
   const size = 1n << BigInt(bitsOf(family) - length);
   const taken = existing
     .map((block) => checkedCidr(block.spec.cidr))
@@ -99,15 +120,17 @@ export function planNewBlock(
   const odd = taken.filter((it) => prefixLengthOf(it) !== length);
   const reserved = reservedOf(pool);
   const base = ipToBigInt(networkAddress(prefix));
+  const lowest = (window.first - base) / size;
+  const count = (window.last - base) / size - lowest + 1n;
   const start = hashOf(`${node}/${pool.metadata.name}`) % count;
   for (let i = 0n; i < count; i++) {
-    const at = (start + i) % count;
+    const at = lowest + ((start + i) % count);
     const candidate = cidrOf(cidrAddress(prefix, at * size), length);
     const covering = reserved.find((it) => covers(it, candidate));
     if (covering !== undefined) {
       // All of it at once: a reserved prefix can hold more blocks than anybody has time to count.
-      const first = (ipToBigInt(networkAddress(covering)) - base) / size;
-      i += first + cidrSize(covering) / size - at - 1n;
+      const end = (ipToBigInt(networkAddress(covering)) - base + cidrSize(covering)) / size;
+      i += (end < lowest + count ? end : lowest + count) - at - 1n;
       continue;
     }
     if (!takenSet.has(candidate) && !odd.some((it) => cidrsOverlap(it, candidate)))
@@ -139,6 +162,13 @@ function covers(outer: Cidr, inner: Cidr): boolean {
   );
 }
 
+/** Whether the prefix has an address of the ranges, if there are any. */
+export function hasAddressIn(prefix: string, ranges: readonly IpRange[] | undefined): boolean {
+  if (ranges === undefined) return true;
+  const whole = rangeOf(checkedCidr(prefix));
+  return ranges.some((range) => rangesOverlap(range, whole));
+}
+
 /** The prefix of the pool's block that holds the address. */
 export function blockAt(pool: IPPool, address: Ip): Cidr {
   return cidrOf(address, blockLengthOf(pool));
@@ -159,8 +189,20 @@ export function usageOf(pools: readonly IPPool[], blocks: readonly IPBlock[]): P
 export function explainExhaustion(
   family: Family,
   pools: readonly PoolUsage[],
-  facts: { node: string; ownBlocks: number; cooling: number; strict: boolean },
+  facts: {
+    node: string;
+    ownBlocks: number;
+    cooling: number;
+    strict: boolean;
+    ranges?: readonly IpRange[] | undefined;
+  },
 ): string {
+  const among =
+    facts.ranges === undefined
+      ? ''
+      : ` of the ranges ${facts.ranges.map(formatIpRange).join(', ')}`;
+  if (pools.length === 0 && among !== '')
+    return `no enabled IPPool for this pod has an IPv${family} address${among}`;
   if (pools.length === 0)
     return `there is no enabled IPPool for IPv${family}; create one, or enable one with "spec.disabled: false"`;
   const list = pools
@@ -174,7 +216,7 @@ export function explainExhaustion(
       ? ''
       : `; ${facts.cooling} released moments ago may be used again when their cool-down is over`;
   return (
-    `no free IPv${family} address for node "${facts.node}": IPPool ${list}; no block is left to claim, ` +
+    `no free IPv${family} address${among} for node "${facts.node}": IPPool ${list}; no block is left to claim, ` +
     `the node's own ${facts.ownBlocks} are full${strict}${cooling}. Add an IPPool or remove pods`
   );
 }

@@ -31,7 +31,7 @@ export interface RuntimeConfig {
   readonly mac: string | undefined;
   readonly portMappings: readonly PortMapping[];
   readonly bandwidth: Bandwidth | undefined;
-  /** As the runtime gave it, for an address plugin. */
+  /** As the runtime gave it: for an address plugin, or {@link parseIpRanges}. */
   readonly ipRanges: readonly unknown[] | undefined;
   readonly dns: CniDns | undefined;
   /** More names for the container. */
