@@ -18,7 +18,6 @@ import { silentLogger } from '#lib/log.ts';
 import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
 import { type Dns, startDns, type Upstream } from './dns.ts';
 import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
-import { Forwarder } from './forward.ts';
 import { DnsServer } from './server/server.ts';
 import { FrameReader, frame } from './tcp-frame.ts';
 import {
@@ -252,7 +251,8 @@ describe('startDns() on the wire', () => {
 /** A server with the example zone. */
 function exampleServer(
   options: {
-    workerUrl?: URL;
+    responderUrl?: URL;
+    forwarderUrl?: URL;
     port?: number;
     listen?: readonly Ip[];
     upstreams?: readonly Upstream[];
@@ -263,7 +263,7 @@ function exampleServer(
     listen: [LOOPBACK],
     port: 0,
     zone: DOMAIN,
-    forwarder: new Forwarder({ upstreams: () => options.upstreams ?? [] }),
+    upstreams: [],
     log: silentLogger,
     snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
     ...options,
@@ -465,7 +465,7 @@ test('DnsServer starts a crashed worker again with all names', async () => {
   process.env.TULLE_TEST_CRASH_MARKER = join(folder, 'crashed');
   try {
     await using server = exampleServer({
-      workerUrl: new URL('./server/crash-once.fixture.ts', import.meta.url),
+      responderUrl: new URL('./server/crash-once.fixture.ts', import.meta.url),
     });
     await until(() => server.listening.length === 2, 'the second worker listens');
     assert.equal(server.restarts, 1);
@@ -483,7 +483,7 @@ test('DnsServer leaves nothing of a worker that crashed with open sockets: no qu
   try {
     await using server = exampleServer({
       port: 15_353,
-      workerUrl: new URL('./server/crash-serving.fixture.ts', import.meta.url),
+      responderUrl: new URL('./server/crash-serving.fixture.ts', import.meta.url),
     });
     await until(() => server.listening.length === 2, 'the first worker listens');
     const kick = createSocket('udp4');
