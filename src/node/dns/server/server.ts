@@ -118,7 +118,7 @@ export class DnsServer implements AsyncDisposable {
       config: () => this.#responderConfig(),
       onStart: () => this.#introduceResponder(),
       onMessage: (message) => this.#onResponder(message),
-      stop: { kind: 'stop' },
+      stop: () => this.#send({ kind: 'stop' }),
     });
     this.#forwarder = new Thread<ToForwarder, FromForwarder>({
       name: 'tulle-dns-fwd',
@@ -134,7 +134,7 @@ export class DnsServer implements AsyncDisposable {
       onExit: () => {
         this.#report = NO_REPORT;
       },
-      stop: { kind: 'stop' },
+      stop: () => this.#forwarder.send({ kind: 'stop' }),
     });
     this.#responder.start();
     this.#forwarder.start();

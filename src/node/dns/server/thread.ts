@@ -17,7 +17,7 @@ const MAX_RESTART_MS = 5000;
 /** What lives so long does not crash in a loop. */
 const STABLE_MS = 2000;
 
-export interface ThreadOptions<To, From> {
+export interface ThreadOptions<From> {
   readonly name: string;
   readonly url: URL;
   readonly log: Logger;
@@ -29,11 +29,12 @@ export interface ThreadOptions<To, From> {
   readonly onMessage: (message: From) => void;
   /** It has ended, and all that it said is told. */
   readonly onExit?: () => void;
-  readonly stop: To;
+  /** Sends it the message after which it ends. */
+  readonly stop: () => void;
 }
 
 export class Thread<To, From> implements AsyncDisposable {
-  readonly #options: ThreadOptions<To, From>;
+  readonly #options: ThreadOptions<From>;
   readonly #backoff = new Backoff({ minMs: MIN_RESTART_MS, maxMs: MAX_RESTART_MS });
   #current: { worker: Worker; port: MessagePort; exited: Promise<void> } | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
@@ -42,7 +43,7 @@ export class Thread<To, From> implements AsyncDisposable {
   /** How often it was started again. */
   restarts = 0;
 
-  constructor(options: ThreadOptions<To, From>) {
+  constructor(options: ThreadOptions<From>) {
     this.#options = options;
   }
 
@@ -92,7 +93,7 @@ export class Thread<To, From> implements AsyncDisposable {
     const { stop, log, name } = this.#options;
     const current = this.#current;
     if (current === undefined) return;
-    this.send(stop);
+    stop();
     const timer = setTimeout(() => {
       log.warn({ thread: name }, 'a DNS thread does not stop and is ended');
       current.worker.terminate().catch((error: unknown) => {
