@@ -12,7 +12,6 @@ import { sleep } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { ZoneFeed } from '#node/dns/feed.ts';
-import { Forwarder } from '#node/dns/forward.ts';
 import { DnsServer } from '#node/dns/server/server.ts';
 import { DOMAIN, HandCache, service } from '#node/dns/testing.ts';
 import { Zone } from '#node/dns/zone.ts';
@@ -34,9 +33,7 @@ await using server = new DnsServer({
   listen: [LOOPBACK],
   port: 0,
   zone: DOMAIN,
-  forwarder: new Forwarder({
-    upstreams: () => [{ address: LOOPBACK, port: Number(upstreamPort) }],
-  }),
+  upstreams: [{ address: LOOPBACK, port: Number(upstreamPort) }],
   log: silentLogger,
   snapshot: () => ({ changes: feed.all(), serial: 1, synced: feed.synced }),
   clients: { pods: [{ address: LOOPBACK, pod: 'default/load' }], trusted: [] },

@@ -10,7 +10,6 @@ import type { Service } from '#api/core/v1/service.ts';
 import { sleep } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
-import { Forwarder } from '#node/dns/forward.ts';
 import { DnsServer } from '#node/dns/server/server.ts';
 import { Zone } from '#node/dns/zone.ts';
 import { encodeMessage, makeQuery } from '#wire/dns/message.ts';
@@ -24,9 +23,7 @@ await using server = new DnsServer({
   listen: [LOOPBACK],
   port: 0,
   zone: zone.domain,
-  forwarder: new Forwarder({
-    upstreams: () => [{ address: '127.0.0.1', port: Number(upstreamPort) }],
-  }),
+  upstreams: [{ address: '127.0.0.1', port: Number(upstreamPort) }],
   log: silentLogger,
   snapshot: () => ({ changes: zone.all(), serial: 1, synced: true }),
   // The load comes from the loopback address: as a pod of this namespace.

@@ -60,6 +60,8 @@ export interface UdpBatchOptions {
   /** Longer datagrams are cut. */
   readonly requestBytes: number;
   readonly replyBytes: number;
+  /** A socket that is bound to them already: of a thread that died. From now on it is this one's. */
+  readonly fd?: number | undefined;
 }
 
 export class UdpBatchSocket implements Disposable {
@@ -89,6 +91,13 @@ export class UdpBatchSocket implements Disposable {
     const isV4 = familyOf(address) === 4;
     this.peerAddressBytes = isV4 ? 4 : 16;
     this.#peerBytes = isV4 ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES;
+    this.#requests = new Slots(options.requestBytes, this.#peers, PEER_SLOT_BYTES);
+    this.#replies = new Slots(options.replyBytes, this.#peers, this.#peerBytes);
+    if (options.fd !== undefined) {
+      this.fd = options.fd;
+      this.port = port;
+      return;
+    }
     this.fd = libc.socket(
       isV4 ? libc.AF_INET : libc.AF_INET6,
       libc.SOCK_DGRAM | libc.SOCK_CLOEXEC | libc.SOCK_NONBLOCK,
@@ -107,8 +116,6 @@ export class UdpBatchSocket implements Disposable {
       libc.close(this.fd);
       throw error;
     }
-    this.#requests = new Slots(options.requestBytes, this.#peers, PEER_SLOT_BYTES);
-    this.#replies = new Slots(options.replyBytes, this.#peers, this.#peerBytes);
   }
 
   /** Takes what has arrived, at most a batch. @returns the number of datagrams, 0 if there are none */
@@ -202,7 +209,7 @@ export class UdpBatchSocket implements Disposable {
   }
 }
 
-/** Closes the socket of a thread that died: file descriptors are the process's, and outlive the thread. */
+/** Closes the socket of a thread that died without a successor: file descriptors are the process's, and outlive it. */
 export function closeOrphan(fd: number): void {
   libc.close(fd);
 }

@@ -1,11 +1,5 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
-import { networkInterfaces, tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { Registry } from 'prom-client';
@@ -13,75 +7,18 @@ import type { ConfigMap } from '#api/core/v1/config-map.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { sleep } from '#lib/clock.ts';
-import { type Ip, ip } from '#lib/ip.ts';
+import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
-import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
-import { type Dns, startDns, type Upstream } from './dns.ts';
+import { type Dns, startDns } from './dns.ts';
 import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
-import { Forwarder } from './forward.ts';
-import { DnsServer } from './server/server.ts';
-import { FrameReader, frame } from './tcp-frame.ts';
-import {
-  DOMAIN,
-  describeMessage,
-  exampleZone,
-  HandCache,
-  queryBytes,
-  service,
-  slice,
-} from './testing.ts';
-import { VECTORS } from './vectors.ts';
+import { describeMessage, HandCache, queryBytes, service, slice } from './testing.ts';
+import { askTcp, askUdp, LOOPBACK, portOf, until } from './wire-testing.ts';
 
-const LOOPBACK = ip('127.0.0.1');
 const run = promisify(execFile);
 const dig = await run('dig', ['-v']).then(
   () => undefined,
   () => 'dig (Debian: bind9-dnsutils) is not installed',
 );
-
-function portOf(listening: readonly string[], transport: 'udp' | 'tcp'): number {
-  const socket = listening.find((text) => text.endsWith(`/${transport}`));
-  return Number(/:(\d+)\//.exec(socket ?? '')?.[1] ?? 0);
-}
-
-/** The only wait of these tests: for what the server reports and does not announce. */
-async function until(condition: () => boolean, what: string): Promise<void> {
-  for (let i = 0; i < 1000; i++) {
-    if (condition()) return;
-    await sleep(10);
-  }
-  assert.fail(`never: ${what}`);
-}
-
-async function askUdp(port: number, query: Uint8Array, address = LOOPBACK): Promise<Message> {
-  const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
-  try {
-    socket.connect(port, address);
-    await once(socket, 'connect');
-    socket.send(query);
-    const [answer] = (await once(socket, 'message', { signal: AbortSignal.timeout(20_000) })) as [
-      Buffer,
-    ];
-    return decodeMessage(answer);
-  } finally {
-    socket.close();
-  }
-}
-
-/** Sends all queries in one write and collects as many answers. */
-async function askTcp(
-  port: number,
-  queries: readonly Uint8Array[],
-  address = LOOPBACK,
-): Promise<Message[]> {
-  const socket = connect(port, address);
-  const reader = new FrameReader();
-  const answers: Message[] = [];
-  socket.end(Buffer.concat(queries.map(frame)));
-  for await (const chunk of socket)
-    answers.push(...reader.push(chunk as Buffer).map(decodeMessage));
-  return answers;
-}
 
 const WEB = 'web.default.svc.cluster.local.';
 const webService = service('default/web', {
@@ -249,58 +186,6 @@ describe('startDns() on the wire', () => {
   });
 });
 
-/** A server with the example zone. */
-function exampleServer(
-  options: {
-    workerUrl?: URL;
-    port?: number;
-    listen?: readonly Ip[];
-    upstreams?: readonly Upstream[];
-  } = {},
-): DnsServer {
-  const zone = exampleZone();
-  return new DnsServer({
-    listen: [LOOPBACK],
-    port: 0,
-    zone: DOMAIN,
-    forwarder: new Forwarder({ upstreams: () => options.upstreams ?? [] }),
-    log: silentLogger,
-    snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
-    ...options,
-  });
-}
-
-const LOOPBACK_V6 = ip('::1');
-const hasIpv6 = Object.values(networkInterfaces()).some((addresses) =>
-  addresses?.some(({ address }) => address === LOOPBACK_V6),
-);
-
-for (const address of [LOOPBACK, LOOPBACK_V6])
-  test(`DnsServer answers the vectors over UDP and TCP on ${address}`, async (t) => {
-    if (address === LOOPBACK_V6 && !hasIpv6)
-      return t.skip('this machine has no IPv6 loopback address');
-    await using server = exampleServer({ listen: [address] });
-    await until(() => server.listening.length === 2, 'UDP and TCP are open');
-    const udp = portOf(server.listening, 'udp');
-    for (const { question, type, expected } of VECTORS) {
-      // Sets of several addresses come in any order, and no upstream is known.
-      const wanted = expected[0] === 'forward' ? ['SERVFAIL'] : [...expected].sort();
-      const bytes = queryBytes(question, type, {});
-      const got = describeMessage(await askUdp(udp, bytes, address));
-      assert.deepEqual(got.sort(), wanted, `${question} ${type}`);
-    }
-    const queries = VECTORS.map(({ question, type }) => queryBytes(question, type));
-    const answers = await askTcp(portOf(server.listening, 'tcp'), queries, address);
-    assert.equal(answers.length, VECTORS.length);
-    const rcodes = (some: readonly string[]) => [...some].sort();
-    assert.deepEqual(
-      rcodes(answers.map((answer) => describeMessage(answer)[0] ?? '')),
-      rcodes(
-        VECTORS.map(({ expected: [first = ''] }) => (first === 'forward' ? 'SERVFAIL' : first)),
-      ),
-    );
-  });
-
 test('every answer under churn was right at some moment of its query', async () => {
   const services = new HandCache<Service>();
   const slices = new HandCache<EndpointSlice>();
@@ -354,63 +239,6 @@ test('every answer under churn was right at some moment of its query', async () 
   assert.ok(generation > 100 && told > 1);
 });
 
-test('many clients that wait at once get each the answer to its own question, and so does the cache', async () => {
-  // The address tells the name; the last question is answered first.
-  const held: (() => void)[] = [];
-  const upstream = createSocket('udp4');
-  upstream.bind(0, LOOPBACK);
-  await once(upstream, 'listening');
-  upstream.on('message', (bytes, peer) => {
-    const query = decodeMessage(bytes);
-    const owner = query.questions[0]?.name ?? '';
-    const number = /^n(\d+)\./.exec(owner)?.[1];
-    if (number === undefined) return;
-    const answer = encodeMessage(answerWith(query, [`198.51.100.${number}`]));
-    held.push(() => upstream.send(answer, peer.port, peer.address));
-    if (held.length === 200) for (const send of held.reverse()) send();
-  });
-  await using server = exampleServer({
-    upstreams: [{ address: LOOPBACK, port: upstream.address().port }],
-  });
-  await until(() => server.listening.length === 2, 'UDP and TCP are open');
-  const udp = portOf(server.listening, 'udp');
-  const askAll = () =>
-    Promise.all(
-      Array.from({ length: 200 }, async (_, i) => {
-        const answer = await askUdp(udp, queryBytes(`n${i}.example`, 'A'));
-        return describeMessage(answer)[1];
-      }),
-    );
-  const expected = Array.from({ length: 200 }, (_, i) => `n${i}.example. 300 A 198.51.100.${i}`);
-  assert.deepEqual(await askAll(), expected);
-  const again = (await askAll()).map((line) => line?.replace(/ \d+ A/, ' 300 A'));
-  assert.deepEqual(again, expected, 'from the cache');
-  assert.equal(held.length, 200);
-  upstream.close();
-});
-
-test('a storm of changes without end leaves time for answers', async () => {
-  const zone = exampleZone();
-  await using server = exampleServer();
-  await until(() => server.listening.length === 2, 'UDP and TCP are open');
-  const udp = portOf(server.listening, 'udp');
-  const changes = [...zone.all()];
-  let over = false;
-  const storm = (async () => {
-    while (!over) {
-      for (let i = 0; i < 20; i++) server.apply(changes, { serial: 7, synced: true });
-      await new Promise(setImmediate);
-    }
-  })();
-  try {
-    for (let i = 0; i < 20; i++)
-      assert.equal(describeMessage(await askUdp(udp, queryBytes(WEB, 'A')))[0], 'NOERROR aa');
-  } finally {
-    over = true;
-    await storm;
-  }
-});
-
 test('a configuration that changes loses no query, and takes effect', async () => {
   const configMaps = new HandCache<ConfigMap>();
   const services = new HandCache<Service>();
@@ -458,55 +286,6 @@ test('a configuration that changes loses no query, and takes effect', async () =
   assert.match(dns.status().problems.join(), /kube-system\/tulle-dns.*pods "maybe" is wrong/);
   configMaps.remove('kube-system/tulle-dns');
   assert.equal(await ask('static.example'), '192.0.2.80');
-});
-
-test('DnsServer starts a crashed worker again with all names', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'tulle-dns-'));
-  process.env.TULLE_TEST_CRASH_MARKER = join(folder, 'crashed');
-  try {
-    await using server = exampleServer({
-      workerUrl: new URL('./server/crash-once.fixture.ts', import.meta.url),
-    });
-    await until(() => server.listening.length === 2, 'the second worker listens');
-    assert.equal(server.restarts, 1);
-    const answer = await askUdp(portOf(server.listening, 'udp'), queryBytes(WEB, 'A'));
-    assert.equal(describeMessage(answer)[0], 'NOERROR aa');
-  } finally {
-    rmSync(folder, { recursive: true });
-    delete process.env.TULLE_TEST_CRASH_MARKER;
-  }
-});
-
-test('DnsServer leaves nothing of a worker that crashed with open sockets: no query goes to the dead', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'tulle-dns-'));
-  process.env.TULLE_TEST_CRASH_MARKER = join(folder, 'crashed');
-  try {
-    await using server = exampleServer({
-      port: 15_353,
-      workerUrl: new URL('./server/crash-serving.fixture.ts', import.meta.url),
-    });
-    await until(() => server.listening.length === 2, 'the first worker listens');
-    const kick = createSocket('udp4');
-    kick.send(queryBytes(WEB, 'A'), 15_353, LOOPBACK);
-    await until(() => server.restarts === 1 && server.listening.length === 2, 'the second listens');
-    kick.close();
-    for (let i = 0; i < 30; i++)
-      assert.equal(describeMessage(await askUdp(15_353, queryBytes(WEB, 'A')))[0], 'NOERROR aa');
-  } finally {
-    rmSync(folder, { recursive: true });
-    delete process.env.TULLE_TEST_CRASH_MARKER;
-  }
-});
-
-test('DnsServer shares its port with its successor, which answers when it has gone', async () => {
-  const first = exampleServer();
-  await until(() => first.listening.length === 2, 'the first listens');
-  const udp = portOf(first.listening, 'udp');
-  await using second = exampleServer({ port: udp });
-  await until(() => second.listening.length === 2, 'the second listens');
-  await first[Symbol.asyncDispose]();
-  for (let i = 0; i < 20; i++)
-    assert.equal(describeMessage(await askUdp(udp, queryBytes(WEB, 'A')))[0], 'NOERROR aa');
 });
 
 test('startDns() says which address it cannot use, and why', async () => {

@@ -15,19 +15,16 @@ import { UserError } from '#lib/errors.ts';
 import type { Cidr, Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { canonicalName, type Name, parseName } from '#wire/dns/name.ts';
-import type { AnswerWatch } from '../answer-watch.ts';
+import type { AnswerRelay } from '../answer-watch.ts';
 import { type Attachments, ipsOf } from '../attachment.ts';
 import { DEFAULT_CONFIG, DNS_CONFIG_MAP, type DnsConfig, parseDnsConfig } from './config.ts';
 import { ZoneFeed } from './feed.ts';
-import { Forwarder } from './forward.ts';
 import type { DnsMemory } from './memory.ts';
 import { createDnsMetrics, type DnsMetrics } from './metrics.ts';
 import { QueryLog } from './query-log.ts';
-import { hostUpstreams } from './resolv-conf.ts';
 import type { ClientTable } from './server/messages.ts';
 import type { LoggedQuery } from './server/responder.ts';
-import { DnsServer, LOOPBACKS, settingsOf } from './server/server.ts';
-import { watchAnswers } from './told.ts';
+import { DnsServer, LOOPBACKS } from './server/server.ts';
 import type { Upstream } from './upstream.ts';
 import { type NameChange, Zone } from './zone.ts';
 
@@ -36,8 +33,6 @@ export type { Upstream };
 const DNS_PORT = 53;
 const CONFIG_KEY = `${DNS_CONFIG_MAP.namespace}/${DNS_CONFIG_MAP.name}`;
 const DEFAULT_CLUSTER_DOMAIN = 'cluster.local';
-/** How long the host's resolv.conf is believed before it is read again. */
-const HOST_UPSTREAMS_MS = 5000;
 export interface DnsOptions {
   readonly services: Cache<Service>;
   readonly slices: Cache<EndpointSlice>;
@@ -61,7 +56,7 @@ export interface DnsOptions {
   /** Prefixes whose addresses nobody outside can send from: of the pods, and this machine's own. */
   readonly trusted?: () => readonly Cidr[];
   /** Is told of answers from upstreams before a pod has them. */
-  readonly answers?: AnswerWatch;
+  readonly answers?: AnswerRelay;
   /** What the agent before this one knew, see `memory.ts`. */
   readonly memory?: DnsMemory;
   readonly log: Logger;
@@ -80,7 +75,7 @@ export interface DnsStatus {
   /** Count of queries answered since start, a second old at most. */
   readonly queries: number;
   readonly upstreams: readonly Upstream[];
-  /** How often the worker had to be started again after a crash. */
+  /** How often a thread had to be started again after a crash. */
   readonly restarts: number;
   /** What a person should know: mistakes in the configuration, upstreams that do not answer. */
   readonly problems: readonly string[];
@@ -92,7 +87,7 @@ export interface Dns extends AsyncDisposable {
   clientsChanged(): void;
   /** The pods are known from now on. */
   setAttachments(attachments: Attachments): void;
-  /** Forgets what upstreams said. */
+  /** Forgets what upstreams said; policies may want to know of other names than before. */
   flush(): void;
   /**
    * Follows the queries of one pod.
@@ -122,10 +117,8 @@ export function startDns(options: DnsOptions): Dns {
 class RunningDns implements Dns {
   readonly #options: DnsOptions;
   readonly #metrics: DnsMetrics;
-  readonly #upstreams: () => readonly Upstream[];
   readonly #zone: Zone;
   readonly #feed: ZoneFeed;
-  readonly #forwarder: Forwarder;
   readonly #server: DnsServer;
   readonly #log: QueryLog;
   readonly #stops: (() => void)[] = [];
@@ -137,7 +130,6 @@ class RunningDns implements Dns {
     this.#options = options;
     const { log, listen } = options;
     this.#metrics = createDnsMetrics(options.registry);
-    this.#upstreams = upstreamSource(options);
     this.#zone = new Zone(domain, listen);
     this.#feed = new ZoneFeed({
       ...options,
@@ -145,34 +137,28 @@ class RunningDns implements Dns {
       remembered: options.memory?.names ?? [],
       onProgrammed: (durationS) => this.#metrics.programmed(durationS),
     });
-    this.#forwarder = new Forwarder({
-      upstreams: this.#upstreams,
-      config: () => this.#config,
-      observer: this.#metrics,
-      onFailure: ({ name, type }, reason) =>
-        log.debug({ name, type, reason }, 'no upstream answered a query'),
-    });
     this.#log = new QueryLog((pod, on) => this.#server.setLogged(pod, on));
     this.#server = new DnsServer({
       listen,
       port: options.port ?? DNS_PORT,
       zone: domain,
-      forwarder:
-        options.answers === undefined
-          ? this.#forwarder
-          : watchAnswers(this.#forwarder, options.answers),
       log,
       snapshot: () => ({ changes: this.#feed.all(), ...this.#state() }),
       onStats: (stats) => this.#metrics.add(stats),
+      onForwarded: (counts) => this.#metrics.addForwarded(counts),
       onLogged: (queries) => this.#log.add(queries),
+      ...(options.upstreams === undefined ? {} : { upstreams: options.upstreams }),
+      ...(options.answers === undefined ? {} : { answers: options.answers }),
       ...(options.trusted === undefined ? {} : { clients: this.#clients() }),
     });
     this.#feed.start((changes) => this.#publish(changes));
     this.#configure();
-    const { configMaps, attachments } = options;
+    const { configMaps, attachments, answers } = options;
     if (configMaps !== undefined)
       this.#stops.push(configMaps.onChange(({ key }) => key === CONFIG_KEY && this.#configure()));
     if (attachments !== undefined) this.setAttachments(attachments);
+    if (answers !== undefined)
+      this.#stops.push(answers.onAttach(() => this.#server.wantedChanged({ flush: false })));
   }
 
   status(): DnsStatus {
@@ -182,9 +168,9 @@ class RunningDns implements Dns {
       synced: this.#feed.synced,
       names: this.#zone.size,
       queries: this.#metrics.queries,
-      upstreams: this.#upstreams(),
+      upstreams: this.#server.upstreams,
       restarts: this.#server.restarts,
-      problems: [...this.#configProblems, ...this.#forwarder.problems()],
+      problems: [...this.#configProblems, ...this.#server.problems],
     };
   }
 
@@ -199,7 +185,7 @@ class RunningDns implements Dns {
   }
 
   flush(): void {
-    this.#server.configure(settingsOf(this.#config), { flush: true });
+    this.#server.wantedChanged({ flush: true });
   }
 
   follow(pod: string, listener: (query: LoggedQuery) => void): () => void {
@@ -209,8 +195,6 @@ class RunningDns implements Dns {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
     this.#feed[Symbol.dispose]();
-    // First the forwarder: what waits for it must not hold up the server.
-    await this.#forwarder[Symbol.asyncDispose]();
     await this.#server[Symbol.asyncDispose]();
     this.#metrics[Symbol.dispose]();
   }
@@ -236,7 +220,7 @@ class RunningDns implements Dns {
     const forwarding = ({ forward, zones }: DnsConfig) => JSON.stringify([forward, zones]);
     const flush = !isFirst && forwarding(config) !== forwarding(this.#config);
     this.#config = config;
-    this.#server.configure(settingsOf(config), { flush });
+    this.#server.configure(config, { flush });
     this.#feed.configure(config);
   }
 
@@ -247,31 +231,4 @@ class RunningDns implements Dns {
     });
     return { pods, trusted: [...LOOPBACKS, ...(this.#options.trusted?.() ?? LOOPBACKS)] };
   }
-}
-
-/** Fixed upstreams, or the host's, read again from time to time. Never ourselves. */
-function upstreamSource(options: DnsOptions): () => readonly Upstream[] {
-  const { listen, log } = options;
-  const own = listen as readonly string[];
-  const port = options.port ?? DNS_PORT;
-  if (options.upstreams !== undefined) {
-    const others = options.upstreams.filter((u) => !(own.includes(u.address) && u.port === port));
-    return () => others;
-  }
-  let known: readonly Upstream[] = [];
-  let readAtMs = Number.NEGATIVE_INFINITY;
-  return () => {
-    const now = performance.now();
-    if (now - readAtMs < HOST_UPSTREAMS_MS) return known;
-    readAtMs = now;
-    try {
-      known = hostUpstreams({ own: listen });
-    } catch (error) {
-      log.warn(
-        { err: error },
-        'cannot read the host’s resolv.conf; its last name servers stay in use',
-      );
-    }
-    return known;
-  };
 }

@@ -70,7 +70,7 @@ export interface ForwarderOptions {
   /** For names that no rule is for. Asked for each question, so that a changed resolv.conf takes effect. */
   readonly upstreams: () => readonly Upstream[];
   /** Asked for each question, so that a changed configuration takes effect. */
-  readonly config?: () => ForwardConfig;
+  readonly config?: () => ForwardConfig | undefined;
   readonly observer?: ForwardObserver;
   readonly clock?: Clock;
   readonly timeoutMs?: number;
@@ -119,9 +119,16 @@ export class Forwarder implements AsyncDisposable {
       this.#options.observer?.rejected();
       return Promise.resolve(undefined);
     }
-    const started = this.#ask(question).finally(() => this.#pending.delete(key));
+    const started = this.#ask(question).finally(() => {
+      if (this.#pending.get(key) === started) this.#pending.delete(key);
+    });
     this.#pending.set(key, started);
     return started;
+  }
+
+  /** Upstreams have changed: who asks from now on gets no answer to what was asked before. */
+  forgetPending(): void {
+    this.#pending.clear();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -14,7 +14,6 @@ import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { decodeMessage } from '#wire/dns/message.ts';
 import { answerQuery, newAnswerer } from './answer.ts';
-import { Forwarder } from './forward.ts';
 import { prepareRelay } from './relay.ts';
 import { searchSuffixOf } from './search.ts';
 import { DnsServer } from './server/server.ts';
@@ -85,13 +84,12 @@ test('nothing that is made of the corpus by damage harms them', () => {
 });
 
 test('a flood of rubbish leaves the server answering', async () => {
-  await using forwarder = new Forwarder({ upstreams: () => [] });
   const zone = exampleZone();
   await using server = new DnsServer({
     listen: [ip('127.0.0.1')],
     port: 0,
     zone: zone.domain,
-    forwarder,
+    upstreams: [],
     log: silentLogger,
     snapshot: () => ({ changes: zone.all(), serial: 7, synced: true }),
   });

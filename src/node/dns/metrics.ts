@@ -1,7 +1,7 @@
 /** DNS metrics, under CoreDNS's names, so that dashboards and alerts made for it keep working. */
 import { Counter, Gauge, Histogram, type Metric, type Registry } from 'prom-client';
 import { RCODE_NAMES } from '#wire/dns/constants.ts';
-import type { ForwardObserver } from './forward.ts';
+import type { ForwardCounts } from './forward-stats.ts';
 import type { StatsDelta } from './server/messages.ts';
 import {
   DURATION_BUCKETS_S,
@@ -15,9 +15,11 @@ import {
 const SERVER = { server: 'dns://:53', zone: '.', view: '' } as const;
 const DURATION_NAME = 'coredns_dns_request_duration_seconds';
 
-export interface DnsMetrics extends ForwardObserver, Disposable {
-  /** Adds the worker's counts. */
+export interface DnsMetrics extends Disposable {
+  /** Adds the responder's counts. */
   add(stats: StatsDelta): void;
+  /** Adds the forwarder's counts. */
+  addForwarded(counts: ForwardCounts): void;
   /** A headless service's endpoints changed so long ago and are in the table now. */
   programmed(durationS: number): void;
   readonly queries: number;
@@ -41,26 +43,25 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
   const durations = new CountedHistogram(
     DURATION_NAME,
     'Histogram of the time (in seconds) each request took per zone.',
-    DURATION_BUCKETS_S,
+    { bounds: DURATION_BUCKETS_S, labels: SERVER },
   );
   const sizes = (['request', 'response'] as const).map((direction) => ({
     direction,
     histogram: new CountedHistogram(
       `coredns_dns_${direction}_size_bytes`,
       `Size of the ${direction} in octets.`,
-      SIZE_BUCKETS_BYTES,
+      { bounds: SIZE_BUCKETS_BYTES, labels: SERVER },
     ),
   }));
-  // The registry needs of a metric only its name and `get()`; its types ask for one of its own classes.
   for (const histogram of [durations, ...sizes.map((it) => it.histogram)])
-    registry.registerMetric(histogram as unknown as Metric);
+    registerHistogram(registry, histogram);
   const wantsDnssec = new Counter({
     name: 'coredns_dns_do_requests_total',
     help: 'Counter of DNS requests with DO bit set per zone.',
     labelNames: ['server', 'zone', 'view'],
     registers,
   });
-  const forward = forwardMetrics(registers);
+  const addForwarded = forwardMetrics(registry);
   const cache = cacheMetrics(registers);
   const programming = new Histogram({
     name: 'coredns_kubernetes_dns_programming_duration_seconds',
@@ -113,11 +114,12 @@ export function createDnsMetrics(registry: Registry): DnsMetrics {
     },
     programmed: (durationS) =>
       programming.observe({ service_kind: 'headless_with_selector' }, durationS),
-    ...forward,
+    addForwarded,
   };
 }
 
-function forwardMetrics(registers: Registry[]): ForwardObserver {
+function forwardMetrics(registry: Registry): (counts: ForwardCounts) => void {
+  const registers = [registry];
   const requests = new Counter({
     name: 'coredns_forward_requests_total',
     help: 'Counter of requests made per upstream.',
@@ -130,27 +132,26 @@ function forwardMetrics(registers: Registry[]): ForwardObserver {
     labelNames: ['to', 'rcode'],
     registers,
   });
-  const durations = new Histogram({
-    name: 'coredns_forward_request_duration_seconds',
-    help: 'Histogram of the time each request took.',
-    labelNames: ['to', 'rcode'],
-    buckets: [...DURATION_BUCKETS_S],
-    registers,
-  });
+  const durations = new CountedHistogram(
+    'coredns_forward_request_duration_seconds',
+    'Histogram of the time each request took.',
+    { bounds: DURATION_BUCKETS_S },
+  );
+  registerHistogram(registry, durations);
   const rejects = new Counter({
     name: 'coredns_forward_max_concurrent_rejects_total',
     help: 'Counter of the number of queries rejected because the concurrent queries were at maximum.',
     registers,
   });
-  return {
-    tried(to, rcode, durationMs) {
-      requests.inc({ to });
-      if (rcode === undefined) return;
+  return ({ tries, rejected }) => {
+    rejects.inc(rejected);
+    for (const { upstream: to, rcode, count, durationBuckets, durationSumS } of tries) {
+      requests.inc({ to }, count);
+      if (rcode === undefined) continue;
       const labels = { to, rcode: RCODE_NAMES[rcode] ?? String(rcode) };
-      responses.inc(labels);
-      durations.observe(labels, durationMs / 1000);
-    },
-    rejected: () => rejects.inc(),
+      responses.inc(labels, count);
+      durations.add(labels, durationBuckets, durationSumS);
+    }
   };
 }
 
@@ -194,6 +195,11 @@ function cacheMetrics(registers: Registry[]): { add(stats: StatsDelta): void } {
   };
 }
 
+function registerHistogram(registry: Registry, histogram: CountedHistogram): void {
+  // The registry needs of a metric only its name and `get()`; its types ask for one of its own classes.
+  registry.registerMetric(histogram as unknown as Metric);
+}
+
 /** A histogram that is given whole counts: prom-client's own takes one observation at a time. */
 class CountedHistogram {
   readonly name: string;
@@ -201,13 +207,19 @@ class CountedHistogram {
   readonly type = 'histogram';
   readonly aggregator = 'sum';
   readonly #bounds: readonly number[];
-  /** By what stands in the labels beside {@link SERVER}. */
+  readonly #labels: Readonly<Record<string, string>>;
+  /** By what stands in the labels beside those that are the same in all. */
   readonly #series = new Map<string, Series>();
 
-  constructor(name: string, help: string, bounds: readonly number[]) {
+  constructor(
+    name: string,
+    help: string,
+    options: { bounds: readonly number[]; labels?: Readonly<Record<string, string>> },
+  ) {
     this.name = name;
     this.help = help;
-    this.#bounds = bounds;
+    this.#bounds = options.bounds;
+    this.#labels = options.labels ?? {};
   }
 
   /** @param counts not cumulative; one more than there are bounds */
@@ -232,7 +244,7 @@ class CountedHistogram {
   }
 
   #values({ labels: own, counts, sum }: Series): object[] {
-    const labels = { ...SERVER, ...own };
+    const labels = { ...this.#labels, ...own };
     const bounds: (number | string)[] = [...this.#bounds, '+Inf'];
     let total = 0;
     const buckets = bounds.map((le, i) => {

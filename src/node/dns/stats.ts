@@ -97,8 +97,7 @@ export class Stats {
 
   /** @param count queries that took this long */
   observe(durationS: number, count: number): void {
-    let i = 0;
-    while (i < DURATION_BUCKETS_S.length && durationS > (DURATION_BUCKETS_S[i] ?? 0)) i++;
+    const i = bucketOf(durationS);
     this.#buckets[i] = (this.#buckets[i] ?? 0) + count;
     this.#sumS += durationS * count;
   }
@@ -137,6 +136,13 @@ export class Stats {
   }
 }
 
-function emptyBuckets(): number[] {
+/** The place of a duration among the buckets, and behind them. */
+export function bucketOf(durationS: number): number {
+  let i = 0;
+  while (i < DURATION_BUCKETS_S.length && durationS > (DURATION_BUCKETS_S[i] ?? 0)) i++;
+  return i;
+}
+
+export function emptyBuckets(): number[] {
   return new Array<number>(DURATION_BUCKETS_S.length + 1).fill(0);
 }

@@ -11,8 +11,7 @@ import {
 } from '#wire/dns/constants.ts';
 import { encodeMessage, makeQuery, type ResourceRecord } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
-import type { AnswerWatch } from '../answer-watch.ts';
-import { watchAnswers } from './told.ts';
+import { type AnswerListener, watchAnswers } from './told.ts';
 
 const CLASS_IN = 1;
 const record = (owner: string, ttlS: number, data: ResourceRecord['data']): ResourceRecord => ({
@@ -29,13 +28,15 @@ async function told(
 ): Promise<string[]> {
   const { type = TYPE_A, rcode = 0, wanted = true } = options;
   const heard: string[] = [];
-  const watch: AnswerWatch = {
+  const watch: AnswerListener = {
     wants: () => wanted,
     asked: (asked, family) => heard.push(`asked ${asked} ${family}`),
-    answered: (asked, family, addresses) =>
-      heard.push(
-        `${asked} ${family}: ${addresses?.map(({ address, ttlS }) => `${address} ${ttlS}`).join(', ')}`,
-      ),
+    async answered(asked, family, addresses) {
+      // The answer waits for it.
+      await new Promise(setImmediate);
+      const told = addresses?.map(({ address, ttlS }) => `${address} ${ttlS}`).join(', ');
+      heard.push(`${asked} ${family}: ${told}`);
+    },
   };
   const query = makeQuery(1, { name: name('www.example.com.'), type });
   const bytes =

@@ -4,16 +4,28 @@ import type { Family } from '#lib/ip.ts';
 import { RCODE_NOERROR, RCODE_NXDOMAIN, TYPE_A, TYPE_AAAA } from '#wire/dns/constants.ts';
 import { decodeMessage } from '#wire/dns/message.ts';
 import { canonicalName, type Name } from '#wire/dns/name.ts';
-import type { AnswerWatch, ToldAddress } from '../answer-watch.ts';
+import type { ToldAddress } from '../answer-watch.ts';
 import type { Forwarder } from './forward.ts';
 
 /** More has the top bit set, and counts as 0 (RFC 2181 section 8). */
 const MAX_TTL_S = 2 ** 31 - 1;
 
+/** Who hears of answers; a promise holds the answer back until it is kept. */
+export interface AnswerListener {
+  /** Whether anybody wants to know of the name's addresses. */
+  wants(name: string): boolean;
+  asked(name: string, family: Family): void;
+  answered(
+    name: string,
+    family: Family,
+    addresses: readonly ToldAddress[] | undefined,
+  ): Promise<void> | void;
+}
+
 /** The same forwarder, watched. A question that nobody watches costs a look at its name. */
 export function watchAnswers(
   forwarder: Pick<Forwarder, 'resolve'>,
-  watch: AnswerWatch,
+  watch: AnswerListener,
 ): Pick<Forwarder, 'resolve'> {
   return {
     async resolve(question) {
@@ -23,7 +35,7 @@ export function watchAnswers(
       if (watch.wants(name)) watch.asked(name, family);
       const answer = await forwarder.resolve(question);
       // Asked again: a policy may have come meanwhile.
-      if (watch.wants(name)) watch.answered(name, family, addressesIn(answer));
+      if (watch.wants(name)) await watch.answered(name, family, addressesIn(answer));
       return answer;
     },
   };

@@ -72,8 +72,8 @@ export class Domains implements AnswerWatch, AsyncDisposable {
     this.#expire();
   }
 
-  wants(name: string): boolean {
-    return this.memory.wants(name);
+  wanted(): ReadonlySet<string> {
+    return this.memory.patterns;
   }
 
   asked(name: string, family: Family): void {

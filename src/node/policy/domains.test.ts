@@ -7,7 +7,7 @@ import { FakeClock } from '#lib/clock.ts';
 import { type Family, type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { compileClusterPolicy } from '#policy/compile.ts';
-import { AnswerRelay, type AnswerWatch } from '../answer-watch.ts';
+import { AnswerRelay, type AnswerWatch, isWanted } from '../answer-watch.ts';
 import { Domains } from './domain-watch.ts';
 import { DomainMemory, GRACE_MS } from './domains.ts';
 import { clusterPolicy } from './testing.ts';
@@ -210,11 +210,12 @@ test('AnswerRelay keeps early answers for the one that will listen', () => {
   const relay = new AnswerRelay();
   const heard: string[] = [];
   const listener: AnswerWatch = {
-    wants: (name) => name.startsWith('wanted'),
+    wanted: () => new Set(['wanted.example']),
     asked: (name: string, family: Family) => heard.push(`asked ${name} ${family}`),
     answered: (name, family, addresses) => heard.push(`${name} ${family} ${addresses?.length}`),
   };
-  assert.ok(relay.wants('anything'));
+  assert.equal(relay.wanted(), undefined, 'whatever is asked');
+  relay.onAttach(() => heard.push('attached'));
   relay.answered('wanted.example', 4, [{ address: A, ttlS: 1 }]);
   relay.answered('other.example', 4, [{ address: A, ttlS: 1 }]);
   relay.answered('wanted.example', 6, undefined);
@@ -223,8 +224,9 @@ test('AnswerRelay keeps early answers for the one that will listen', () => {
   relay.answered('wanted.example', 6, undefined);
   assert.deepEqual(heard, [
     'wanted.example 4 1',
+    'attached',
     'asked wanted.example 6',
     'wanted.example 6 undefined',
   ]);
-  assert.ok(!relay.wants('other.example'));
+  assert.ok(!isWanted('other.example', relay.wanted()));
 });

@@ -9,7 +9,7 @@
  * patterns that there are.
  */
 import { type Family, familyOf, type Ip } from '#lib/ip.ts';
-import type { ToldAddress } from '../answer-watch.ts';
+import { isWanted, patternsOf, type ToldAddress } from '../answer-watch.ts';
 
 /** A program looks a name up and connects a little later: what it was told then works still. */
 export const GRACE_MS = 30_000;
@@ -72,8 +72,12 @@ export class DomainMemory {
     return { names: this.#names.size, addresses };
   }
 
+  get patterns(): ReadonlySet<string> {
+    return this.#patterns;
+  }
+
   wants(name: string): boolean {
-    return this.#patterns.size > 0 && patternsOf(name).some((it) => this.#patterns.has(it));
+    return isWanted(name, this.#patterns);
   }
 
   /**
@@ -215,12 +219,4 @@ function dropOldest(untilMs: Map<Ip, number>): void {
   if (untilMs.size <= MAX_ADDRESSES) return;
   const oldest = [...untilMs].sort(([, a], [, b]) => a - b);
   for (const [address] of oldest.slice(0, untilMs.size - MAX_ADDRESSES)) untilMs.delete(address);
-}
-
-/** `a.b.c` → itself, `*.b.c`, `*.c`. */
-function patternsOf(name: string): string[] {
-  const patterns = [name];
-  for (let at = name.indexOf('.'); at >= 0; at = name.indexOf('.', at + 1))
-    patterns.push(`*${name.slice(at)}`);
-  return patterns;
 }

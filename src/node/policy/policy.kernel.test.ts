@@ -296,7 +296,7 @@ describe('ClusterNetworkPolicy', () => {
     await programmed();
     assert.equal(await tcp('a', 'outside', 80), 'timeout');
     const { domains } = under.policy;
-    assert.ok(domains.wants('www.example.com') && !domains.wants('example.com'));
+    assert.ok(domains.memory.wants('www.example.com') && !domains.memory.wants('example.com'));
     // As if it had been answered a while ago: the rest of the grace is short.
     const ttlS = 5 - GRACE_MS / 1000;
     domains.answered('www.example.com', 4, [{ address: ip(OUTSIDE_V4), ttlS }]);

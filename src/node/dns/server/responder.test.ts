@@ -10,7 +10,13 @@ import { answerWith } from '../fake-upstream.ts';
 import type { ForwardQuestion } from '../forward.ts';
 import { answererOf, describeMessage, exampleZone, queryBytes } from '../testing.ts';
 import { Clients } from './clients.ts';
-import { type LoggedQuery, type Request, Responder, STALE_AFTER_MS } from './responder.ts';
+import {
+  type LoggedQuery,
+  MAX_WAIT_MS,
+  type Request,
+  Responder,
+  STALE_AFTER_MS,
+} from './responder.ts';
 
 const POD = ip('10.244.0.1');
 const STRANGER = ip('198.51.100.1');
@@ -274,6 +280,34 @@ test('Responder logs the queries of a pod that is followed, and no others', () =
       ['default/a', 'www.example.com.', 0, 'forward', 7],
     ],
   );
+});
+
+test('Responder asks again what another forwarder was asked, and tells who waits for none', () => {
+  const world = create();
+  const { responder, asked, clock } = world;
+  world.ask(WWW);
+  responder.askAgain();
+  assert.equal(asked.length, 2);
+  assert.equal(asked[1]?.token, asked[0]?.token);
+  world.answer(good);
+  assert.match(world.lateText().join(), /NOERROR/);
+  world.ask(queryBytes('other.example', 'A'));
+  clock.nowMs += MAX_WAIT_MS;
+  responder.tick(clock.nowMs);
+  assert.deepEqual(world.lateText().at(-1), ['SERVFAIL']);
+  assert.equal(responder.isWaiting, false);
+});
+
+test('Responder keeps no answer that it is told not to keep', () => {
+  const world = create();
+  const { responder, asked } = world;
+  world.ask(WWW);
+  const { token, question } = asked[0] ?? assert.fail();
+  const query = makeQuery(1, { name: question.name, type: question.type });
+  responder.resolved(token, encodeMessage(good(query)), { keep: false });
+  assert.match(world.lateText().join(), /NOERROR/);
+  world.ask(WWW);
+  assert.equal(asked.length, 2);
 });
 
 test('Responder holds no more waiting clients than it may', () => {

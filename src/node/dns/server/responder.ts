@@ -35,6 +35,8 @@ import { allow, type ClientState, Clients } from './clients.ts';
 
 /** Clients that wait for upstreams at once. Twice what is asked at once, because many ask the same. */
 const MAX_WAITING = 2000;
+/** The forwarder gives up earlier; whoever waits so long waits for one that is no more. */
+export const MAX_WAIT_MS = 10_000;
 /** After this a client gets a stale answer while the upstreams go on being asked (RFC 8767 section 5). */
 export const STALE_AFTER_MS = 1800;
 /** After a failure no upstream is asked again for so long while there is a stale answer to give. */
@@ -160,8 +162,16 @@ export class Responder {
     return length;
   }
 
-  /** The forwarder's answer to a question with this token. */
-  resolved(token: number, answer: Uint8Array | undefined): void {
+  /** Asks all that is waited for once more: of another forwarder than before. */
+  askAgain(): void {
+    for (const [token, waiting] of this.#waiting) this.#forward(token, waiting);
+  }
+
+  /**
+   * The forwarder's answer to a question with this token.
+   * @param keep whether it may be given to others too
+   */
+  resolved(token: number, answer: Uint8Array | undefined, { keep } = { keep: true }): void {
     const waiting = this.#waiting.get(token);
     if (waiting === undefined) return;
     this.#waiting.delete(token);
@@ -173,7 +183,7 @@ export class Responder {
       old.refreshing = false;
       if (isFailure) old.recheckAtMs = now + RECHECK_MS;
     }
-    if (relay !== undefined) this.#cache.put(waiting.question, relay, now);
+    if (relay !== undefined && keep) this.#cache.put(waiting.question, relay, now);
     if (waiting.send === undefined) return;
     const isStale = isFailure && old !== undefined && this.#cache.isStaleUsable(old, now);
     if (isStale) this.stats.staleServed++;
@@ -183,8 +193,12 @@ export class Responder {
 
   /** Gives clients that have waited long what there is: a stale answer, or for a searched name that there is none. */
   tick(nowMs: number): void {
-    for (const waiting of this.#waiting.values()) {
+    for (const [token, waiting] of this.#waiting) {
       if (nowMs - waiting.sinceMs < STALE_AFTER_MS) return;
+      if (nowMs - waiting.sinceMs >= MAX_WAIT_MS) {
+        this.resolved(token, undefined);
+        continue;
+      }
       if (waiting.send === undefined) continue;
       const old = this.#cache.find(waiting.question);
       const stale = old !== undefined && this.#cache.isStaleUsable(old, nowMs) ? old : undefined;
@@ -307,7 +321,10 @@ export class Responder {
   #ask(waiting: Waiting): void {
     const token = this.#nextToken++;
     this.#waiting.set(token, waiting);
-    const { plan, question } = waiting;
+    this.#forward(token, waiting);
+  }
+
+  #forward(token: number, { plan, question }: Waiting): void {
     this.#options.forward(token, {
       name: plan.name,
       type: plan.type,

@@ -1,56 +1,56 @@
 /**
- * The main thread's half of the DNS server: starts the worker, starts it again when it crashes, gives it the names, and
- * does what needs an event loop: TCP and forwarding.
+ * The DNS server: two threads that answer, started, told what they have to know and started again when they crash. The
+ * main thread has no part in an answer.
  *
  * ```text
- *   pods ── UDP ──► worker: table, cache ──(not ours, not cached)──► forwarder ──► upstream
- *   pods ── TCP ──► main thread ──► worker ──► main thread ──► pods
- *   API  ── caches ──► zone ──(changed names)──► worker
+ *   pods ── UDP ──► responder: table, kept answers ──(neither)──► forwarder ──► upstream
+ *   pods ── TCP ──► forwarder ──► responder ──► forwarder ──► pods
+ *   API  ── caches ──► zone ──(changed names)──► responder
  * ```
  */
 import { randomInt } from 'node:crypto';
-import {
-  MessageChannel,
-  type MessagePort,
-  receiveMessageOnPort,
-  Worker,
-} from 'node:worker_threads';
-import { Backoff } from '#lib/backoff.ts';
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { explainError } from '#lib/errors.ts';
 import { cidr, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { closeOrphan } from '#linux/udp-batch.ts';
 import { WakeEvent } from '#linux/wake-event.ts';
 import type { Name } from '#wire/dns/name.ts';
+import { type AnswerRelay, isWanted } from '../../answer-watch.ts';
 import { DEFAULT_CONFIG, type DnsConfig } from '../config.ts';
-import type { Forwarder } from '../forward.ts';
+import type { ForwardCounts } from '../forward-stats.ts';
+import type { Upstream } from '../upstream.ts';
 import type { NameChange } from '../zone.ts';
 import type {
   ClientTable,
-  FromWorker,
+  Endpoint,
+  ForwarderConfig,
+  ForwarderReport,
+  FromForwarder,
+  FromResponder,
+  Inbox,
+  ResponderConfig,
+  ResponderSettings,
   StatsDelta,
-  ToWorker,
-  WorkerConfig,
-  WorkerSettings,
+  ToForwarder,
+  ToResponder,
 } from './messages.ts';
 import type { LoggedQuery } from './responder.ts';
-import { TcpListener } from './tcp.ts';
+import { Thread } from './thread.ts';
 
-/** Names per message: the worker answers queries between two. */
+/** Names per message: the responder answers queries between two. */
 const MAX_CHANGES_PER_MESSAGE = 1000;
-/** Queries over TCP that wait for the worker; bounded by connections too, this is for all listeners. */
-const MAX_TCP_PENDING = 4096;
-/** The worker allocates little; a large nursery would only hold what came with the first names. */
-const MAX_YOUNG_GENERATION_MB = 8;
-/** A worker that does not stop by itself is ended. */
-const STOP_TIMEOUT_MS = 3000;
+/** The responder allocates little; a large nursery would only hold what came with the first names. */
+const RESPONDER_YOUNG_MB = 8;
+/** Questions on their way outside live for milliseconds and are few. */
+const FORWARDER_YOUNG_MB = 8;
 const HASH_SEEDS = 2 ** 31;
 
 /** Prefixes that are every machine's own. */
 export const LOOPBACKS = [cidr('127.0.0.0/8'), cidr('::1/128')];
 
-/** What of a configuration concerns the worker. */
-export function settingsOf(config: DnsConfig): Omit<WorkerSettings, 'flush'> {
+/** What of a configuration concerns the responder. */
+export function settingsOf(config: DnsConfig): ResponderSettings {
   const { pods, searchPath, cacheEntries, serveStaleS, prefetch, cookies } = config;
   const limits = {
     queriesPerSecond: config.queriesPerSecond,
@@ -64,75 +64,99 @@ export interface DnsServerOptions {
   /** 0 takes free ones, different for UDP and TCP: for tests. */
   readonly port: number;
   readonly zone: Name;
-  readonly forwarder: Pick<Forwarder, 'resolve'>;
+  /** Where names outside are asked; default: at the name servers of the host's resolv.conf. */
+  readonly upstreams?: readonly Upstream[];
   readonly log: Logger;
-  /** All names: for a new worker. */
+  /** All names: for a new responder. */
   readonly snapshot: () => { changes: Iterable<NameChange>; serial: number; synced: boolean };
   readonly onStats?: (stats: StatsDelta) => void;
+  readonly onForwarded?: (counts: ForwardCounts) => void;
   readonly onLogged?: (queries: readonly LoggedQuery[], lost: number) => void;
-  /** Default: {@link settingsOf} of the default configuration. */
-  readonly settings?: Omit<WorkerSettings, 'flush'>;
+  /** Is told of answers from upstreams before a pod has them. */
+  readonly answers?: AnswerRelay;
   /** Default: nobody is known, everybody on this machine trusted. */
   readonly clients?: ClientTable;
-  /** Another worker: for tests. */
-  readonly workerUrl?: URL;
+  /** Other threads: for tests. */
+  readonly responderUrl?: URL;
+  readonly forwarderUrl?: URL;
 }
 
-type SocketReport = Extract<FromWorker, { kind: 'sockets' }>;
+type SocketReport = Extract<FromResponder, { kind: 'sockets' }>;
+
+const NO_SOCKETS: SocketReport = { kind: 'sockets', open: [], failing: [] };
+const NO_REPORT: ForwarderReport = { open: [], failing: [], upstreams: [], problems: [] };
 
 export class DnsServer implements AsyncDisposable {
   readonly #options: DnsServerOptions;
-  readonly #tcp: readonly TcpListener[];
-  readonly #tcpPending = new Map<number, (answer: Uint8Array | undefined) => void>();
-  readonly #backoff = new Backoff({ minMs: 50, maxMs: 5000 });
-  #current:
-    | {
-        worker: Worker;
-        port: MessagePort;
-        wake: WakeEvent;
-        sent: Int32Array;
-        exited: Promise<void>;
-      }
-    | undefined;
-  #restartTimer: NodeJS.Timeout | undefined;
-  #sockets: SocketReport = { kind: 'sockets', open: [], failing: [] };
+  readonly #places: readonly Endpoint[];
+  /** Wakes the responder, whichever it is: of the whole life, so that nobody ever signals another's descriptor. */
+  readonly #wake = new WakeEvent();
+  readonly #responder: Thread<ToResponder, FromResponder>;
+  readonly #forwarder: Thread<ToForwarder, FromForwarder>;
+  /** Counts the messages to the responder that runs now. */
+  #sent = new Int32Array(new SharedArrayBuffer(0));
+  #sockets = NO_SOCKETS;
+  #report = NO_REPORT;
   #socketListeners: (() => void)[] = [];
-  #settings: Omit<WorkerSettings, 'flush'>;
+  #config: DnsConfig = DEFAULT_CONFIG;
+  #epoch = 1;
   #clients: ClientTable;
   readonly #logged = new Set<string>();
-  #nextToken = 1;
-  #stopping = false;
-  /** The worker has closed its sockets. */
+  /** The responder has closed its sockets. */
   #hasStopped = false;
-  /** How often the worker was started again. */
-  restarts = 0;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
-    this.#settings = options.settings ?? settingsOf(DEFAULT_CONFIG);
-    this.#clients = options.clients ?? { pods: [], trusted: LOOPBACKS };
-    this.#start();
-    this.#tcp = options.listen.map(
-      (address) =>
-        new TcpListener({
-          address,
-          port: options.port,
-          log: options.log,
-          answer: (query, peer) => this.#answerTcp(query, peer),
-        }),
-    );
+    const { listen, port, log, clients } = options;
+    this.#places = listen.map((address) => ({ address, port }));
+    this.#clients = clients ?? { pods: [], trusted: LOOPBACKS };
+    this.#responder = new Thread<ToResponder, FromResponder>({
+      name: 'tulle-dns',
+      url: options.responderUrl ?? new URL('./worker.ts', import.meta.url),
+      log,
+      maxYoungGenerationMb: RESPONDER_YOUNG_MB,
+      config: () => this.#responderConfig(),
+      onStart: () => this.#introduceResponder(),
+      onMessage: (message) => this.#onResponder(message),
+      stop: () => this.#send({ kind: 'stop' }),
+    });
+    this.#forwarder = new Thread<ToForwarder, FromForwarder>({
+      name: 'tulle-dns-fwd',
+      url: options.forwarderUrl ?? new URL('./forward-worker.ts', import.meta.url),
+      log,
+      maxYoungGenerationMb: FORWARDER_YOUNG_MB,
+      config: (): ForwarderConfig => ({ listen: this.#places }),
+      onStart: () => {
+        this.#sendForwarderSettings();
+        this.#connect();
+      },
+      onMessage: (message) => this.#onForwarder(message),
+      onExit: () => {
+        this.#report = NO_REPORT;
+      },
+      stop: () => this.#forwarder.send({ kind: 'stop' }),
+    });
+    this.#responder.start();
+    this.#forwarder.start();
   }
 
-  /** Gives changed names to the worker. @param synced all services are in */
+  /** Gives changed names to the responder. @param synced all services are in */
   apply(changes: readonly NameChange[], options: { serial: number; synced: boolean }): void {
-    // Without a worker there is nobody to tell: the next one gets everything.
-    if (this.#current !== undefined) this.#sendNames(changes, options);
+    // Without one there is nobody to tell: the next gets everything.
+    if (this.#responder.isRunning) this.#sendNames(changes, options);
   }
 
-  /** @param flush upstreams have changed: what others said counts no more */
-  configure(settings: Omit<WorkerSettings, 'flush'>, { flush }: { flush: boolean }): void {
-    this.#settings = settings;
-    this.#send({ kind: 'settings', settings: { ...settings, flush } });
+  /** @param flush what upstreams said until now counts no more */
+  configure(config: DnsConfig, { flush }: { flush: boolean }): void {
+    this.#config = config;
+    if (flush) this.#epoch++;
+    this.#sendForwarderSettings();
+    this.#sendSettings();
+  }
+
+  /** Other names are wanted by policies than before. @param flush also such as have been asked for unseen */
+  wantedChanged({ flush }: { flush: boolean }): void {
+    this.configure(this.#config, { flush });
   }
 
   setClients(clients: ClientTable): void {
@@ -148,117 +172,87 @@ export class DnsServer implements AsyncDisposable {
   }
 
   get listening(): string[] {
-    const udp = this.#sockets.open.map((socket) => `${endpoint(socket.address, socket.port)}/udp`);
-    const tcp = this.#eachTcp().flatMap(({ address, listener }) =>
-      listener.failure === undefined ? [`${endpoint(address, listener.port ?? 0)}/tcp`] : [],
+    return this.#describe(({ open }, transport) =>
+      open.map((place) => `${format(place)}/${transport}`),
     );
-    return [...udp, ...tcp];
   }
   get failing(): { socket: string; reason: string }[] {
-    const udp = this.#sockets.failing.map(({ address, port, reason }) => ({
-      socket: `${endpoint(address, port)}/udp`,
-      reason,
-    }));
-    const tcp = this.#eachTcp().flatMap(({ address, listener }) =>
-      listener.failure === undefined
-        ? []
-        : [{ socket: `${endpoint(address, this.#options.port)}/tcp`, reason: listener.failure }],
+    return this.#describe(({ failing }, transport) =>
+      failing.map(({ reason, ...place }) => ({ socket: `${format(place)}/${transport}`, reason })),
     );
-    return [...udp, ...tcp];
+  }
+  /** Name servers that are asked for names that no rule is for. */
+  get upstreams(): readonly Upstream[] {
+    return this.#report.upstreams;
+  }
+  /** Name servers that do not answer, or lead back here. */
+  get problems(): readonly string[] {
+    return this.#report.problems;
+  }
+  /** How often a thread was started again. */
+  get restarts(): number {
+    return this.#responder.restarts + this.#forwarder.restarts;
   }
 
-  /** Resolves when the worker next says which sockets it has. */
+  /** Resolves when one of the threads next says which sockets it has. */
   nextSocketReport(): Promise<void> {
     return new Promise((resolve) => this.#socketListeners.push(resolve));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopping = true;
-    clearTimeout(this.#restartTimer);
-    await Promise.all(this.#tcp.map((listener) => listener[Symbol.asyncDispose]()));
-    const current = this.#current;
-    if (current === undefined) return;
-    this.#send({ kind: 'stop' });
-    const timer = setTimeout(() => {
-      this.#options.log.warn({}, 'the DNS worker does not stop and is ended');
-      current.worker.terminate().catch((error: unknown) => {
-        this.#options.log.error({ err: error }, 'the DNS worker cannot be ended');
-      });
-    }, STOP_TIMEOUT_MS);
-    await current.exited;
-    clearTimeout(timer);
+    await Promise.all([
+      this.#responder[Symbol.asyncDispose](),
+      this.#forwarder[Symbol.asyncDispose](),
+    ]);
+    this.#wake[Symbol.dispose]();
+    if (!this.#hasStopped) for (const { fd } of this.#sockets.open) closeOrphan(fd);
+    this.#sockets = NO_SOCKETS;
   }
 
-  #start(): void {
-    const { listen, port, zone, log } = this.#options;
-    const wake = new WakeEvent();
-    const channel = new MessageChannel();
-    const config: WorkerConfig = {
-      listen: listen.map((address) => ({ address, port })),
-      zone,
+  #responderConfig(): ResponderConfig {
+    const sent = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+    this.#sent = new Int32Array(sent);
+    return {
+      listen: this.#places,
+      // A crashed one's stay open for the next: what arrives meanwhile waits in them.
+      inherited: this.#sockets.open,
+      zone: this.#options.zone,
       seed: randomInt(HASH_SEEDS),
-      wakeFd: wake.fd,
-      sent: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+      wakeFd: this.#wake.fd,
+      sent,
     };
-    const sent = new Int32Array(config.sent);
-    const worker = new Worker(this.#options.workerUrl ?? new URL('./worker.ts', import.meta.url), {
-      workerData: { port: channel.port2, config },
-      transferList: [channel.port2],
-      name: 'tulle-dns',
-      resourceLimits: { maxYoungGenerationSizeMb: MAX_YOUNG_GENERATION_MB },
-    });
-    worker.on('error', (error) => {
-      log.error({ err: error }, `the DNS worker crashed: ${explainError(error)}`);
-    });
-    const exited = new Promise<void>((resolve) => {
-      worker.on('exit', () => {
-        // What it said last: whether it closed its sockets must be known before they are closed for it.
-        for (let last = receiveMessageOnPort(channel.port1); last !== undefined; ) {
-          this.#receive(last.message as FromWorker);
-          last = receiveMessageOnPort(channel.port1);
-        }
-        channel.port1.close();
-        wake[Symbol.dispose]();
-        this.#onExit();
-        resolve();
-      });
-    });
-    channel.port1.on('message', (message: FromWorker) => this.#receive(message));
-    this.#current = { worker, port: channel.port1, wake, sent, exited };
-    this.#send({ kind: 'settings', settings: { ...this.#settings, flush: false } });
+  }
+
+  #introduceResponder(): void {
+    this.#sendSettings();
     this.#send({ kind: 'clients', clients: this.#clients });
     for (const pod of this.#logged) this.#send({ kind: 'log', pod, on: true });
+    this.#connect();
     const { changes, serial, synced } = this.#options.snapshot();
     this.#sendNames(changes, { serial, synced });
+    this.#send({ kind: 'ready' });
   }
 
-  #onExit(): void {
-    this.#current = undefined;
-    if (!this.#hasStopped) for (const { fd } of this.#sockets.open) closeOrphan(fd);
-    this.#hasStopped = false;
-    this.#sockets = { kind: 'sockets', open: [], failing: [] };
-    for (const resolve of this.#tcpPending.values()) resolve(undefined);
-    this.#tcpPending.clear();
-    if (this.#stopping) return;
-    this.restarts++;
-    this.#restartTimer = setTimeout(() => this.#start(), this.#backoff.next());
+  /** Lets the two threads talk with each other. */
+  #connect(): void {
+    if (!this.#responder.isRunning || !this.#forwarder.isRunning) return;
+    const { port1, port2 } = new MessageChannel();
+    const sent = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+    const inbox = (port: typeof port1): Inbox => ({ port, sent });
+    this.#send({ kind: 'forwarder', inbox: inbox(port1) }, port1);
+    const wakeFd = this.#wake.fd;
+    this.#forwarder.send({ kind: 'responder', inbox: inbox(port2), wakeFd }, [port2]);
   }
 
-  #receive(message: FromWorker): void {
+  #onResponder(message: FromResponder): void {
     switch (message.kind) {
       case 'sockets':
-        this.#onSockets(message);
-        break;
-      case 'forward':
-        this.#forward(message);
-        break;
-      case 'reply':
-        this.#tcpPending.get(message.token)?.(message.bytes);
-        this.#tcpPending.delete(message.token);
+        this.#sockets = message;
+        for (const { address, port, reason } of message.failing)
+          this.#options.log.warn({ address, port, reason }, 'DNS cannot listen on UDP, will retry');
+        this.#tellListeners();
         break;
       case 'stats':
-        // A worker that lives long enough to report is no crash loop.
-        this.#backoff.reset();
         this.#options.onStats?.(message.stats);
         break;
       case 'logged':
@@ -270,33 +264,54 @@ export class DnsServer implements AsyncDisposable {
     }
   }
 
-  #onSockets(message: SocketReport): void {
-    this.#sockets = message;
-    for (const { address, port, reason } of message.failing)
-      this.#options.log.warn({ address, port, reason }, 'DNS cannot listen on UDP, will retry');
-    for (const resolve of this.#socketListeners.splice(0)) resolve();
+  #onForwarder(message: FromForwarder): void {
+    const { answers, log, onForwarded } = this.#options;
+    switch (message.kind) {
+      case 'report':
+        this.#report = message.report;
+        this.#tellListeners();
+        break;
+      case 'counts':
+        onForwarded?.(message.counts);
+        break;
+      case 'line':
+        log[message.level](message.fields, message.text);
+        break;
+      case 'asked':
+        if (isWanted(message.name, answers?.wanted())) answers?.asked(message.name, message.family);
+        break;
+      case 'answered':
+        this.#onAnswered(message);
+        break;
+    }
   }
 
-  #forward({ token, question }: Extract<FromWorker, { kind: 'forward' }>): void {
-    const worker = this.#current;
-    const answer = (bytes: Uint8Array | undefined) => {
-      // Tokens are of one worker; its successor does not know this one.
-      if (this.#current === worker) this.#send({ kind: 'resolved', token, bytes });
-    };
-    this.#options.forwarder.resolve(question).then(answer, (error: unknown) => {
-      this.#options.log.error({ err: error, name: question.name }, 'forwarding a query failed');
-      answer(undefined);
-    });
+  /** The answer waits for this: what policies make of it must be in the kernel before a pod has it. */
+  #onAnswered(message: Extract<FromForwarder, { kind: 'answered' }>): void {
+    const { answers, log } = this.#options;
+    const { token, name, family, addresses } = message;
+    let ok = true;
+    try {
+      if (isWanted(name, answers?.wanted())) answers?.answered(name, family, addresses);
+    } catch (error) {
+      ok = false;
+      log.error({ name, reason: explainError(error) }, 'policies cannot use a DNS answer');
+    }
+    this.#forwarder.send({ kind: 'told', token, ok });
   }
 
-  #answerTcp(bytes: Uint8Array, peer: Ip): Promise<Uint8Array | undefined> {
-    if (this.#current === undefined || this.#tcpPending.size >= MAX_TCP_PENDING)
-      return Promise.resolve(undefined);
-    const token = this.#nextToken++;
-    return new Promise((resolve) => {
-      this.#tcpPending.set(token, resolve);
-      this.#send({ kind: 'query', token, bytes, peer });
-    });
+  #sendSettings(): void {
+    const settings = settingsOf(this.#config);
+    this.#send({ kind: 'settings', settings, epoch: this.#epoch });
+  }
+
+  #sendForwarderSettings(): void {
+    const { upstreams, answers } = this.#options;
+    const { zones, forward, maxConcurrent, randomizeCase } = this.#config;
+    const config = { zones, forward, maxConcurrent, randomizeCase };
+    // Without anybody to tell there is nothing to be told.
+    const wanted = answers === undefined ? new Set<string>() : answers.wanted();
+    this.#forwarder.send({ kind: 'settings', config, upstreams, wanted, epoch: this.#epoch });
   }
 
   #sendNames(
@@ -315,23 +330,28 @@ export class DnsServer implements AsyncDisposable {
     this.#send({ kind: 'names', changes: part, serial, synced });
   }
 
-  #send(message: ToWorker): void {
-    if (this.#current === undefined) return;
-    const { port, wake, sent } = this.#current;
-    port.postMessage(message);
+  #send(message: ToResponder, ...transfer: MessagePort[]): void {
+    if (!this.#responder.isRunning) return;
+    this.#responder.send(message, transfer);
     // After the message: who sees the number finds the message.
-    Atomics.add(sent, 0, 1);
-    wake.signal();
+    Atomics.add(this.#sent, 0, 1);
+    this.#wake.signal();
   }
 
-  #eachTcp(): { address: Ip; listener: TcpListener }[] {
-    return this.#options.listen.flatMap((address, i) => {
-      const listener = this.#tcp[i];
-      return listener === undefined ? [] : [{ address, listener }];
-    });
+  #describe<T>(
+    describe: (
+      report: Pick<SocketReport | ForwarderReport, 'open' | 'failing'>,
+      transport: 'udp' | 'tcp',
+    ) => T[],
+  ): T[] {
+    return [...describe(this.#sockets, 'udp'), ...describe(this.#report, 'tcp')];
+  }
+
+  #tellListeners(): void {
+    for (const resolve of this.#socketListeners.splice(0)) resolve();
   }
 }
 
-function endpoint(address: Ip, port: number): string {
+function format({ address, port }: Endpoint): string {
   return familyOf(address) === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }

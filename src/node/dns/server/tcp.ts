@@ -1,5 +1,6 @@
 /** DNS over TCP (RFC 7766): many queries on one connection, answered in the order in which the answers are ready. */
 import { createServer, type Server, type Socket } from 'node:net';
+import { explainError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { FrameReader, frame } from '../tcp-frame.ts';
@@ -21,6 +22,8 @@ export interface TcpListenerOptions {
   readonly log: Logger;
   /** @returns the response, or `undefined` for none */
   readonly answer: (query: Uint8Array, peer: Ip) => Promise<Uint8Array | undefined>;
+  /** Called when {@link TcpListener.failure} has changed. */
+  readonly onState?: () => void;
   readonly idleMs?: number;
   readonly maxConnections?: number;
 }
@@ -65,12 +68,14 @@ export class TcpListener implements AsyncDisposable {
       if (this.failure !== error.message)
         log.warn({ address, port, reason: error.message }, 'DNS cannot listen on TCP, will retry');
       this.failure = error.message;
+      this.#options.onState?.();
       if (this.#closed) return;
       server.close();
       this.#retry = setTimeout(() => this.#listen(), RETRY_MS);
     });
     server.on('listening', () => {
       this.failure = undefined;
+      this.#options.onState?.();
       // Stopped before it could listen.
       if (this.#closed) server.close();
     });
@@ -103,7 +108,8 @@ export class TcpListener implements AsyncDisposable {
       for (const query of reader.push(chunk)) {
         unanswered++;
         this.#options.answer(query, peer).then(finish, (error: unknown) => {
-          this.#options.log.error({ err: error }, 'answering a DNS query over TCP failed');
+          const reason = explainError(error);
+          this.#options.log.error({ reason }, 'answering a DNS query over TCP failed');
           finish(undefined);
         });
       }

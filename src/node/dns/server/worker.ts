@@ -1,11 +1,10 @@
 /**
- * The DNS worker: the thread that owns the UDP sockets. It never returns to its event loop, which would cost more than
- * most answers: it waits in `poll(2)` for datagrams or for the main thread's signal, and takes messages in between.
+ * The responder's thread, which owns the UDP sockets. It never returns to its event loop, which would cost more than most
+ * answers: it waits in `poll(2)` for datagrams or for another thread's signal, and takes messages in between.
  */
 import { randomBytes } from 'node:crypto';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
-import type { Ip } from '#lib/ip.ts';
 import { MAX_BATCH, PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
 import { drainWakeEvent } from '#linux/wake-event.ts';
 import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
@@ -15,7 +14,16 @@ import { DEFAULT_CONFIG } from '../config.ts';
 import { Cookies, SECRET_BYTES } from '../cookies.ts';
 import { NameTable } from '../table.ts';
 import { Clients } from './clients.ts';
-import type { FromWorker, ToWorker, WorkerConfig, WorkerSettings } from './messages.ts';
+import type {
+  Answered,
+  Asked,
+  FailingEndpoint,
+  FromResponder,
+  Inbox,
+  ResponderConfig,
+  ResponderSettings,
+  ToResponder,
+} from './messages.ts';
 import { type LoggedQuery, type Request, Responder } from './responder.ts';
 
 /** Room for a query with options; what is longer is cut and gets FORMERR. */
@@ -38,7 +46,7 @@ const MAX_LOGGED = 1000;
 /** How soon a logged query is seen. */
 const LOG_INTERVAL_MS = 200;
 
-const { port, config } = workerData as { port: MessagePort; config: WorkerConfig };
+const { port, config } = workerData as { port: MessagePort; config: ResponderConfig };
 const table = new NameTable({ zone: name(config.zone), seed: config.seed });
 const cache = new AnswerCache({
   maxEntries: DEFAULT_CONFIG.cacheEntries,
@@ -53,35 +61,50 @@ const responder = new Responder({
   random: Math.random,
   nowMs: Date.now,
   cookies: new Cookies(randomBytes(SECRET_BYTES)),
-  forward: (token, question) => post({ kind: 'forward', token, question }),
+  // Without a forwarder it waits until there is one.
+  forward: (token, question) => ask(forwarder, { kind: 'forward', token, question }),
   log: (query) => {
     if (logged.length < MAX_LOGGED) logged.push(query);
     else lostLogs++;
   },
 });
-const sent = new Int32Array(config.sent);
-let taken = 0;
+/** Messages of another thread; see {@link Inbox}. */
+interface Mailbox {
+  readonly port: MessagePort;
+  readonly sent: Int32Array;
+  taken: number;
+}
+const main = mailbox({ port, sent: config.sent });
+let forwarder: Mailbox | undefined;
+/** Whether all is known that a worker before this one knew. Until then queries wait. */
+let ready = false;
+let epoch = 0;
 const sockets: Served[] = [];
 let poll = new PollSet([config.wakeFd]);
 let reported = '';
 let stopping = false;
 
-function post(message: FromWorker): void {
+function mailbox({ port: from, sent }: Inbox): Mailbox {
+  return { port: from, sent: new Int32Array(sent), taken: 0 };
+}
+
+function post(message: FromResponder): void {
   port.postMessage(message);
+}
+
+function ask(whom: Mailbox | undefined, message: Asked): void {
+  whom?.port.postMessage(message);
 }
 
 /** Opens the sockets that are not open: an address may come to this machine later than we do. */
 function openSockets(): void {
-  const failing: {
-    address: (typeof config.listen)[number]['address'];
-    port: number;
-    reason: string;
-  }[] = [];
+  const failing: FailingEndpoint[] = [];
   for (const wanted of config.listen) {
     if (sockets.some(({ socket }) => socket.address === wanted.address)) continue;
     try {
       const options = { requestBytes: REQUEST_BYTES, replyBytes: UDP_PAYLOAD_BYTES };
-      sockets.push(serve(new UdpBatchSocket({ ...wanted, ...options })));
+      const inherited = config.inherited.find(({ address }) => address === wanted.address);
+      sockets.push(serve(new UdpBatchSocket({ ...wanted, ...options, ...inherited })));
       poll = new PollSet([config.wakeFd, ...sockets.map(({ socket }) => socket.fd)]);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
@@ -97,55 +120,74 @@ function openSockets(): void {
 
 /** @returns whether there may be more */
 function takeMessages(): boolean {
+  const mainHasMore = takeFrom<ToResponder>(main, onMain);
+  if (!ready || forwarder === undefined) return mainHasMore;
+  return takeFrom<Answered>(forwarder, onForwarder) || mainHasMore;
+}
+
+/** @returns whether there may be more */
+function takeFrom<T>(box: Mailbox, receive: (message: T) => void): boolean {
   for (let i = 0; i < MAX_MESSAGES_PER_TURN; i++) {
-    if (taken === Atomics.load(sent, 0)) return false;
-    const got = receiveMessageOnPort(port);
+    if (box.taken === Atomics.load(box.sent, 0)) return false;
+    const got = receiveMessageOnPort(box.port);
     if (got === undefined) return false;
-    taken = (taken + 1) | 0;
-    const message = got.message as ToWorker;
-    switch (message.kind) {
-      case 'names':
-        table.apply(message.changes);
-        table.serial = message.serial;
-        if (message.synced) table.synced = true;
-        break;
-      case 'settings':
-        applySettings(message.settings);
-        break;
-      case 'clients':
-        clients.setPods(message.clients.pods);
-        clients.setTrusted(message.clients.trusted);
-        break;
-      case 'log':
-        clients.setLogged(message.pod, message.on);
-        break;
-      case 'resolved':
-        responder.resolved(message.token, message.bytes);
-        break;
-      case 'query':
-        respondTcp(message.token, message.bytes, message.peer);
-        break;
-      case 'stop':
-        stopping = true;
-        break;
-    }
+    box.taken = (box.taken + 1) | 0;
+    receive(got.message as T);
   }
   return true;
 }
 
-function applySettings(settings: WorkerSettings): void {
+function onMain(message: ToResponder): void {
+  switch (message.kind) {
+    case 'names':
+      table.apply(message.changes);
+      table.serial = message.serial;
+      if (message.synced) table.synced = true;
+      break;
+    case 'ready':
+      ready = true;
+      break;
+    case 'settings':
+      applySettings(message.settings);
+      if (message.epoch !== epoch) cache.clear();
+      epoch = message.epoch;
+      break;
+    case 'clients':
+      clients.setPods(message.clients.pods);
+      clients.setTrusted(message.clients.trusted);
+      break;
+    case 'log':
+      clients.setLogged(message.pod, message.on);
+      break;
+    case 'forwarder':
+      forwarder?.port.close();
+      forwarder = mailbox(message.inbox);
+      responder.askAgain();
+      break;
+    case 'stop':
+      stopping = true;
+      break;
+  }
+}
+
+function onForwarder(message: Answered): void {
+  if (message.kind === 'query') respondTcp(message);
+  else responder.resolved(message.token, message.bytes, { keep: message.epoch === epoch });
+}
+
+function applySettings(settings: ResponderSettings): void {
   table.podMode = settings.podMode;
   table.searchPath = settings.searchPath;
   responder.prefetch = settings.prefetch;
   responder.cookies = settings.cookies;
   cache.setLimits({ maxEntries: settings.cacheEntries, maxStaleS: settings.serveStaleS });
   clients.setLimits(settings.limits);
-  if (settings.flush) cache.clear();
 }
 
-function respondTcp(token: number, bytes: Uint8Array, peer: Ip): void {
+function respondTcp({ token, bytes, peer }: Extract<Answered, { kind: 'query' }>): void {
+  const asker = forwarder;
   const send = (reply: Uint8Array, length: number) =>
-    post({ kind: 'reply', token, bytes: length === 0 ? undefined : reply.slice(0, length) });
+    ask(asker, { kind: 'reply', token, bytes: length === 0 ? undefined : reply.slice(0, length) });
   let isLater = false;
   const startMs = performance.now();
   const request: Request = {
@@ -239,6 +281,12 @@ function reportLogged(): void {
 }
 
 function run(): void {
+  // It wakes for nothing else: there is no socket yet.
+  while (!ready && !stopping) {
+    poll.wait(MAX_SLEEP_MS);
+    drainWakeEvent(config.wakeFd);
+    while (takeMessages());
+  }
   openSockets();
   let nextReportMs = performance.now() + REPORT_INTERVAL_MS;
   let nextLogMs = 0;
@@ -276,6 +324,7 @@ function run(): void {
   report();
   reportLogged();
   post({ kind: 'stopped' });
+  forwarder?.port.close();
   port.close();
 }
 
