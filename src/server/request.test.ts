@@ -71,6 +71,15 @@ for (const [method, target] of [
     assert.equal(parseRequest(method, target).type, 'plain');
   });
 
+test('parseRequest() takes the paths of no resource with and without a slash at their end', () => {
+  for (const [target, path] of [
+    ['/version/', '/version'],
+    ['/apis/tulle.dev/?timeout=32s', '/apis/tulle.dev'],
+    ['/', '/'],
+  ] as const)
+    assert.equal(parseRequest('GET', target).path, path);
+});
+
 for (const target of [
   '/api/v1/namespaces/a/services/b%2Fc',
   '/api/v1/namespaces/%2e%2e/services',

@@ -76,12 +76,23 @@ export function parseRequest(method: string, target: string): RequestInfo {
   const query = new URLSearchParams(at < 0 ? '' : target.slice(at + 1));
   const segments = splitPath(path);
   const place = placeOf(segments);
-  if (place === undefined) return { type: 'plain', verb: method.toLowerCase(), path, query };
+  const plain = {
+    type: 'plain',
+    verb: method.toLowerCase(),
+    path: withoutSlash(path),
+    query,
+  } as const;
+  if (place === undefined) return plain;
   const verbs = place.name === '' ? COLLECTION_VERBS : OBJECT_VERBS;
   const verb = verbs[method];
   // An unknown method on a resource is answered like any other bad verb: by whoever handles the resource.
-  if (verb === undefined) return { type: 'plain', verb: method.toLowerCase(), path, query };
+  if (verb === undefined) return plain;
   return { type: 'resource', verb: watchVerb(verb, query), ...place, path, query };
+}
+
+/** Some clients (Python's) end the paths of discovery and of the version in a slash, as upstream lists them. */
+function withoutSlash(path: string): string {
+  return path.replace(/(?<=.)\/$/, '');
 }
 
 /** `?watch=true` makes a list a watch. One object is watched by a field selector on its name. */

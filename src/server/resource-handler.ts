@@ -16,7 +16,7 @@ import { YAML_TYPE } from './negotiation.ts';
 import { decodePatch, isApplyPatch } from './patch.ts';
 import { listObjects } from './registry/list.ts';
 import type { Written } from './registry/resource-registry.ts';
-import { hasSubresource } from './registry/strategy.ts';
+import { hasSubresource, returnsDeleted } from './registry/strategy.ts';
 import {
   asObject,
   checkNamespace,
@@ -181,7 +181,7 @@ async function remove(call: Call): Promise<Answer> {
   if (info.subresource !== '') throw methodNotAllowed(kind, `delete of ${info.subresource}`);
   const wish = await readDeleteOptions(call);
   const deleted = await registry.delete(target, wish);
-  if (!deleted.removed) return showWritten(call, 200, deleted, []);
+  if (!deleted.removed || returnsDeleted(kind)) return showWritten(call, 200, deleted, []);
   const { name, uid } = deleted.object.metadata;
   return json(200, successStatus(kind, name, uid), deleted.warnings);
 }

@@ -57,7 +57,7 @@ export function handleWatch(call: Call): Answer {
   // A generator that was never started runs no `finally`: a client that is gone before the first line ends here.
   signal.addEventListener('abort', finish, { once: true });
   const chunks = endingWith(lines, finish);
-  return { type: 'stream', contentType: `${JSON_TYPE};stream=watch`, chunks };
+  return { type: 'stream', contentType: JSON_TYPE, chunks };
 }
 
 async function* endingWith<T>(items: AsyncIterable<T>, atEnd: () => void): AsyncGenerator<T> {

@@ -10,6 +10,8 @@ import type { KubeObject } from '#api/meta.ts';
 
 /** A kind's own part in what happens on writes, beside the rules for all. */
 interface KindStrategy {
+  /** A deletion is answered with the object as it was, not with a word of success: typed clients decode it. */
+  readonly returnsDeleted?: true;
   /** Upstream lets a node register with its status in one request. */
   readonly keepsStatusOnCreate?: true;
   readonly initialize?: (object: LooseObject) => LooseObject;
@@ -33,6 +35,9 @@ export interface LooseObject extends KubeObject {
 
 const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
   'core/nodes': { keepsStatusOnCreate: true },
+  'core/pods': { returnsDeleted: true },
+  'core/serviceaccounts': { returnsDeleted: true },
+  'core/services': { returnsDeleted: true },
   'apiextensions.k8s.io/customresourcedefinitions': {
     initialize: withCleanup,
     // A replace by a manifest that does not know of it must not let the definition go before its instances.
@@ -68,6 +73,11 @@ function withNamespaceFinalizers(object: LooseObject, finalizers: unknown): Loos
 
 function strategyOf(kind: KindDefinition): KindStrategy {
   return STRATEGIES[`${kind.group === '' ? 'core' : kind.group}/${kind.resource}`] ?? {};
+}
+
+/** Whether the answer to a deletion is the object. */
+export function returnsDeleted(kind: KindDefinition): boolean {
+  return strategyOf(kind).returnsDeleted === true;
 }
 
 /**
