@@ -63,7 +63,7 @@ export async function shareFiles(options: SharedFilesOptions): Promise<void> {
       if (content === undefined) continue;
       if (own.has(name) && readFileSync(path(name), 'utf8') !== content)
         throw new UserError(`"${path(name)}" is not the file that the cluster's servers share`, {
-          hint: 'This server was of another cluster: give it an empty data directory, or the store of its own cluster.',
+          hint: 'If the authority of the cluster was replaced, start this server too with --ca-cert, --ca-key and --replace-ca. Else it was of another cluster: give it an empty data directory, or the store of its own cluster.',
         });
       if (!own.has(name)) writeFileAtomic(path(name), content, { mode });
     }
