@@ -71,6 +71,14 @@ test('a watch shows changes as they come', async () => {
   watch.close();
 });
 
+test('a watch from what is no revision is refused before it begins', async () => {
+  await using fixture = await startServerFixture();
+  const path = `${CONFIG_MAPS}?watch=true&resourceVersion=abc`;
+  const { status, text } = await fixture.call('GET', path, { as: fixture.admin });
+  assert.equal(status, 400);
+  assert.match(text, /resourceVersion .*abc.* is invalid/);
+});
+
 test('a watch with initial events marks their end with a bookmark', async () => {
   await using fixture = await startServerFixture();
   const as = fixture.admin;

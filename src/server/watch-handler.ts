@@ -2,6 +2,7 @@
 import { badRequest, tooManyRequests } from '#api/machinery/status.ts';
 import type { Answer } from './exchange.ts';
 import { JSON_TYPE } from './negotiation.ts';
+import { parseRevision } from './registry/list.ts';
 import { watchObjects } from './registry/watch.ts';
 import { isTrue } from './request.ts';
 import { type Call, integerOf, presenterOf } from './resource-call.ts';
@@ -18,6 +19,8 @@ export function handleWatch(call: Call): Answer {
   const presenter = presenterOf(call);
   const filter = createFilter(kind, query);
   const resourceVersion = query.get('resourceVersion') ?? '';
+  // Refused here, and not in the stream, where clients only look for what may pass.
+  parseRevision(resourceVersion);
   const sendInitialEvents = readInitialEvents(query);
   const allowBookmarks = isTrue(query.get('allowWatchBookmarks') ?? 'false');
   const durationMs = watchDurationMs(integerOf(query, 'timeoutSeconds'), options.random);
