@@ -17,7 +17,7 @@ const CASES: readonly [
   retryAfterSeconds: number | undefined,
 ][] = [
   [new StoreWriteError('disk'), 503, 'ServiceUnavailable', 5],
-  [new StoreWriteError('disk', { isOutOfSpace: true }), 507, 'InsufficientStorage', 5],
+  [new StoreWriteError('disk', { isOutOfSpace: true }), 507, 'InsufficientStorage', undefined],
   // A client that repeated this by itself could do it twice.
   [new StoreWriteError('lost', { isUncertain: true }), 504, 'Timeout', undefined],
   [new StoreUnavailableError('away'), 503, 'ServiceUnavailable', 5],

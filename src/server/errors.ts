@@ -51,16 +51,16 @@ function writeRefused(error: StoreWriteError): ApiError {
   const why = explainError(error);
   // No time to wait is named: clients would send it again by themselves, and it may have happened.
   if (error.isUncertain) return new ApiError(504, 'Timeout', why, { cause: error });
-  const details = { retryAfterSeconds: STORE_RETRY_SECONDS };
+  // Nor here: kubectl would be silent for a minute per object while it tries again, and only a person makes space.
   if (error.isOutOfSpace)
     return new ApiError(
       507,
       'InsufficientStorage',
       `the store has no space left, so nothing can be written; reads go on. Make space on its disk: no restart is needed. ${why}`,
-      { cause: error, details },
+      { cause: error },
     );
   return new ApiError(503, 'ServiceUnavailable', `the store takes no writes at present: ${why}`, {
     cause: error,
-    details,
+    details: { retryAfterSeconds: STORE_RETRY_SECONDS },
   });
 }
