@@ -54,9 +54,9 @@ try {
   );
   await until('the pods have the MTU of the uplink', WAIT_MS, async () => {
     const ends = [pods.client, pods.far].map(({ machine, enter }) =>
-      machine.runOk([...enter, 'cat', '/sys/class/net/eth0/mtu']),
+      machine.runOk([...enter, 'ip', '-o', 'link', 'show', 'eth0']),
     );
-    return (await Promise.all(ends)).every((text) => text.trim() === '1500');
+    return (await Promise.all(ends)).every((text) => text.includes(' mtu 1500 '));
   });
   await compare('across machines by routes', hand.routes, across);
 } finally {
