@@ -5,11 +5,12 @@
  * - an agent that starts: from its process to every peer in the kernel, beside the same neighbours, FDB entries and routes
  *   loaded with `ip -batch` and `bridge -batch`; and the memory that it takes then;
  * - one node more and one less at that size: from the write to the API to the kernel;
- * - netlink messages that the fabric sends for it, and for a second look that finds all as it should be.
+ * - netlink messages that the fabric sends for it, and for a second look that finds all as it should be;
+ * - 250 pods on one machine: attached, the agent's memory, and the agent's next start among them.
  *
  * usage: ./dev bench fabric-scale [NODES …]     needs root; by default 1000 and 5000
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { NODE, type Node } from '#api/core/v1/node.ts';
@@ -33,7 +34,12 @@ const WRITERS = 32;
 const WAIT_MS = 240_000;
 const ROUNDS = 5;
 
+/** As many as a machine is commonly allowed, and as many calls at a time as a runtime makes. */
+const PODS = 250;
+const PODS_AT_ONCE = 30;
+
 for (const size of SIZES.length > 0 ? SIZES : [1000, 5000]) await measure(size);
+await measurePods();
 process.exit();
 
 async function measure(count: number): Promise<void> {
@@ -69,17 +75,9 @@ async function measure(count: number): Promise<void> {
     const removed: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
       const n = count + 1 + round;
-      added.push(
-        await timed(
-          () => cluster.client.create(NODE, nodeObject(n)),
-          () => peersIn(stack) === count + 1,
-        ),
-      );
+      added.push(await timed(stack, n, false, () => cluster.client.create(NODE, nodeObject(n))));
       removed.push(
-        await timed(
-          () => cluster.client.delete(NODE, { name: nodeName(n) }),
-          () => peersIn(stack) === count,
-        ),
+        await timed(stack, n, true, () => cluster.client.delete(NODE, { name: nodeName(n) })),
       );
     }
     report(`${count} nodes: one more, from the API to the kernel`, median(added), 'ms');
@@ -178,11 +176,63 @@ function peersIn(stack: NetworkStack): number {
   return link === undefined ? 0 : stack.fdb.list(link.index).length;
 }
 
-async function timed(act: () => Promise<unknown>, isDone: () => boolean): Promise<number> {
+/** @returns milliseconds from the call to the kernel's word that the node's FDB entry, its last object, came or went */
+async function timed(
+  stack: NetworkStack,
+  n: number,
+  deleted: boolean,
+  act: () => Promise<unknown>,
+): Promise<number> {
+  const mac = vtepMac(nodeName(n));
+  const done = Promise.withResolvers<number>();
+  const unwatch = stack.watch((event) => {
+    if (event.type === 'fdb' && event.entry.mac === mac && event.deleted === deleted)
+      done.resolve(performance.now());
+  });
   const begin = performance.now();
   await act();
-  await until('it is in the kernel', WAIT_MS, async () => isDone());
-  return performance.now() - begin;
+  const end = await done.promise;
+  unwatch();
+  return end - begin;
+}
+
+/** Many pods on one machine, attached by the plugin's file as a runtime calls it. */
+async function measurePods(): Promise<void> {
+  await Lab.remove(LAB);
+  const lab = await Lab.create({ name: LAB, machines: 1 });
+  try {
+    const cluster = new LabCluster(lab);
+    const machine = lab.machine('m1');
+    await cluster.startServer(['--pod-cidr', POOL]);
+    await cluster.startAgent(machine);
+    await cluster.nodesReady();
+    const before = await agentMemory(machine);
+    writeFileSync(
+      join(machine.directory, 'run/add.sh'),
+      `ip netns add $1
+CNI_COMMAND=ADD CNI_CONTAINERID=$1 CNI_NETNS=/run/netns/$1 CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin /opt/cni/bin/tulle \\
+  <<'END'
+{"cniVersion":"1.0.0","name":"tulle","type":"tulle"}
+END
+`,
+    );
+    const all = `seq -f p%g ${PODS} | xargs -P ${PODS_AT_ONCE} -n 1 sh -e /run/add.sh`;
+    const begin = performance.now();
+    await machine.runOk(['sh', '-ec', all], { timeoutMs: WAIT_MS });
+    report(`${PODS} pods: attached, ${PODS_AT_ONCE} at a time`, performance.now() - begin, 'ms');
+    const memory = await agentMemory(machine);
+    report(`${PODS} pods: agent's memory (RSS)`, memory, 'MB', before, 'with no pod');
+    const starts = () =>
+      readFileSync(machine.logFile('agent'), 'utf8').split('the node is ready for pods').length;
+    const was = starts();
+    await cluster.stopAgent(machine);
+    const start = performance.now();
+    await cluster.startAgent(machine);
+    await until('the next agent is ready', WAIT_MS, async () => starts() > was);
+    report(`${PODS} pods: agent started again, ready`, performance.now() - start, 'ms');
+  } finally {
+    await Lab.remove(LAB);
+  }
 }
 
 /** @returns MB that the machine's agent has resident */

@@ -180,7 +180,8 @@ function checkVxlan(
 }
 
 function lowerOf(namespace: FakeNamespace, spec: LinkSpec, op: string): FakeLink | undefined {
-  if (spec.kind === 'macvlan') return namespace.linkAt(spec.parent, op, ENODEV);
+  if (spec.kind === 'macvlan' || spec.kind === 'vlan')
+    return namespace.linkAt(spec.parent, op, ENODEV);
   if (spec.kind === 'vxlan' && spec.vxlan.device !== undefined)
     return namespace.linkAt(spec.vxlan.device, op, ENODEV);
   return undefined;

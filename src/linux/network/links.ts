@@ -73,9 +73,9 @@ export function kernelLinks(
         encodeVlanFiltering(writer, bridge, on),
       );
     },
-    addBridgeVlans(port, vlans) {
+    addBridgeVlans(port, vlans, whose) {
       socket.request(`add VLANs to bridge port ${port}`, { type: RTM_SETLINK }, (writer) =>
-        encodeBridgeVlans(writer, port, vlans),
+        encodeBridgeVlans(writer, port, vlans, whose),
       );
     },
     deleteBridgeVlans(port, vlans) {
@@ -139,7 +139,10 @@ function createLink(socket: NetlinkSocket, spec: LinkSpec): void {
     case 'macvlan': {
       const mode = spec.mode === 'bridge' ? MACVLAN_MODE_BRIDGE : MACVLAN_MODE_PRIVATE;
       send({ ...common, kind: 'macvlan', lower: spec.parent, mode });
+      return;
     }
+    case 'vlan':
+      send({ ...common, kind: 'vlan', lower: spec.parent, id: spec.id });
   }
 }
 

@@ -28,7 +28,7 @@ export interface Link {
   readonly promiscuous: boolean;
   /** Bridge or other master. */
   readonly master: IfIndex | undefined;
-  /** `IFLA_LINK`: for a veth the index of its peer, in the peer's namespace; for a macvlan its parent. */
+  /** `IFLA_LINK`: for a veth the index of its peer, in the peer's namespace; for a macvlan or a VLAN its parent. */
   readonly peerIndex: IfIndex | undefined;
   /** `IFLA_LINK_NETNSID`: set if the peer is in another namespace. */
   readonly peerNetnsId: number | undefined;
@@ -83,7 +83,9 @@ export type LinkSpec =
       readonly kind: 'macvlan';
       readonly parent: IfIndex;
       readonly mode: 'bridge' | 'private';
-    });
+    })
+  /** What comes by the parent with the tag of a VLAN (IEEE 802.1Q). */
+  | (NewLink & { readonly kind: 'vlan'; readonly parent: IfIndex; readonly id: number });
 
 export interface LinkChange {
   readonly name?: string;
@@ -237,7 +239,7 @@ export interface NetworkStack extends Disposable {
      */
     setVlanFiltering(bridge: IfIndex, on: boolean): void;
     /** @throws KernelError EOPNOTSUPP where the kernel has no VLAN filtering */
-    addBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[]): void;
+    addBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[], whose?: 'port' | 'self'): void;
     /** @throws KernelError ENOENT for one that the port is not of, EOPNOTSUPP where the kernel has no VLAN filtering */
     deleteBridgeVlans(port: IfIndex, vlans: readonly BridgeVlan[]): void;
     /** Deleting what is gone succeeds. */

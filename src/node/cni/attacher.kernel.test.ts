@@ -132,7 +132,9 @@ describe('Attacher', () => {
     machine.addresses.failure = new Error('connection refused');
     const add = () => machine.attacher.add(machine.request('ADD', pod));
     await assert.rejects(add(), isCniError(11, /connection refused/));
-    assert.throws(() => machine.attacher.status(), isCniError(50, /connection refused/));
+    const { config, path } = machine.request('ADD', pod);
+    const status = { command: 'STATUS', config, path } as const;
+    await assert.rejects(machine.attacher.status(status), isCniError(50, /connection refused/));
     machine.addresses.failure = undefined;
     await machine.attacher.undone();
     machine.addresses.refusal = {

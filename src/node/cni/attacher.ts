@@ -29,7 +29,7 @@ import type { AddressRequest, AddressSource } from '../addresses.ts';
 import type { Attachment, Attachments, PodRules } from '../attachment.ts';
 import { completeBridge } from './bridge.ts';
 import { bridgeWithPoolAddresses, removePoolSide } from './bridge-pools.ts';
-import { addIpam, deleteIpam } from './ipam-plugin.ts';
+import { addIpam, checkIpam, deleteIpam, ipamOf, passToIpam } from './ipam-plugin.ts';
 import { netnsIdentity } from './link.ts';
 import { LinkRemover } from './link-remover.ts';
 import {
@@ -227,6 +227,10 @@ export class Attacher implements Attachments, AsyncDisposable {
         throw new CniError(CNI_ERROR.checkFailed, 'the attachment is not as it was made', {
           details: faults.join('; '),
         });
+      const ipam = attachment.bridge?.ipam;
+      const { path, config } = request;
+      if (ipam !== undefined)
+        await checkIpam({ ...ipam, path, stdin: JSON.stringify(config.json) }, request);
     });
   }
 
@@ -239,15 +243,19 @@ export class Attacher implements Attachments, AsyncDisposable {
     for (const { attachment } of this.#records.values())
       if (attachment.network === name && !valid.has(attachment.handle))
         await this.#removeLocked(attachment, 'the runtime does not know it any more');
+    const ipam = ipamOf(request);
+    if (ipam !== undefined) await passToIpam('GC', ipam);
   }
 
-  /** @throws CniError 50 if ADD would fail now */
-  status(): void {
+  /** @throws CniError 50 if ADD would fail now, or what the address plugin of the configuration says */
+  async status(request: Extract<CniRequest, { command: 'STATUS' | 'GC' }>): Promise<void> {
     const reason = this.#options.addresses.notReady() ?? this.#options.rules?.problem;
     if (reason !== undefined)
       throw new CniError(CNI_ERROR.notAvailable, 'the pod network is not ready', {
         details: reason,
       });
+    const ipam = ipamOf(request);
+    if (ipam !== undefined) await passToIpam('STATUS', ipam);
   }
 
   /**

@@ -1,6 +1,8 @@
 /**
  * VLANs on a bridge, as the reference plugin has them: a port is of one VLAN without tags (`vlan`), of several with tags
- * (`vlanTrunk`), or both. The gateway of a VLAN is an interface `<bridge>.<vlan>` on a port of its own.
+ * (`vlanTrunk`), or both. The gateway of a VLAN is an interface `<bridge>.<vlan>`: on a port of its own, as with that
+ * plugin, or, where addresses come out of IPPools, the bridge's own side of the VLAN. A packet that a service or a host
+ * port translates on its way into the bridge is handed to the bridge itself, and would not find a gateway elsewhere.
  */
 import { ENOENT, EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import type { Link, NetworkStack } from '#linux/network/port.ts';
@@ -81,12 +83,49 @@ export function applyPortVlans(host: NetworkStack, port: Link, options: BridgeOp
   }
 }
 
+/** The bridge's own side of its VLAN with addresses of IPPools, or the bridge itself. */
+export function ensurePoolGateway(host: NetworkStack, master: Link, options: BridgeOptions): Link {
+  const name = vlanGatewayName(options);
+  const id = options.vlans?.id;
+  if (name === undefined || id === undefined) return master;
+  const gateway = host.links.get(name) ?? createVlanLink(host, { name, parent: master.index, id });
+  if (gateway.kind !== 'vlan' || gateway.peerIndex !== master.index)
+    throw new CniError(
+      CNI_ERROR.invalidConfig,
+      `"${name}" already exists but is not the bridge's own side of a VLAN of "${options.bridge}"`,
+    );
+  host.links.addBridgeVlans(master.index, [{ from: id, to: id }], 'self');
+  // The kernel takes a smaller MTU over from the bridge, a larger one not.
+  const mtuBytes = host.links.get(master.index)?.mtuBytes ?? gateway.mtuBytes;
+  if (!gateway.up || gateway.mtuBytes !== mtuBytes)
+    host.links.set(gateway.index, { up: true, mtuBytes });
+  return gateway;
+}
+
+function createVlanLink(
+  host: NetworkStack,
+  spec: { readonly name: string; readonly parent: number; readonly id: number },
+): Link {
+  let link: Link;
+  try {
+    link = host.links.create({ kind: 'vlan', ...spec });
+  } catch (error) {
+    if (!isErrno(error, EOPNOTSUPP)) throw error;
+    throw new CniError(CNI_ERROR.unsupportedField, 'unsupported field "vlan"', {
+      details: 'this kernel has no VLANs (CONFIG_VLAN_8021Q, module "8021q")',
+    });
+  }
+  const acceptRa = `net/ipv6/conf/${spec.name}/accept_ra`;
+  if (host.sysctl.get(acceptRa) !== undefined) host.sysctl.set(acceptRa, '0');
+  return link;
+}
+
 /** The interface that has the gateway's addresses: of the VLAN, or the bridge itself. */
 export function ensureGatewayLink(host: NetworkStack, master: Link, options: BridgeOptions): Link {
   const name = vlanGatewayName(options);
   if (name === undefined) return master;
   let gateway = host.links.get(name);
-  const portName = gatewayPortName(options.bridge, name);
+  const portName = hostLinkName(`vlan gateway of ${options.bridge}`, name);
   if (gateway === undefined) {
     const mtuBytes = master.mtuBytes;
     host.links.create({ kind: 'veth', name: portName, mtuBytes, peer: { name, mtuBytes } });
@@ -102,24 +141,6 @@ export function ensureGatewayLink(host: NetworkStack, master: Link, options: Bri
   applyPortVlans(host, port, gatewayPort(options));
   if (!gateway.up) host.links.set(gateway.index, { up: true });
   return gateway;
-}
-
-/** Gives the gateway of a VLAN, which is a port itself, the MTU of the others: the bridge has the least of all. */
-export function resizeGatewayLink(
-  host: NetworkStack,
-  options: BridgeOptions,
-  mtuBytes: number,
-): void {
-  const name = vlanGatewayName(options);
-  if (name === undefined) return;
-  for (const end of [gatewayPortName(options.bridge, name), name]) {
-    const link = host.links.get(end);
-    if (link !== undefined && link.mtuBytes !== mtuBytes) host.links.set(link.index, { mtuBytes });
-  }
-}
-
-function gatewayPortName(bridge: string, gateway: string): string {
-  return hostLinkName(`vlan gateway of ${bridge}`, gateway);
 }
 
 /** The gateway is of the one VLAN, and of none with tags. */

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { silentLogger } from '#lib/log.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
@@ -226,6 +227,8 @@ describe('mode bridge beside the reference plugin', { skip, concurrency: 4 }, ()
     });
 });
 
+const DISCOVERY = join(import.meta.dirname, '../pod-rules/discovery.fixture.pl');
+
 describe('mode bridge', { skip }, () => {
   const config = { isDefaultGateway: true, ipMasq: true, ipam: DUAL };
   const request = (machine: Machine, pod: string, command: 'ADD' | 'CHECK', more: Config = {}) =>
@@ -290,6 +293,44 @@ describe('mode bridge', { skip }, () => {
     assert.ok(isolated.command === 'ADD');
     await machine.attacher.add(isolated);
     machine.run(pod, `${PING} 10.88.0.1`);
+  });
+
+  test('a container cannot claim the address of another, or to be a router, in neighbour discovery', async () => {
+    await using machine = new Machine({ plain: true });
+    const [a = '', b = ''] = ['a', 'b'].map((name) => machine.addNamespace(name));
+    for (const pod of [a, b]) {
+      const call = request(machine, pod, 'ADD');
+      assert.ok(call.command === 'ADD');
+      await machine.attacher.add(call);
+    }
+    const gateway = '2001:db8:88::1';
+    machine.run(b, `${PING} ${gateway}`);
+    const known = () => machine.json(b, `ip -6 -j neigh show ${gateway}`)[0]?.lladdr;
+    const before = known();
+    assert.ok(before !== undefined);
+    const dropped = () =>
+      machine
+        .run(machine.host, 'nft list chain bridge tulle check-neighbour-discovery')
+        .match(/counter packets ([1-9]\d*) /g)?.length ?? 0;
+    const mac = machine.json(a, 'ip -j link show eth0')[0]?.address;
+    const say = (type: number, target: string) =>
+      machine.run(a, `perl ${DISCOVERY} ${type} ${target} ${mac}`);
+    while (!/ fe80:.*eth0/.test(machine.run(a, 'ip -6 route show table local')))
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(dropped(), 0);
+    for (const [count, type, target] of [
+      [1, 136, gateway],
+      [2, 136, 'fe80::1'],
+      [3, 134, '::'],
+      [4, 137, '::'],
+    ] as const) {
+      say(type, target);
+      assert.equal(dropped(), count, `type ${type} for ${target}`);
+    }
+    assert.equal(known(), before);
+    say(136, '2001:db8:88::2');
+    assert.equal(dropped(), 4, 'its own address it may tell of');
+    machine.run(b, `${PING} 2001:db8:88::2`);
   });
 
   test('CHECK names what was broken', async () => {

@@ -27,6 +27,7 @@ import { checkPoolSide, ensurePoolSide, type SourceOf } from './bridge-pools.ts'
 import {
   applyPortVlans,
   ensureGatewayLink,
+  ensurePoolGateway,
   requireVlanFiltering,
   vlanGatewayName,
 } from './bridge-vlans.ts';
@@ -238,7 +239,8 @@ function ensureGateways(
 ): void {
   const { options, ips, fromPools } = attachment.bridge;
   const families = new Set<Family>();
-  const link = ensureGatewayLink(host, master, options);
+  const ensureLink = fromPools === true ? ensurePoolGateway : ensureGatewayLink;
+  const link = ensureLink(host, master, options);
   allowLoopback(host, attachment, link);
   if (fromPools === true) {
     ensurePoolSide(host, link, attachment, sourceOf);

@@ -24,7 +24,7 @@ function setup(more: Partial<Attacher> = {}) {
       delete: async (request) => void deleted.push(request.containerId),
       check: async () => {},
       collect: async () => {},
-      status: () => {},
+      status: async () => {},
       ...more,
     },
     silentLogger,

@@ -53,7 +53,7 @@ async function run(attacher: Attaching, request: CniRequest, stdin: string): Pro
       await attacher.collect(request);
       return '';
     case 'STATUS':
-      attacher.status();
+      await attacher.status(request);
       return '';
     case 'VERSION':
       return encodeVersionAnswer(stdin.trim() === '' ? undefined : peekCniVersion(stdin));

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { explainError } from '#lib/errors.ts';
 import { run } from '#proc/run.ts';
+import type { CniConfig } from '#wire/cni/config.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import { type CniResult, decodeCniResult } from '#wire/cni/result.ts';
 import { parseCniVersion } from '#wire/cni/version.ts';
@@ -41,7 +42,28 @@ export async function deleteIpam(plugin: IpamPlugin, target: IpamTarget): Promis
   await call('DEL', plugin, target);
 }
 
-async function call(command: string, plugin: IpamPlugin, target: IpamTarget): Promise<string> {
+/** Whether the plugin still has what it gave. @param plugin with the `prevResult` in its configuration @throws CniError */
+export async function checkIpam(plugin: IpamPlugin, target: IpamTarget): Promise<void> {
+  await call('CHECK', plugin, target);
+}
+
+/** Hands on a call that is about the network and no container. @throws CniError */
+export async function passToIpam(command: 'STATUS' | 'GC', plugin: IpamPlugin): Promise<void> {
+  await call(command, plugin);
+}
+
+/** How a call asks the address plugin that its configuration names; undefined if that is us, or nobody. */
+export function ipamOf(call: {
+  readonly config: CniConfig;
+  readonly path: string;
+}): IpamPlugin | undefined {
+  const { config, path } = call;
+  const { ipamType, json } = config;
+  if (ipamType === undefined) return undefined;
+  return { type: ipamType, path, stdin: JSON.stringify(json), args: '' };
+}
+
+async function call(command: string, plugin: IpamPlugin, target?: IpamTarget): Promise<string> {
   const file = plugin.path
     .split(':')
     .filter(isAbsolute)
@@ -54,9 +76,13 @@ async function call(command: string, plugin: IpamPlugin, target: IpamTarget): Pr
   const env = {
     PATH: process.env.PATH ?? '',
     CNI_COMMAND: command,
-    CNI_CONTAINERID: target.containerId,
-    CNI_NETNS: target.netns,
-    CNI_IFNAME: target.ifName,
+    ...(target === undefined
+      ? {}
+      : {
+          CNI_CONTAINERID: target.containerId,
+          CNI_NETNS: target.netns,
+          CNI_IFNAME: target.ifName,
+        }),
     CNI_PATH: plugin.path,
     CNI_ARGS: plugin.args,
   };

@@ -19,7 +19,6 @@ import {
   repairBridgeLink,
 } from './bridge.ts';
 import { removePoolSide, type SourceOf } from './bridge-pools.ts';
-import { resizeGatewayLink } from './bridge-vlans.ts';
 import { changeMtu, checkLink, createLink, refillLink, removeLink, repairHostEnd } from './link.ts';
 import type { LinkRemover } from './link-remover.ts';
 import { type DnsSettings, planAttach, planDns, planResult } from './plan.ts';
@@ -101,7 +100,6 @@ export function resize(parts: ModeParts, attachment: Attachment, wasBytes: numbe
   }
   const refill = (pod: NetworkStack) => refillContainer(pod, attachment);
   changeMtu(host, openStack, attachment, { wasBytes, refill, repair: repairIt });
-  resizeGatewayLink(host, attachment.bridge.options, attachment.mtuBytes);
 }
 
 /** @returns one sentence for each thing that is not as it was made; empty if all is well */

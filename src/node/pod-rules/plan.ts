@@ -24,6 +24,7 @@ import {
   parseIp,
   splitCidr,
 } from '#lib/ip.ts';
+import { GATEWAY_V6 } from '#lib/kernel-objects.ts';
 import type { PortProtocol } from '#wire/cni/capabilities.ts';
 import {
   accept,
@@ -88,6 +89,7 @@ const CHECK_SOURCE = 'check-source';
 const CHECK_SOURCE_V4 = 'check-source-v4';
 const CHECK_SOURCE_V6 = 'check-source-v6';
 const CHECK_ARP = 'check-arp';
+const CHECK_DISCOVERY = 'check-neighbour-discovery';
 const HOST_PORT_CHAIN = 'to-host-port';
 
 export type PodRulesFamily = 'ip' | 'ip6' | 'bridge';
@@ -100,6 +102,14 @@ export interface PlacedElement {
 const ether = { saddr: payload('link', 6, 6) } as const;
 /** RFC 826; for Ethernet and IPv4. */
 const arp = { sourceMac: payload('network', 8, 6), sourceIp: payload('network', 14, 4) } as const;
+/** RFC 4861; after the header of IPv6 alone. */
+const icmpv6 = { type: payload('transport', 0, 1), target: payload('transport', 8, 16) } as const;
+const IPPROTO_ICMPV6 = 58;
+const ICMPV6_TYPE = {
+  routerAdvertisement: 134,
+  neighbourAdvertisement: 136,
+  redirect: 137,
+} as const;
 const ETHERTYPE = {
   ip: Uint8Array.of(0x08, 0x00),
   arp: Uint8Array.of(0x08, 0x06),
@@ -247,8 +257,47 @@ function bridgePart(): RulesetPart {
         ],
       },
       {
+        name: CHECK_DISCOVERY,
+        rules: [
+          // Whoever believed one of these would send what is for others, or all, to this container.
+          ...(['routerAdvertisement', 'redirect'] as const).map((type) => ({
+            expressions: [...isType(type), counter(), drop],
+          })),
+          {
+            expressions: [
+              ...isType('neighbourAdvertisement'),
+              ...inSet([iifname, ether.saddr, icmpv6.target], 'pod-sources-v6'),
+              returnToCaller,
+            ],
+          },
+          // fe80::1 is the node's on bridges with addresses of pools; other link-local ones the container makes itself.
+          {
+            expressions: [
+              ...isType('neighbourAdvertisement'),
+              ...inPrefix(icmpv6.target, hostCidr(GATEWAY_V6)),
+              counter(),
+              drop,
+            ],
+          },
+          {
+            expressions: [
+              ...isType('neighbourAdvertisement'),
+              ...inPrefix(icmpv6.target, LINK_LOCAL_V6),
+              returnToCaller,
+            ],
+          },
+          { expressions: [...isType('neighbourAdvertisement'), counter(), drop] },
+        ],
+      },
+      {
         name: CHECK_SOURCE_V6,
         rules: [
+          {
+            expressions: [
+              ...equals(meta.l4proto, Uint8Array.of(IPPROTO_ICMPV6)),
+              jump(CHECK_DISCOVERY),
+            ],
+          },
           { expressions: [...inSet([iifname, ether.saddr, ip6.saddr], 'pod-sources-v6'), accept] },
           ...linkLocalRules([iifname, ether.saddr]),
           { expressions: [counter(), drop] },
@@ -286,6 +335,10 @@ function bridgePart(): RulesetPart {
       },
     ],
   };
+}
+
+function isType(type: keyof typeof ICMPV6_TYPE) {
+  return equals(icmpv6.type, Uint8Array.of(ICMPV6_TYPE[type]));
 }
 
 /** Neighbour discovery speaks from link-local addresses and, while it looks for duplicates, from none. */

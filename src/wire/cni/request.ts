@@ -30,7 +30,12 @@ export type CniRequest =
       readonly args: ReadonlyMap<string, string>;
       readonly config: CniConfig;
     })
-  | { readonly command: 'STATUS' | 'GC'; readonly config: CniConfig }
+  | {
+      readonly command: 'STATUS' | 'GC';
+      readonly config: CniConfig;
+      /** `CNI_PATH` */
+      readonly path: string;
+    }
   | { readonly command: 'VERSION' };
 
 export type CniEnvironment = Readonly<Record<string, string | undefined>>;
@@ -62,7 +67,8 @@ export function parseCniRequest(env: CniEnvironment, stdin: string): CniRequest 
 
   const config = parseCniConfig(stdin);
   requireCommandAllowed(command, config.cniVersion);
-  if (command === 'STATUS' || command === 'GC') return { command, config };
+  if (command === 'STATUS' || command === 'GC')
+    return { command, config, path: env.CNI_PATH ?? '' };
 
   const target = parseTarget(env);
   const args = parseCniArgs(env.CNI_ARGS ?? '');

@@ -4,7 +4,7 @@
  * ```text
  *  RTM_NEWLINK           IFLA_LINKINFO { "bridge", IFLA_INFO_DATA { IFLA_BR_VLAN_FILTERING u8 } }
  *  RTM_SETLINK, DELLINK  ifinfomsg of family AF_BRIDGE | IFLA_AF_SPEC
- *    ├ IFLA_BRIDGE_FLAGS      u16: BRIDGE_FLAGS_MASTER, the port's VLANs in its bridge
+ *    ├ IFLA_BRIDGE_FLAGS      u16: BRIDGE_FLAGS_MASTER, the port's VLANs in its bridge; BRIDGE_FLAGS_SELF, the bridge's own
  *    └ IFLA_BRIDGE_VLAN_INFO  | flags u16 | vid u16 |    a range is two of them, its begin and its end
  * ```
  * Source: `include/uapi/linux/if_bridge.h`, `if_link.h`.
@@ -21,6 +21,7 @@ const IFLA_AF_SPEC = 26;
 const IFLA_BRIDGE_FLAGS = 0;
 const IFLA_BRIDGE_VLAN_INFO = 2;
 const BRIDGE_FLAGS_MASTER = 1;
+const BRIDGE_FLAGS_SELF = 2;
 const BRIDGE_VLAN_INFO_PVID = 1 << 1;
 const BRIDGE_VLAN_INFO_UNTAGGED = 1 << 2;
 const BRIDGE_VLAN_INFO_RANGE_BEGIN = 1 << 3;
@@ -45,15 +46,22 @@ export function encodeVlanFiltering(writer: NetlinkWriter, bridge: number, on: b
   });
 }
 
-/** Payload of `RTM_SETLINK`, which adds VLANs to a port, and of `RTM_DELLINK`, which takes them away. */
+/**
+ * Payload of `RTM_SETLINK`, which adds VLANs to a port, and of `RTM_DELLINK`, which takes them away.
+ * @param whose `self`: the link is the bridge, and it is its own side of the VLANs that is meant
+ */
 export function encodeBridgeVlans(
   writer: NetlinkWriter,
   port: number,
   vlans: readonly BridgeVlan[],
+  whose: 'port' | 'self' = 'port',
 ): void {
   encodeHeader(writer, AF_BRIDGE, port);
   writer.nested(IFLA_AF_SPEC, () => {
-    writer.attributeBytes(IFLA_BRIDGE_FLAGS, u16s(BRIDGE_FLAGS_MASTER));
+    writer.attributeBytes(
+      IFLA_BRIDGE_FLAGS,
+      u16s(whose === 'self' ? BRIDGE_FLAGS_SELF : BRIDGE_FLAGS_MASTER),
+    );
     for (const { from, to, pvid = false, untagged = false } of vlans) {
       const flags = (pvid ? BRIDGE_VLAN_INFO_PVID : 0) | (untagged ? BRIDGE_VLAN_INFO_UNTAGGED : 0);
       if (from === to) writer.attributeBytes(IFLA_BRIDGE_VLAN_INFO, u16s(flags, from));

@@ -70,6 +70,7 @@ const IFLA_VXLAN_UDP_ZERO_CSUM6_TX = 19;
 const IFLA_VXLAN_UDP_ZERO_CSUM6_RX = 20;
 
 const IFLA_MACVLAN_MODE = 1;
+const IFLA_VLAN_ID = 1;
 export const MACVLAN_MODE_PRIVATE = 1;
 export const MACVLAN_MODE_BRIDGE = 4;
 
@@ -115,7 +116,7 @@ export interface LinkAttributes {
   readonly mac?: Mac | undefined;
   readonly mtuBytes?: number | undefined;
   readonly master?: number | undefined;
-  /** `IFLA_LINK`: the parent of a macvlan. */
+  /** `IFLA_LINK`: the parent of a macvlan or of a VLAN. */
   readonly lower?: number | undefined;
   /** Descriptor of the namespace that the link goes to or is made in. */
   readonly netnsFd?: number | undefined;
@@ -131,6 +132,7 @@ export type LinkKind =
   | { readonly kind: 'bridge'; readonly ageingSeconds?: number; readonly stp?: boolean }
   | { readonly kind: 'vxlan'; readonly vxlan: VxlanData }
   | { readonly kind: 'macvlan'; readonly mode: number }
+  | { readonly kind: 'vlan'; readonly id: number }
   | { readonly kind: 'ifb' };
 
 /**
@@ -284,6 +286,10 @@ function encodeKindData(writer: NetlinkWriter, link: LinkKind): void {
       return;
     case 'macvlan':
       writer.attributeU32(IFLA_MACVLAN_MODE, link.mode);
+      return;
+    case 'vlan':
+      // In the byte order of the machine, which is little endian on all that we run on.
+      writer.attributeBytes(IFLA_VLAN_ID, Uint8Array.of(link.id & 0xff, link.id >> 8));
       return;
     case 'ifb':
   }
