@@ -157,6 +157,9 @@ class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
   get(key: string): T | undefined {
     return this.#objects.get(key);
   }
+  keys(): IterableIterator<string> {
+    return this.#objects.keys();
+  }
   values(): IterableIterator<T> {
     return this.#objects.values();
   }
