@@ -211,12 +211,11 @@ function wrong(
       return `the service that stays: ${lasted}, ${echoes ?? 'no'} echoes`;
     }
     const told = history.filter((entry) => entry.host === host);
-    const decidedMs = answer === 'mute' ? startMs + HEARING_MS : endMs;
     const during = told.filter(
-      (entry, i) => entry.sentMs <= decidedMs && (told[i + 1]?.doneMs ?? Infinity) >= startMs,
+      (entry, i) => entry.sentMs <= endMs && (told[i + 1]?.doneMs ?? Infinity) >= startMs,
     );
-    // A connection to an endpoint that goes is reset when the client sends; this one may only have listened.
-    if (isCut && during.length > 1) return [];
+    // A connection to an endpoint that goes is reset when the client sends.
+    if (answer === 'ECONNRESET' && during.length > 1) return [];
     return during.some(({ endpoints }) => endpoints.includes(answer)) ? [] : lasted;
   });
 }
