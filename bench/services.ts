@@ -19,6 +19,12 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { Services } from '#node/services/services.ts';
+import {
+  addressOf,
+  clusterIpOf,
+  serviceOf,
+  sliceOf,
+} from '#node/services/testing/many-services.ts';
 import { sliceTrimmer, trimService } from '#node/trim.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import { LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
@@ -173,65 +179,14 @@ class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
   }
 }
 
-function address(first: number, index: number): string {
-  return `${first + (index >>> 16)}.${(index >>> 8) & 255}.${index & 255}`;
-}
-function clusterIp(service: number): string {
-  return `10.${address(96, service)}`;
-}
-
-function serviceOf(index: number): Service {
-  const clusterIP = clusterIp(index);
-  return {
-    apiVersion: 'v1',
-    kind: 'Service',
-    metadata: { name: `service-${index}`, namespace: 'default', uid: `uid-${index}` },
-    spec: {
-      ...{ type: 'ClusterIP', clusterIP, clusterIPs: [clusterIP], selector: { app: `a${index}` } },
-      ports: [{ name: 'http', port: 80, protocol: 'TCP', targetPort: 8080 }],
-    },
-  };
-}
-
-/** @param generation gives the first endpoint another address */
-function sliceOf(index: number, endpoints: number, generation = 0): EndpointSlice {
-  return {
-    apiVersion: 'discovery.k8s.io/v1',
-    kind: 'EndpointSlice',
-    metadata: {
-      name: `service-${index}-1`,
-      namespace: 'default',
-      uid: `slice-${index}`,
-      labels: { 'kubernetes.io/service-name': `service-${index}` },
-    },
-    addressType: 'IPv4',
-    ports: [{ name: 'http', protocol: 'TCP', port: 8080 }],
-    endpoints: Array.from({ length: endpoints }, (_, i) => ({
-      addresses: [
-        i === 0 && generation > 0
-          ? `172.${address(16, generation)}`
-          : `11.${address(0, index * endpoints + i)}`,
-      ],
-      conditions: { ready: true, serving: true, terminating: false },
-      nodeName: `m${1 + (i % 50)}`,
-      targetRef: {
-        kind: 'Pod',
-        name: `pod-${index}-${i}`,
-        namespace: 'default',
-        uid: `${index}-${i}`,
-      },
-    })),
-  };
-}
-
 /** @returns the time `nft -f` takes for the same services in kube-proxy's layout */
 function peer(namespace: string, services: number, endpoints: number): number | undefined {
   if (spawnSync('nft', ['--version']).status !== 0) return undefined;
   const texts = layoutTexts(
     'nftables',
     Array.from({ length: services }, (_, s) => ({
-      clusterIp: clusterIp(s),
-      endpoints: Array.from({ length: endpoints }, (_, i) => `11.${address(0, s * endpoints + i)}`),
+      clusterIp: clusterIpOf(s),
+      endpoints: Array.from({ length: endpoints }, (_, i) => addressOf(11, s * endpoints + i)),
     })),
   );
   const nft = ['netns', 'exec', namespace, 'nft'];

@@ -1,7 +1,7 @@
 /**
  * Endpoints come and go fifty times a second while clients connect: in peace, with the agent killed at random moments,
  * and with somebody else damaging our table. Short by default; TULLE_TEST_CHURN_SECONDS is the length of each of the
- * parts (300 is minutes, as an operator's worst rolling update).
+ * parts (300 is minutes, as an operator's worst rolling update), TULLE_TEST_SERVICES how many more services there are.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -19,6 +19,7 @@ import { type Connection, LOAD_CLIENT, LOAD_SERVER, nowMs } from './testing/load
 import { type PipedProcess, World } from './testing/world.ts';
 
 const SECONDS = Number(process.env.TULLE_TEST_CHURN_SECONDS ?? 4);
+const MORE_SERVICES = Number(process.env.TULLE_TEST_SERVICES ?? 0);
 const CHANGE_INTERVAL_MS = 20;
 const PORTS = [8081, 8082, 8083, 8084];
 const SERVERS = ['podA', 'podB', 'remote'] as const;
@@ -269,7 +270,12 @@ class Balancer {
 
   /** Resolves when all that there is is in the kernel. */
   async start(): Promise<void> {
-    const argv = ['--disable-warning=ExperimentalWarning', BALANCER, this.#netns];
+    const argv = [
+      '--disable-warning=ExperimentalWarning',
+      BALANCER,
+      this.#netns,
+      String(MORE_SERVICES),
+    ];
     const child = spawn(process.execPath, argv, { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#child = child;
     child.stdin.on('error', () => {
@@ -325,7 +331,7 @@ class Balancer {
 async function equalsFromScratch(balancer: Balancer, world: World): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const fake = new FakeNftables();
-  const tell = await startBalancer(stack, fake);
+  const tell = await startBalancer(stack, fake, { more: MORE_SERVICES });
   for (const news of balancer.news()) await tell(news);
   const nftables = stack.use(openNftables({ netns: world.node.path }));
   const wanted = JSON.stringify(serviceState(fake));
