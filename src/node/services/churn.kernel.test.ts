@@ -14,7 +14,7 @@ import { FakeNftables } from '#linux/nftables/fake.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { type News, startBalancer } from './testing/balancer-process.ts';
 import { ADDRESS } from './testing/flows.ts';
-import { serviceState } from './testing/kernel-state.ts';
+import { sameState, serviceState } from './testing/kernel-state.ts';
 import { type Connection, LOAD_CLIENT, LOAD_SERVER, nowMs } from './testing/load.ts';
 import { type PipedProcess, World } from './testing/world.ts';
 
@@ -337,7 +337,7 @@ async function equalsFromScratch(balancer: Balancer, world: World): Promise<void
   const wanted = JSON.stringify(serviceState(fake));
   const endMs = nowMs() + 10_000;
   while (nowMs() < endMs && JSON.stringify(serviceState(nftables)) !== wanted) await sleep(50);
-  assert.deepEqual(serviceState(nftables), serviceState(fake));
+  sameState(nftables, fake);
 }
 
 function clusterIp(number: number): string {

@@ -11,7 +11,7 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 import { inTable } from '#wire/nftables/objects.ts';
 import { startBalancer } from './testing/balancer-process.ts';
-import { serviceState } from './testing/kernel-state.ts';
+import { sameState } from './testing/kernel-state.ts';
 
 const SERVICES = Number(process.env.TULLE_TEST_SERVICES ?? 4000);
 const BALANCER = new URL('testing/balancer-process.ts', import.meta.url).pathname;
@@ -35,7 +35,7 @@ test('an agent that is killed inside its first load leaves no part of it to pack
     await using agent = start();
     await commits(Math.ceil((part * COMMITS) / KILLS));
     await agent.kill();
-    if (hasBaseChain()) assert.deepEqual(serviceState(nftables), wanted);
+    if (hasBaseChain()) sameState(nftables, wanted);
     else killedInside++;
     nftables.commit([table.table.destroy()]);
   }
@@ -50,15 +50,15 @@ test('an agent that finds what a killed one left makes it whole', async () => {
   }
   await using agent = start();
   await agent.done();
-  assert.deepEqual(serviceState(nftables), await fromScratch());
+  sameState(nftables, await fromScratch());
 });
 
-async function fromScratch(): Promise<unknown> {
+async function fromScratch(): Promise<FakeNftables> {
   await using stack = new AsyncDisposableStack();
   const fake = new FakeNftables();
   const tell = await startBalancer(stack, fake, { more: SERVICES });
   await tell({ id: 1, start: true });
-  return serviceState(fake);
+  return fake;
 }
 
 function start() {
