@@ -129,3 +129,49 @@ function hooks(layout: Layout): string {
   ${base('nat', 'postrouting', 100, 'jump masquerading')}
 }`;
 }
+
+/**
+ * The table `nat` as kube-proxy's mode iptables writes it, as text for `iptables-restore --noflush`: a chain for each
+ * service and each endpoint, comments and marks as there. Names are numbers where kube-proxy has hashes of the same length.
+ */
+export function iptablesText(services: readonly LayoutService[]): string {
+  const chains: string[] = [];
+  const rules: string[] = [];
+  const name = (kind: 'SVC' | 'SEP', number: number) =>
+    `KUBE-${kind}-${number.toString(36).toUpperCase().padStart(16, '0')}`;
+  let endpointCount = 0;
+  services.forEach(({ clusterIp, endpoints }, s) => {
+    const service = name('SVC', s);
+    const comment = `-m comment --comment "default/service-${s}:http`;
+    const to = `-m tcp -p tcp -d ${clusterIp} --dport 80`;
+    chains.push(`:${service} - [0:0]`);
+    rules.push(`-A KUBE-SERVICES ${comment} cluster IP" ${to} -j ${service}`);
+    rules.push(`-A ${service} ${comment} cluster IP" ${to} ! -s ${POD_NETWORK} -j KUBE-MARK-MASQ`);
+    endpoints.forEach((address, i) => {
+      const endpoint = name('SEP', endpointCount++);
+      const share = (1 / (endpoints.length - i)).toFixed(10);
+      const draw = `-m statistic --mode random --probability ${share}`;
+      chains.push(`:${endpoint} - [0:0]`);
+      rules.push(
+        `-A ${service} ${comment} -> ${address}:8080" ${i < endpoints.length - 1 ? draw : ''} -j ${endpoint}`,
+        `-A ${endpoint} ${comment}" -s ${address} -j KUBE-MARK-MASQ`,
+        `-A ${endpoint} ${comment}" -m tcp -p tcp -j DNAT --to-destination ${address}:8080`,
+      );
+    });
+  });
+  return [
+    '*nat',
+    ...[':KUBE-SERVICES - [0:0]', ':KUBE-POSTROUTING - [0:0]', ':KUBE-MARK-MASQ - [0:0]'],
+    ...chains,
+    '-A PREROUTING -j KUBE-SERVICES',
+    '-A OUTPUT -j KUBE-SERVICES',
+    '-A POSTROUTING -j KUBE-POSTROUTING',
+    `-A KUBE-MARK-MASQ -j MARK --or-mark ${MARK}`,
+    `-A KUBE-POSTROUTING -m mark ! --mark ${MARK}/${MARK} -j RETURN`,
+    `-A KUBE-POSTROUTING -j MARK --xor-mark ${MARK}`,
+    '-A KUBE-POSTROUTING -j MASQUERADE --random-fully',
+    ...rules,
+    'COMMIT',
+    '',
+  ].join('\n');
+}

@@ -5,8 +5,9 @@
  * usage: ./dev bench services [CASE…]        CASE is SERVICESxENDPOINTS, by default all below   (root)
  *
  * The peer is `nft -f` with the same services as kube-proxy's nftables mode lays them out (`kube-proxy-layout.ts`): a
- * stand-in, because kube-proxy is in no package, and does this and more. Larger cases than MAX_PEER_ENDPOINTS have no
- * peer: it would take too long.
+ * stand-in, because kube-proxy is in no package, and does this and more. The second peer is `iptables-restore` with
+ * its iptables mode's. Larger cases than TULLE_BENCH_PEER_ENDPOINTS (60,000) have no peers, and one that takes more than
+ * MAX_PEER_MS is ended.
  * Each case runs in a process of its own, whose memory (after garbage collection) is told with the API's objects in it,
  * kept as an agent keeps them.
  */
@@ -19,13 +20,20 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { Services } from '#node/services/services.ts';
+import {
+  addressOf,
+  clusterIpOf,
+  serviceOf,
+  sliceOf,
+} from '#node/services/testing/many-services.ts';
 import { sliceTrimmer, trimService } from '#node/trim.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
-import { LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
+import { iptablesText, LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
 
 const DEFAULT_CASES = ['1000x5', '10000x5', '44000x5', '5000x50', '200000x5'];
 const CHANGES = 300;
-const MAX_PEER_ENDPOINTS = 60_000;
+const MAX_PEER_ENDPOINTS = Number(process.env.TULLE_BENCH_PEER_ENDPOINTS ?? 60_000);
+const MAX_PEER_MS = 240_000;
 const WARM_UP_CHANGES = 20;
 
 const cases = process.argv.length > 2 ? process.argv.slice(2) : DEFAULT_CASES;
@@ -34,9 +42,9 @@ async function measure(name: string): Promise<void> {
   const namespace = `tulle-bench-${process.pid}`;
   execFileSync('ip', ['netns', 'add', namespace]);
   try {
-    const peerMs =
-      services * endpoints <= MAX_PEER_ENDPOINTS ? peer(namespace, services, endpoints) : undefined;
-    await ours(name, namespace, { services, endpoints }, peerMs);
+    const isPeerSize = services * endpoints <= MAX_PEER_ENDPOINTS;
+    const peers = isPeerSize ? measurePeers(namespace, services, endpoints) : [];
+    await ours(name, namespace, { services, endpoints }, peers);
   } finally {
     execFileSync('ip', ['netns', 'delete', namespace]);
   }
@@ -46,7 +54,7 @@ async function ours(
   name: string,
   namespace: string,
   size: { services: number; endpoints: number },
-  peerMs: number | undefined,
+  peers: readonly Peer[],
 ): Promise<void> {
   const log = silentLogger;
   const trimSlice = sliceTrimmer();
@@ -82,11 +90,12 @@ async function ours(
   const fullMs = msSince(start);
   const thread = process.threadCpuUsage(threadBefore);
   const all = process.cpuUsage(cpu);
-  report(name, 'full sync', fullMs, 'ms', peerMs);
-  // What the time would be on a machine with nothing else to do; and with the runtime's own threads (compiler, garbage).
+  if (peers.length === 0) report(name, 'full sync', fullMs, 'ms');
+  for (const peer of peers) report(name, 'full sync', fullMs, 'ms', peer);
+  // What the time would be on a machine with nothing else to do. The kernel's part is on a thread of the C library.
   report(name, 'full sync, processor time', (thread.user + thread.system) / 1000, 'ms');
-  report(name, 'full sync, of it in the kernel', thread.system / 1000, 'ms');
   report(name, 'full sync, processor time of all threads', (all.user + all.system) / 1000, 'ms');
+  report(name, 'full sync, of it in the kernel', all.system / 1000, 'ms');
   collectGarbage();
   report(name, 'memory (RSS) with the API objects', process.memoryUsage().rss / 2 ** 20, 'MiB');
   report(name, 'memory (RSS) before the sync', snapshotMib, 'MiB');
@@ -157,6 +166,9 @@ class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
   get(key: string): T | undefined {
     return this.#objects.get(key);
   }
+  keys(): IterableIterator<string> {
+    return this.#objects.keys();
+  }
   values(): IterableIterator<T> {
     return this.#objects.values();
   }
@@ -170,84 +182,54 @@ class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
   }
 }
 
-function address(first: number, index: number): string {
-  return `${first + (index >>> 16)}.${(index >>> 8) & 255}.${index & 255}`;
-}
-function clusterIp(service: number): string {
-  return `10.${address(96, service)}`;
+interface Peer {
+  readonly name: string;
+  readonly ms: number;
 }
 
-function serviceOf(index: number): Service {
-  const clusterIP = clusterIp(index);
-  return {
-    apiVersion: 'v1',
-    kind: 'Service',
-    metadata: { name: `service-${index}`, namespace: 'default', uid: `uid-${index}` },
-    spec: {
-      ...{ type: 'ClusterIP', clusterIP, clusterIPs: [clusterIP], selector: { app: `a${index}` } },
-      ports: [{ name: 'http', port: 80, protocol: 'TCP', targetPort: 8080 }],
-    },
-  };
+/** The same services in kube-proxy's layouts, by the programs that kube-proxy starts. */
+function measurePeers(namespace: string, services: number, endpoints: number): Peer[] {
+  const all = Array.from({ length: services }, (_, s) => ({
+    clusterIp: clusterIpOf(s),
+    endpoints: Array.from({ length: endpoints }, (_, i) => addressOf(11, s * endpoints + i)),
+  }));
+  const within = (...argv: string[]) => ['netns', 'exec', namespace, ...argv];
+  const nft = load(within('nft', '-f', '-'), layoutTexts('nftables', all));
+  spawnSync('ip', within('nft', 'delete', 'table', 'ip', LAYOUT_TABLE));
+  const iptables = load(within('iptables-restore', '--noflush'), [iptablesText(all)]);
+  const version = spawnSync('iptables-restore', ['--version'], { encoding: 'utf8' }).stdout;
+  spawnSync('ip', within('nft', 'flush', 'ruleset'));
+  const peers = [
+    ["nft -f in kube-proxy's nftables layout (stand-in)", nft],
+    [`${version?.trim()} in kube-proxy's iptables layout (stand-in)`, iptables],
+  ] as const;
+  return peers.flatMap(([name, ms]) => (ms === undefined ? [] : [{ name, ms }]));
 }
 
-/** @param generation gives the first endpoint another address */
-function sliceOf(index: number, endpoints: number, generation = 0): EndpointSlice {
-  return {
-    apiVersion: 'discovery.k8s.io/v1',
-    kind: 'EndpointSlice',
-    metadata: {
-      name: `service-${index}-1`,
-      namespace: 'default',
-      uid: `slice-${index}`,
-      labels: { 'kubernetes.io/service-name': `service-${index}` },
-    },
-    addressType: 'IPv4',
-    ports: [{ name: 'http', protocol: 'TCP', port: 8080 }],
-    endpoints: Array.from({ length: endpoints }, (_, i) => ({
-      addresses: [
-        i === 0 && generation > 0
-          ? `172.${address(16, generation)}`
-          : `11.${address(0, index * endpoints + i)}`,
-      ],
-      conditions: { ready: true, serving: true, terminating: false },
-      nodeName: `m${1 + (i % 50)}`,
-      targetRef: {
-        kind: 'Pod',
-        name: `pod-${index}-${i}`,
-        namespace: 'default',
-        uid: `${index}-${i}`,
-      },
-    })),
-  };
-}
-
-/** @returns the time `nft -f` takes for the same services in kube-proxy's layout */
-function peer(namespace: string, services: number, endpoints: number): number | undefined {
-  if (spawnSync('nft', ['--version']).status !== 0) return undefined;
-  const texts = layoutTexts(
-    'nftables',
-    Array.from({ length: services }, (_, s) => ({
-      clusterIp: clusterIp(s),
-      endpoints: Array.from({ length: endpoints }, (_, i) => `11.${address(0, s * endpoints + i)}`),
-    })),
-  );
-  const nft = ['netns', 'exec', namespace, 'nft'];
+/** @returns the time a program takes for all texts; undefined if it is not there, or was ended for taking too long */
+function load(argv: readonly string[], texts: readonly string[]): number | undefined {
   const start = process.hrtime.bigint();
-  for (const input of texts)
-    execFileSync('ip', [...nft, '-f', '-'], { input, stdio: ['pipe', 'ignore', 'inherit'] });
-  const ms = msSince(start);
-  execFileSync('ip', [...nft, 'delete', 'table', 'ip', LAYOUT_TABLE]);
-  return ms;
+  for (const input of texts) {
+    const timeout = MAX_PEER_MS - Math.floor(msSince(start));
+    if (timeout <= 0) return undefined;
+    const { status, stderr } = spawnSync('ip', argv, { input, timeout, killSignal: 'SIGKILL' });
+    if (status === 0) continue;
+    console.error(
+      `no figures of a peer: ip ${argv.join(' ')}: ${stderr || `more than ${MAX_PEER_MS} ms`}`,
+    );
+    return undefined;
+  }
+  return msSince(start);
 }
 
-function report(name: string, what: string, value: number, unit: string, peerValue?: number): void {
+function report(name: string, what: string, value: number, unit: string, peer?: Peer): void {
   const round = (number: number) => Number(number.toPrecision(4));
   console.log(
     JSON.stringify({
       ...{ bench: 'services', case: `${name} ${what}`, value: round(value), unit },
-      peer: peerValue === undefined ? null : "nft -f in kube-proxy's layout (stand-in)",
-      peer_value: peerValue === undefined ? null : round(peerValue),
-      ratio: peerValue === undefined ? null : round(value / peerValue),
+      peer: peer?.name ?? null,
+      peer_value: peer === undefined ? null : round(peer.ms),
+      ratio: peer === undefined ? null : round(value / peer.ms),
     }),
   );
 }

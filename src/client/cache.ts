@@ -89,6 +89,9 @@ class ReflectedCache<T extends KubeObject> implements Cache<T>, ReflectorSink<T>
   get(key: string): T | undefined {
     return this.#objects.get(key);
   }
+  keys(): IterableIterator<string> {
+    return this.#objects.keys();
+  }
   values(): IterableIterator<T> {
     return this.#objects.values();
   }

@@ -98,6 +98,8 @@ export interface CacheChange<T> {
 export interface Cache<T extends KubeObject> {
   /** @param key `namespace/name`, or `name` for what has no namespace */
   get(key: string): T | undefined;
+  /** In the order of {@link values}. */
+  keys(): IterableIterator<string>;
   values(): IterableIterator<T>;
   readonly size: number;
   /** Resolves when the first full list is in. A cache that is not synced is not evidence that something does not exist. */

@@ -66,7 +66,7 @@ export interface Refusal {
 /** What brings the kernel to what is staged. */
 interface Step {
   /** Transactions by themselves, of which no packet sees anything. */
-  readonly ahead: Iterable<readonly Operation[]>;
+  readonly ahead?: Iterable<readonly Operation[]>;
   /** What makes the difference. */
   readonly last: readonly Operation[];
 }
@@ -205,10 +205,10 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
         const step = ruleset.#nextStep();
         if (step === undefined) continue;
         changed.push(ruleset);
-        for (const transaction of step.ahead) {
-          sent = transaction;
-          ruleset.#nftables.commit(transaction);
-        }
+        if (step.ahead !== undefined)
+          ruleset.#nftables.commitSeries(step.ahead, (transaction) => {
+            sent = transaction;
+          });
         last.push(step.last);
       }
       const [first] = changed;
@@ -230,7 +230,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     this.#absorb();
     if (operations?.length === 0) return undefined;
     this.#unknown = true;
-    return operations === undefined ? this.#anew() : { ahead: [], last: operations };
+    return operations === undefined ? this.#anew() : { last: operations };
   }
 
   #committed(): void {
@@ -366,7 +366,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...remembered,
     ];
     return exists
-      ? { ahead: [], last: [...head, ...this.#filling(sets), ...tail] }
+      ? { last: [...head, ...this.#filling(sets), ...tail] }
       : { ahead: this.#unseen(head, sets), last: tail };
   }
 

@@ -63,6 +63,16 @@ export class FakeNftables implements Nftables {
     this.committed.push(transaction);
   }
 
+  commitSeries(
+    transactions: Iterable<Transaction>,
+    onAnswer: (transaction: Transaction) => void = () => {},
+  ): void {
+    for (const transaction of transactions) {
+      onAnswer(transaction);
+      this.commit(transaction);
+    }
+  }
+
   /** Commits as another program would. */
   commitAsOther(transaction: Transaction): void {
     this.#apply(transaction, false);

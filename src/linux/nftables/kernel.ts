@@ -6,23 +6,12 @@
  * known by number, which is how {@link Nftables.watch} tells them from others' even when events were lost.
  */
 import { randomInt } from 'node:crypto';
-import {
-  EAGAIN,
-  EINTR,
-  EINVAL,
-  ENOBUFS,
-  ENOENT,
-  ERESTART,
-  isErrno,
-  KernelError,
-} from '#lib/errors.ts';
+import { EAGAIN, EINTR, EINVAL, ENOENT, ERESTART, isErrno, KernelError } from '#lib/errors.ts';
 import { NETLINK_NETFILTER } from '#wire/netlink/constants.ts';
 import type { NetlinkMessage } from '#wire/netlink/reader.ts';
 import type { NetlinkWriter } from '#wire/netlink/writer.ts';
-import { type BatchError, readBatchErrors } from '#wire/nftables/batch-errors.ts';
 import * as N from '#wire/nftables/constants.ts';
 import { encodeElement } from '#wire/nftables/element-codec.ts';
-import { describeOperation, formatElementAt } from '#wire/nftables/format.ts';
 import {
   type DecodedSet,
   decodeChain,
@@ -33,25 +22,17 @@ import {
   decodeSetCount,
   decodeTable,
 } from '#wire/nftables/object-decoder.ts';
-import type {
-  NftFamily,
-  NftSet,
-  SetElement,
-  SetRef,
-  TableRef,
-  Transaction,
-} from '#wire/nftables/objects.ts';
+import type { NftFamily, SetElement, TableRef, Transaction } from '#wire/nftables/objects.ts';
 import type { EncodedTransaction } from '#wire/nftables/transaction-encoder.ts';
 import {
   encodeHeader,
   encodeTransaction,
-  messageOf,
-  operationOf,
   setGeneration,
 } from '#wire/nftables/transaction-encoder.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
 import { Poller } from '../poller.ts';
+import { type Batch, BatchSocket } from './batches.ts';
 import { replaceDestroys } from './destroy.ts';
 import type {
   ChainState,
@@ -64,10 +45,6 @@ import type {
 import { elementsWanted } from './port.ts';
 import { GenerationWatch } from './watch.ts';
 
-/** Largest batch: some five million elements. It is only a limit; memory is used as needed. */
-const MAX_BATCH_BYTES = 512 * 1024 * 1024;
-/** Answers are short; only a batch of many failing messages makes a lot of them. */
-const ANSWER_QUEUE_BYTES = 8 * 1024 * 1024;
 /**
  * Larger batches, from some hundred elements on, are committed with our watches off. If anybody listens, the kernel makes
  * an event for each element, which costs more than to add it, and holds them all, four kilobytes each, until the
@@ -101,7 +78,7 @@ export function openNftables(options: NftablesOptions = {}): Nftables {
 
 class KernelNftables implements Nftables {
   readonly #options: NftablesOptions;
-  readonly #batches: NetlinkSocket;
+  readonly #batches: BatchSocket;
   readonly #queries: NetlinkSocket;
   /** Each with what ends it. */
   readonly #watches = new Map<GenerationWatch, () => void>();
@@ -115,6 +92,8 @@ class KernelNftables implements Nftables {
   #hasDestroy: boolean | undefined;
   /** For all batches that fit: a new one for each would cost more than to fill it. */
   readonly #buffer = Buffer.alloc(BATCH_BUFFER_BYTES);
+  /** For a series: one batch is encoded while the kernel reads another. */
+  readonly #secondBuffer = Buffer.alloc(BATCH_BUFFER_BYTES);
   /** No other program committed during our last large batch; after one that did, the next is watched to its end. */
   #isAlone = true;
 
@@ -122,12 +101,7 @@ class KernelNftables implements Nftables {
     this.#options = options;
     this.#hasDestroy = options.destroy;
     this.#queries = new NetlinkSocket({ protocol: NETLINK_NETFILTER, netns: options.netns });
-    this.#batches = new NetlinkSocket({
-      protocol: NETLINK_NETFILTER,
-      netns: options.netns,
-      sendQueueBytes: MAX_BATCH_BYTES,
-      receiveQueueBytes: ANSWER_QUEUE_BYTES,
-    });
+    this.#batches = new BatchSocket(options.netns);
   }
 
   commit(transaction: Transaction, options: { readonly generation?: number } = {}): void {
@@ -141,21 +115,72 @@ class KernelNftables implements Nftables {
       const operations = rewrite ? replaceDestroys(transaction, this.#exists) : transaction;
       if (encoded === undefined || rewrite) encoded = this.#encode(operations, generation);
       else setGeneration(encoded, generation);
+      const batch = { operations, encoded };
       const isLarge = encoded.bytes.length > MAX_WATCHED_BATCH_BYTES && this.#watches.size > 0;
       const isUnwatched = isLarge && this.#isAlone;
-      const failure = isLarge
-        ? this.#sendLarge(operations, encoded)
-        : this.#send(operations, encoded);
+      let failure: KernelError | undefined;
+      if (isLarge)
+        this.#unwatched(() => {
+          failure = this.#batches.send(batch);
+          return failure === undefined ? 1 : 0;
+        });
+      else failure = this.#batches.send(batch);
       if (failure === undefined) {
         this.#committed(encoded, generation, isUnwatched);
         return;
       }
       this.#lastGeneration = undefined;
-      const outdated = failure.errno === ERESTART || failure.errno === EAGAIN;
-      if (!outdated || options.generation !== undefined) throw failure;
+      if (!isOutdated(failure) || options.generation !== undefined) throw failure;
     }
-    throw new KernelError('commit an nftables transaction', ERESTART, {
-      extack: `the ruleset changed during each of ${MAX_COMMIT_TRIES} tries`,
+    throw changedTooOften();
+  }
+
+  commitSeries(
+    transactions: Iterable<Transaction>,
+    onAnswer: (transaction: Transaction) => void = () => {},
+  ): void {
+    const isUnwatched = this.#isAlone;
+    this.#unwatched(() => {
+      let commits = 0;
+      let [spare, used] = [this.#buffer, this.#secondBuffer];
+      let underWay: (Batch & { readonly generation: number }) | undefined;
+      const land = () => {
+        if (underWay === undefined) return;
+        const { generation, ...batch } = underWay;
+        underWay = undefined;
+        onAnswer(batch.operations);
+        const failure = this.#batches.finish();
+        const made = failure === undefined ? generation : this.#sendAgain(batch, failure);
+        if (batch.encoded.operationMessages === 0) return;
+        commits++;
+        this.#lastGeneration = after(made);
+        this.#expect(batch.encoded, this.#lastGeneration, isUnwatched);
+      };
+      try {
+        for (const operations of transactions) {
+          if (operations.some(({ verb }) => verb === 'destroy')) {
+            land();
+            onAnswer(operations);
+            this.commit(operations);
+            commits++;
+            continue;
+          }
+          const encoded = this.#encode(operations, 0, spare);
+          [spare, used] = [used, spare];
+          land();
+          const generation = this.#lastGeneration ?? this.generation();
+          setGeneration(encoded, generation);
+          underWay = { operations, encoded, generation };
+          this.#batches.start(underWay);
+        }
+        land();
+      } catch (error) {
+        this.#lastGeneration = undefined;
+        // When one could not be made, the kernel may still be at work on the last one, out of our memory.
+        land();
+        throw error;
+      }
+      return commits;
     });
   }
 
@@ -219,70 +244,68 @@ class KernelNftables implements Nftables {
     this.#queries[Symbol.dispose]();
   }
 
-  #encode(operations: Transaction, generation: number): EncodedTransaction {
+  #encode(operations: Transaction, generation: number, buffer = this.#buffer): EncodedTransaction {
     const encoded = encodeTransaction(operations, {
-      ...{ firstSequence: this.#sequence, generation, buffer: this.#buffer },
+      ...{ firstSequence: this.#sequence, generation, buffer },
     });
     this.#sequence = (this.#sequence + encoded.messageCount) >>> 0;
     return encoded;
   }
 
-  /** @returns undefined on success */
-  #send(operations: Transaction, encoded: EncodedTransaction): KernelError | undefined {
-    if (encoded.operationMessages === 0) return undefined;
-    const op = 'commit an nftables transaction';
-    this.#batches.send(op, encoded.bytes);
-    let acknowledged = false;
-    let failure: KernelError | undefined;
-    for (;;) {
-      const answers = this.#batches.receive(op, false);
-      if (answers.length === 0) break;
-      for (const error of readBatchErrors(answers)) {
-        if (error.errno !== 0) failure ??= failureOf(operations, encoded, error);
-        else if (error.sequence === encoded.lastSequence) acknowledged = true;
-      }
+  /**
+   * Sends a batch that was refused for the generation of others.
+   * @returns the generation that it was made for
+   * @throws KernelError
+   */
+  #sendAgain(batch: Batch, first: KernelError): number {
+    let failure = first;
+    for (let tries = 1; tries < MAX_COMMIT_TRIES; tries++) {
+      if (!isOutdated(failure)) throw failure;
+      const generation = this.generation();
+      setGeneration(batch.encoded, generation);
+      const again = this.#batches.send(batch);
+      if (again === undefined) return generation;
+      failure = again;
     }
-    if (failure === undefined && !acknowledged)
-      return new KernelError(op, ENOBUFS, { extack: 'the kernel gave no answer' });
-    return failure;
+    throw changedTooOften();
   }
 
   /**
-   * Like {@link #send}, without events for our watches if no other program is busy: whether one committed meanwhile is
-   * counted, on the ground that a batch so large changes something.
+   * Commits without events for our watches, if no other program is busy: whether one committed meanwhile is counted, on
+   * the ground that batches so large change something.
+   * @param commit what it is about; returns how many batches the kernel took
    */
-  #sendLarge(operations: Transaction, encoded: EncodedTransaction): KernelError | undefined {
+  #unwatched(commit: () => number): void {
     const watches = this.#isAlone ? [...this.#watches.keys()] : [];
     // Asked before the watches are off: what was committed until here is in their queues.
     const before = this.generation();
     for (const watch of watches) watch.setPaused(true);
-    let failure: KernelError | undefined;
+    let own = 0;
     try {
-      failure = this.#send(operations, encoded);
+      own = commit();
     } finally {
       for (const watch of watches) watch.setPaused(false);
+      // Asked after they are on: what is committed from here on will be in their queues.
+      const now = this.generation();
+      this.#isAlone = (now - before) >>> 0 <= own;
+      if (!this.#isAlone) for (const watch of watches) watch.lost(now);
     }
-    // Asked after they are on: what is committed from here on will be in their queues.
-    const after = this.generation();
-    const own = failure === undefined ? 1 : 0;
-    this.#isAlone = (after - before) >>> 0 <= own;
-    if (!this.#isAlone) for (const watch of watches) watch.lost(after);
-    return failure;
   }
 
   #committed(encoded: EncodedTransaction, generation: number, isSilent: boolean): void {
     if (encoded.operationMessages === 0) return;
-    const next = (generation + 1) >>> 0 || 1;
-    this.#lastGeneration = next;
+    this.#lastGeneration = after(generation);
     if (this.#watches.size === 0) return;
     // A batch that changed nothing makes no generation.
     this.#lastGeneration = this.generation();
-    if (this.#lastGeneration === generation) return;
+    if (this.#lastGeneration !== generation) this.#expect(encoded, after(generation), isSilent);
+  }
+
+  #expect(encoded: EncodedTransaction, generation: number, isSilent: boolean): void {
+    const { beginSequence: firstSequence, messageCount } = encoded;
     for (const watch of this.#watches.keys())
       watch.expect({
-        generation: next,
-        firstSequence: encoded.beginSequence,
-        messageCount: encoded.messageCount,
+        ...{ generation, firstSequence, messageCount },
         ...(isSilent ? { isSilent } : {}),
       });
   }
@@ -357,7 +380,10 @@ class KernelNftables implements Nftables {
     const probe: Transaction = [
       { verb: 'destroy', kind: 'table', ref: { family: 'ip', table: 'tulle-probe-destroy' } },
     ];
-    const failure = this.#send(probe, this.#encode(probe, this.generation()));
+    const failure = this.#batches.send({
+      operations: probe,
+      encoded: this.#encode(probe, this.generation()),
+    });
     if (failure !== undefined && failure.errno !== EINVAL && failure.errno !== ERESTART)
       throw failure;
     if (failure?.errno === ERESTART) return this.#canDestroy();
@@ -402,6 +428,22 @@ class KernelNftables implements Nftables {
   };
 }
 
+/** The generation that a commit makes of this one: zero is left out. */
+function after(generation: number): number {
+  return (generation + 1) >>> 0 || 1;
+}
+
+/** Another program committed before. */
+function isOutdated({ errno }: KernelError): boolean {
+  return errno === ERESTART || errno === EAGAIN;
+}
+
+function changedTooOften(): KernelError {
+  return new KernelError('commit an nftables transaction', ERESTART, {
+    extack: `the ruleset changed during each of ${MAX_COMMIT_TRIES} tries`,
+  });
+}
+
 type Dump = (type: number, write: (writer: NetlinkWriter) => void) => NetlinkMessage[];
 
 /**
@@ -425,43 +467,4 @@ function readElements(
   if (count !== undefined && count !== keyed.length) return undefined;
   const names = new Set(keyed.map(({ key }) => Buffer.from(key).toString('latin1')));
   return names.size === keyed.length ? elements : undefined;
-}
-
-/** Names the operation that the kernel refused, and the element if it pointed at one. */
-function failureOf(
-  operations: Transaction,
-  encoded: EncodedTransaction,
-  error: BatchError,
-): KernelError {
-  const index = operationOf(encoded, error.sequence);
-  const operation = index === undefined ? undefined : operations[index];
-  if (operation === undefined)
-    return new KernelError('commit an nftables transaction', error.errno, {
-      extack: error.extack,
-    });
-  let op = describeOperation(operation);
-  if (operation.kind === 'elements' && error.offset !== undefined) {
-    const message = messageOf(encoded, error.sequence);
-    const element =
-      message && formatElementAt(message.subarray(error.offset), setIn(operations, operation.ref));
-    if (element !== undefined) op += ` { ${element} }`;
-  }
-  return new KernelError(`${op} (operation ${index} of ${operations.length})`, error.errno, {
-    extack: error.extack,
-    index,
-  });
-}
-
-/** The set as the transaction makes it, if it does: with its types an element reads better. */
-function setIn(operations: Transaction, ref: SetRef): NftSet | undefined {
-  for (const operation of operations)
-    if (
-      operation.kind === 'set' &&
-      'object' in operation &&
-      operation.object.set === ref.set &&
-      operation.object.table === ref.table &&
-      operation.object.family === ref.family
-    )
-      return operation.object;
-  return undefined;
 }

@@ -24,6 +24,16 @@ export interface Nftables extends Disposable {
    */
   commit(transaction: Transaction, options?: { readonly generation?: number }): void;
 
+  /**
+   * Carries out many transactions one after another, each while the next is made: that is, asked of the iterable.
+   * @param onAnswer called before each answer of the kernel is looked at: what is thrown then is of this transaction
+   * @throws KernelError at the first that is refused, as {@link commit}; those before it stay, none after it is carried out
+   */
+  commitSeries(
+    transactions: Iterable<Transaction>,
+    onAnswer?: (transaction: Transaction) => void,
+  ): void;
+
   /** Number of the current ruleset: changes with every commit of anybody in this namespace. */
   generation(): number;
 

@@ -206,6 +206,9 @@ export class HandCache<T extends KubeObject> implements Cache<T> {
   get(key: string): T | undefined {
     return this.#objects.get(key);
   }
+  keys(): IterableIterator<string> {
+    return this.#objects.keys();
+  }
   values(): IterableIterator<T> {
     return this.#objects.values();
   }

@@ -52,6 +52,12 @@ const limited: Nftables = {
       ),
       options,
     ),
+  commitSeries: (transactions, onAnswer) => {
+    for (const transaction of transactions) {
+      onAnswer?.(transaction);
+      limited.commit(transaction);
+    }
+  },
   generation: () => kernel.generation(),
   dumpTable: (...args) => kernel.dumpTable(...args),
   listTables: (family) => kernel.listTables(family),

@@ -1,5 +1,5 @@
 /** The balancer of one family: turns changes of frontends into changes of a {@link Ruleset}. */
-import { familyOf, type Ip } from '#lib/ip.ts';
+import { familyOf, type Ip, ipFromBytes, ipToBytes } from '#lib/ip.ts';
 import { goTo } from '#wire/nftables/expressions.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { ElementPacker } from '#wire/nftables/packed-elements.ts';
@@ -13,9 +13,9 @@ import {
   difference,
   type ElementChange,
   FRONTEND_SETS,
-  type FrontendSet,
   hairpinElement,
   type NumberOf,
+  noElements,
 } from './elements.ts';
 import type { Frontend } from './plan.ts';
 import {
@@ -46,13 +46,13 @@ export class Balancer {
   readonly #numbers: ChoiceNumbers;
   readonly #numberOf: NumberOf;
   /** How many elements the frontends have in each set. */
-  readonly #counts = new Map<FrontendSet, number>(FRONTEND_SETS.map((set) => [set, 0]));
+  #counts = noElements();
   #hasAffinity = false;
   /** A chain was added since the last definition; at first nothing is defined. */
   #hasNewChain = true;
   /** How many services have an endpoint at an address of this node, and how many frontends a cluster IP. */
-  readonly #local = new Map<Ip, number>();
-  readonly #clusterIps = new Map<Ip, number>();
+  readonly #local = new Map<ShortIp, number>();
+  readonly #clusterIps = new Map<ShortIp, number>();
 
   /** @param init `plans`: all frontends that are served, of both families */
   constructor(init: { ruleset: Ruleset; part: string; plans: () => Iterable<Frontend> }) {
@@ -84,12 +84,11 @@ export class Balancer {
   /** Looks at all frontends, for a table that is made anew. */
   stageAll(): void {
     this.#clusterIps.clear();
-    for (const set of FRONTEND_SETS) this.#counts.set(set, 0);
+    this.#counts = noElements();
     for (const frontend of this.#ours()) {
       const { kind, address } = frontend;
-      if (kind === 'cluster')
-        this.#clusterIps.set(address, (this.#clusterIps.get(address) ?? 0) + 1);
-      this.#count(frontend, 1);
+      if (kind === 'cluster') addTo(this.#clusterIps, shortIp(address), 1);
+      countElements(this.#counts, frontend, 1);
       this.#makeKnown(frontend);
     }
     this.#numbers.prepare();
@@ -105,9 +104,10 @@ export class Balancer {
       clusterIpsOf(ours, 'after'),
     );
     for (const { before, after } of ours) {
-      this.#count(before, -1);
-      this.#count(after, 1);
-      if (after !== undefined) this.#makeKnown(after);
+      if (before !== undefined) countElements(this.#counts, before, -1);
+      if (after === undefined) continue;
+      countElements(this.#counts, after, 1);
+      this.#makeKnown(after);
     }
     if (this.#hasNewChain) this.#define();
     if (this.#ruleset.willAskSources) return;
@@ -126,25 +126,13 @@ export class Balancer {
     if (frontend.inside !== frontend.outside) this.#numberOf(frontend, true);
   }
 
-  #change(
-    set: string,
-    { gone, come }: { gone: readonly Ip[]; come: readonly Ip[] },
-    elementOf: (address: Ip) => SetElement,
-  ): void {
+  #change(set: string, { gone, come }: Recount, elementOf: (address: Ip) => SetElement): void {
     this.#ruleset.change(set, { remove: gone.map(elementOf), add: come.map(elementOf) });
   }
 
   /** Makes a number lead to a chain. */
   #lead(number: number, chain: string): void {
     this.#ruleset.stage(CHOICES, { add: [{ key: hostU32(number), verdict: goTo(chain) }] });
-  }
-
-  #count(frontend: Frontend | undefined, step: 1 | -1): void {
-    if (frontend === undefined) return;
-    for (const set of FRONTEND_SETS) {
-      const count = countElements(set, frontend);
-      if (count > 0) this.#counts.set(set, (this.#counts.get(set) ?? 0) + step * count);
-    }
   }
 
   #define(): void {
@@ -166,10 +154,10 @@ export class Balancer {
     return {
       ...content,
       source: {
-        count: () => this.#counts.get(ofFrontends) ?? 0,
+        count: () => this.#counts[ofFrontends],
         // Most sets are empty in most clusters, and to find that out means to look at all frontends.
         batches: (maxElements) =>
-          this.#counts.get(ofFrontends) === 0
+          this.#counts[ofFrontends] === 0
             ? []
             : batchesOf(ofFrontends, this.#ours(), {
                 ...{ family: this.#ruleset.family, numberOf: this.#numberOf },
@@ -195,8 +183,23 @@ function clusterIpsOf(changes: readonly PlanChange[], side: keyof PlanChange): I
   return addresses;
 }
 
+/** An IPv4 address as its number, because a map has to intern a text that is new to it. */
+type ShortIp = number | Ip;
+
+function shortIp(address: Ip): ShortIp {
+  if (familyOf(address) === 6) return address;
+  let value = 0;
+  for (const byte of ipToBytes(address)) value = value * 256 + byte;
+  return value;
+}
+
+function longIp(short: ShortIp): Ip {
+  if (typeof short !== 'number') return short;
+  return ipFromBytes(Uint8Array.of(short >>> 24, short >>> 16, short >>> 8, short));
+}
+
 function sourceOf(
-  addresses: ReadonlyMap<Ip, number>,
+  addresses: ReadonlyMap<ShortIp, number>,
   elementOf: (address: Ip) => SetElement,
 ): ElementSource {
   return {
@@ -204,7 +207,7 @@ function sourceOf(
     *batches(maxElements) {
       let packer: ElementPacker | undefined;
       for (const address of addresses.keys()) {
-        const { key } = elementOf(address);
+        const { key } = elementOf(longIp(address));
         packer ??= new ElementPacker({ keyBytes: key.length, dataBytes: 0, maxElements });
         packer.add(key, undefined, undefined);
         if (packer.isFull) yield packer.take();
@@ -214,29 +217,41 @@ function sourceOf(
   };
 }
 
-/** Counts users of addresses. @returns those that lost the last and those that got the first */
+/** Addresses that lost their last user, and those that got their first. */
+interface Recount {
+  readonly gone: readonly Ip[];
+  readonly come: readonly Ip[];
+}
+
+/** Counts users of addresses. */
 function recount(
-  counts: Map<Ip, number>,
+  counts: Map<ShortIp, number>,
   before: readonly Ip[],
   after: readonly Ip[],
-): { gone: Ip[]; come: Ip[] } {
+): Recount {
   const was = new Map<Ip, boolean>();
   for (const [addresses, step] of [
     [before, -1],
     [after, 1],
   ] as const)
     for (const address of addresses) {
-      const count = counts.get(address) ?? 0;
-      if (!was.has(address)) was.set(address, count > 0);
-      counts.set(address, count + step);
+      const had = addTo(counts, shortIp(address), step);
+      if (!was.has(address)) was.set(address, had > 0);
     }
   const gone: Ip[] = [];
   const come: Ip[] = [];
   for (const [address, wasThere] of was) {
-    const isThere = (counts.get(address) ?? 0) > 0;
-    if (!isThere) counts.delete(address);
+    const isThere = (counts.get(shortIp(address)) ?? 0) > 0;
+    if (!isThere) counts.delete(shortIp(address));
     if (wasThere && !isThere) gone.push(address);
     if (!wasThere && isThere) come.push(address);
   }
   return { gone, come };
+}
+
+/** @returns the count before */
+function addTo(counts: Map<ShortIp, number>, address: ShortIp, step: number): number {
+  const count = counts.get(address) ?? 0;
+  counts.set(address, count + step);
+  return count;
 }

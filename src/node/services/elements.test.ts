@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ip } from '#lib/ip.ts';
-import { batchesOf, countElements, difference, elementsOf, FRONTEND_SETS } from './elements.ts';
+import {
+  batchesOf,
+  countElements,
+  difference,
+  elementsOf,
+  FRONTEND_SETS,
+  noElements,
+} from './elements.ts';
 import type { Choice, Frontend } from './plan.ts';
 import { AFFINITY_ENDPOINTS, AFFINITY_SLOTS, ENDPOINTS } from './program.ts';
 
@@ -34,11 +41,11 @@ for (const set of FRONTEND_SETS)
     assert.ok(batches.every((batch) => batch.length > 0 && batch.length <= 2));
     const all = FRONTENDS.flatMap((one) => elementsOf(set, one, numberOf));
     assert.deepEqual(batches.flat(), all);
-    const counts = FRONTENDS.map((one) => countElements(set, one));
-    assert.equal(
-      counts.reduce((a, b) => a + b),
-      all.length,
-    );
+    const counts = noElements();
+    for (const one of FRONTENDS) countElements(counts, one, 1);
+    assert.equal(counts[set], all.length);
+    for (const one of FRONTENDS) countElements(counts, one, -1);
+    assert.deepEqual(counts, noElements());
   });
 
 test('a removed endpoint costs two slots at most', () => {

@@ -47,22 +47,23 @@ export interface ElementChange {
 
 /** The elements of a frontend in one of the sets. */
 export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: NumberOf): SetElement[] {
-  const { inside, outside, sources, affinitySeconds } = frontend;
-  if (countElements(set, frontend) === 0) return [];
+  const { inside, outside, kind, sources, affinitySeconds } = frontend;
   const key = keyOf(frontend);
   const isDivided = inside !== outside;
   switch (set) {
     case FRONTENDS:
       return [{ key, data: hostU32(numberOf(frontend, false)) }];
     case OUTSIDE_FRONTENDS:
-      return [{ key, data: hostU32(numberOf(frontend, true)) }];
+      return isDivided ? [{ key, data: hostU32(numberOf(frontend, true)) }] : [];
     case EXTERNAL_FRONTENDS:
+      return kind === 'external' ? [{ key }] : [];
     case RESTRICTED_FRONTENDS:
-      return [{ key }];
+      return sources === undefined ? [] : [{ key }];
     case ALLOWED_SOURCES:
       return sources?.map((range) => sourceElement(key, range)) ?? [];
     case ENDPOINTS:
     case AFFINITY_SLOTS: {
+      if (set === AFFINITY_SLOTS && affinitySeconds === undefined) return [];
       const dataOf = set === ENDPOINTS ? targetBytes : affinityBytes(frontend);
       const slots = (choice: Choice, first: number) =>
         choice.slots.map((target, i) => ({
@@ -74,6 +75,7 @@ export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: Numbe
     case AFFINITY_ENDPOINTS:
     case OUTSIDE_AFFINITY_ENDPOINTS: {
       if (affinitySeconds === undefined) return [];
+      if (set === OUTSIDE_AFFINITY_ENDPOINTS && !isDivided) return [];
       const idOf = affinityBytes(frontend);
       const { slots } = set === AFFINITY_ENDPOINTS ? inside : outside;
       return distinct(slots).map((target) => ({
@@ -84,30 +86,30 @@ export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: Numbe
   }
 }
 
-/** How many {@link elementsOf} gives, without making them. */
-export function countElements(set: FrontendSet, frontend: Frontend): number {
+/** How many elements frontends have in each of the sets. */
+export type ElementCounts = Record<FrontendSet, number>;
+
+export function noElements(): ElementCounts {
+  return Object.fromEntries(FRONTEND_SETS.map((set) => [set, 0])) as ElementCounts;
+}
+
+/** Adds `times` what {@link elementsOf} gives of a frontend in each set, without making it. */
+export function countElements(counts: ElementCounts, frontend: Frontend, times: 1 | -1): void {
   const { inside, outside, kind, sources, affinitySeconds } = frontend;
   const isDivided = inside !== outside;
-  switch (set) {
-    case FRONTENDS:
-      return 1;
-    case OUTSIDE_FRONTENDS:
-      return isDivided ? 1 : 0;
-    case ENDPOINTS:
-      return inside.slots.length + (isDivided ? outside.slots.length : 0);
-    case AFFINITY_SLOTS:
-      return affinitySeconds === undefined ? 0 : countElements(ENDPOINTS, frontend);
-    case EXTERNAL_FRONTENDS:
-      return kind === 'external' ? 1 : 0;
-    case RESTRICTED_FRONTENDS:
-      return sources === undefined ? 0 : 1;
-    case ALLOWED_SOURCES:
-      return sources?.length ?? 0;
-    case AFFINITY_ENDPOINTS:
-      return affinitySeconds === undefined ? 0 : distinct(inside.slots).length;
-    case OUTSIDE_AFFINITY_ENDPOINTS:
-      return affinitySeconds === undefined || !isDivided ? 0 : distinct(outside.slots).length;
+  const slots = inside.slots.length + (isDivided ? outside.slots.length : 0);
+  counts[FRONTENDS] += times;
+  counts[ENDPOINTS] += times * slots;
+  if (isDivided) counts[OUTSIDE_FRONTENDS] += times;
+  if (kind === 'external') counts[EXTERNAL_FRONTENDS] += times;
+  if (sources !== undefined) {
+    counts[RESTRICTED_FRONTENDS] += times;
+    counts[ALLOWED_SOURCES] += times * sources.length;
   }
+  if (affinitySeconds === undefined) return;
+  counts[AFFINITY_SLOTS] += times * slots;
+  counts[AFFINITY_ENDPOINTS] += times * distinct(inside.slots).length;
+  if (isDivided) counts[OUTSIDE_AFFINITY_ENDPOINTS] += times * distinct(outside.slots).length;
 }
 
 /**
@@ -127,27 +129,24 @@ export function* batchesOf(
       dataBytes: set === FRONTENDS ? 4 : addressBytes + 4,
       maxElements,
     });
+    const key = new Uint8Array(addressBytes + 8);
     const data = new Uint8Array(addressBytes + 4);
     for (const frontend of frontends) {
-      const key = keyOf(frontend);
+      writeKey(frontend, key);
       if (set === FRONTENDS) {
         if (packer.isFull) yield packer.take();
         packer.add(key, undefined, hostU32(numberOf(frontend, false)));
         continue;
       }
       const { inside, outside } = frontend;
-      const isDivided = inside !== outside;
-      for (const [choice, first] of [
-        [inside, 0],
-        [outside, OUTSIDE_SLOT],
-      ] as const) {
-        if (first > 0 && !isDivided) break;
-        let slot = first;
-        for (const target of choice.slots) {
+      let slot = 0;
+      for (const { slots } of inside === outside ? [inside] : [inside, outside]) {
+        for (const target of slots) {
           if (packer.isFull) yield packer.take();
           writeTarget(target, data);
           packer.add(key, slot++, data);
         }
+        slot = OUTSIDE_SLOT;
       }
     }
     if (!packer.isEmpty) yield packer.take();
@@ -229,6 +228,14 @@ function isSameTarget(a: EndpointTarget, b: EndpointTarget): boolean {
 
 function keyOf({ address, protocol, port }: Frontend): Uint8Array {
   return addressProtocolPort(address, PROTOCOL_NUMBERS[protocol], port);
+}
+
+/** What {@link keyOf} gives, into an array that has had another frontend's. */
+function writeKey({ address, protocol, port }: Frontend, into: Uint8Array): void {
+  const at = writeIp(address, into, 0);
+  into[at] = PROTOCOL_NUMBERS[protocol];
+  into[at + 4] = port >>> 8;
+  into[at + 5] = port;
 }
 
 /** A key and one more field: a slot or a client's endpoint, in host order as `numgen` and marks are. */

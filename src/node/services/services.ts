@@ -121,8 +121,7 @@ export class Services implements AsyncDisposable {
         for (const owner of owners) if (owner !== undefined) this.#touch(owner);
       }),
     );
-    for (const service of services.values())
-      this.#dirty.add(`${service.metadata.namespace}/${service.metadata.name}`);
+    for (const key of services.keys()) this.#dirty.add(key);
     for (const slice of slices.values()) this.#indexSlice(serviceOf(slice), undefined, slice);
     await this.#loop.settled();
   }

@@ -1,5 +1,6 @@
 /**
- * The service feature as a process of its own, to be killed: `node balancer-process.ts NETNS`.
+ * The service feature as a process of its own, to be killed: `node balancer-process.ts NETNS [MORE]`, MORE services that
+ * nobody uses, with five endpoints each, beside what it is told of.
  *
  * Reads {@link News} as JSON lines. After each sync that may have taken something away it prints `{"done": ID}`: all
  * news up to that one are in the kernel. After each repair of what others changed it prints `{"repaired": true}`.
@@ -20,6 +21,11 @@ import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '../../ruleset.ts';
 import { Connections } from '../connections.ts';
 import { Services } from '../services.ts';
+import { serviceOf, sliceOf } from './many-services.ts';
+
+/** The first of those that nobody uses: their cluster IPs are no other's. */
+const FIRST_MORE = 4096;
+const MORE_ENDPOINTS = 5;
 
 export type News = { readonly id: number } & (
   | { readonly service: Service }
@@ -35,6 +41,7 @@ export async function startBalancer(
   nftables: Nftables,
   options: {
     readonly netns?: string;
+    readonly more?: number;
     readonly onDone?: (id: number) => void;
     readonly onRepaired?: () => void;
   } = {},
@@ -43,6 +50,10 @@ export async function startBalancer(
   const error: Logger['error'] = (fields, message) => console.error(message, fields);
   const log: Logger = { ...silentLogger, error };
   const api = new FakeApi();
+  for (let i = 0; i < (options.more ?? 0); i++) {
+    api.put(SERVICE, serviceOf(FIRST_MORE + i));
+    api.put(ENDPOINT_SLICE, sliceOf(FIRST_MORE + i, MORE_ENDPOINTS));
+  }
   const services = stack.use(startCache(api, SERVICE, { log }));
   const slices = stack.use(startCache(api, ENDPOINT_SLICE, { log }));
   await Promise.all([services.synced(), slices.synced()]);
@@ -102,11 +113,11 @@ function turn(): Promise<void> {
 }
 
 if (import.meta.main) {
-  const netns = process.argv[2] ?? '';
+  const [netns = '', more = '0'] = process.argv.slice(2);
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller());
   const tell = await startBalancer(stack, stack.use(openNftables({ netns, poller })), {
-    netns,
+    ...{ netns, more: Number(more) },
     onRepaired: () => process.stdout.write(`${JSON.stringify({ repaired: true })}\n`),
     onDone: (done) => process.stdout.write(`${JSON.stringify({ done })}\n`),
   });

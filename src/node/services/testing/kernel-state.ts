@@ -1,4 +1,5 @@
 /** What packets can tell of a table: to compare tables that came about in different ways. */
+import assert from 'node:assert/strict';
 import type { Nftables } from '#linux/nftables/port.ts';
 import {
   AFFINITY,
@@ -36,6 +37,18 @@ export function serviceState(nftables: Nftables, family: 'ip' | 'ip6' = 'ip'): u
         .sort(),
     ])
     .sort();
+}
+
+/** Up to so much of a state a difference is shown whole: to make one of more takes minutes, and all memory. */
+const MAX_SHOWN_BYTES = 256 * 1024;
+
+/** Asserts that two tables are the same to packets. */
+export function sameState(found: Nftables, wanted: Nftables): void {
+  const [have, want] = [serviceState(found), serviceState(wanted)];
+  const texts = [JSON.stringify(have), JSON.stringify(want)] as const;
+  if (texts[0].length + texts[1].length <= MAX_SHOWN_BYTES) assert.deepEqual(have, want);
+  else
+    assert.ok(texts[0] === texts[1], `${texts[0].length} bytes of state, not ${texts[1].length}`);
 }
 
 function isSlots(set: string): boolean {

@@ -58,12 +58,15 @@ const connect = (host, keep) => new Promise((done) => {
   let said = '', answer = '', echoes = 0, timer;
   const s = net.connect(80, host);
   const patience = setTimeout(() => { answer = s.connecting ? 'timeout' : 'mute'; s.destroy(); }, ${TIMEOUT_MS});
+  // Who only listened would never learn that the connection is no more.
+  const asking = setInterval(() => s.connecting || s.write('?'), ${ECHO_INTERVAL_MS});
   s.on('data', (d) => {
     if (answer !== '') { echoes++; return; }
     said += d;
-    if (!said.endsWith('\\n')) return;
-    answer = said.trim();
+    if (!said.includes('\\n')) return;
+    answer = said.split('\\n')[0];
     clearTimeout(patience);
+    clearInterval(asking);
     // Closed with a reset: the ports are free again at once.
     if (!keep) return s.resetAndDestroy();
     timer = setInterval(() => isOver ? s.resetAndDestroy() : s.write('x'), ${ECHO_INTERVAL_MS});
@@ -71,6 +74,7 @@ const connect = (host, keep) => new Promise((done) => {
   s.on('error', (e) => (answer = e.code));
   s.on('close', () => {
     clearTimeout(patience);
+    clearInterval(asking);
     clearInterval(timer);
     made.push({ host, startMs, endMs: now(), answer: answer || 'closed', ...(keep ? { echoes } : {}) });
     done();
