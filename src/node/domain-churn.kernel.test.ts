@@ -16,6 +16,7 @@ import { compilePolicy } from '#policy/world.ts';
 import { TYPE_A, TYPE_AAAA, TYPE_CNAME } from '#wire/dns/constants.ts';
 import { encodeMessage, makeQuery, type ResourceRecord } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
+import { isWanted } from './answer-watch.ts';
 import { watchAnswers } from './dns/told.ts';
 import { Directory } from './policy/directory.ts';
 import { Domains } from './policy/domain-watch.ts';
@@ -180,7 +181,14 @@ test(`domain names over ${STEPS} steps, seed ${SEED}`, { timeout: 600_000 }, asy
   programmer.program(none);
 
   let upstream: Buffer | undefined;
-  const forwarder = watchAnswers({ resolve: () => Promise.resolve(upstream) }, domains);
+  const forwarder = watchAnswers(
+    { resolve: () => Promise.resolve(upstream) },
+    {
+      wants: (asked) => isWanted(asked, domains.wanted()),
+      asked: (...question) => domains.asked(...question),
+      answered: (...answer) => domains.answered(...answer),
+    },
+  );
   const reckoning = new Reckoning();
   const inForce = new Map<string, readonly string[]>();
   const isMeant = (asked: string) =>
