@@ -19,8 +19,19 @@ const ENOMEM = 12;
 /** Refuses transactions as it is told. */
 class MoodyNftables extends FakeNftables {
   refusal: KernelError | undefined;
+  /** Part of the comment of a rule that it does not take. */
+  disliked: string | undefined;
   override commit(transaction: Transaction): void {
     if (this.refusal !== undefined) throw this.refusal;
+    const { disliked } = this;
+    const index = transaction.findIndex(
+      (it) =>
+        disliked !== undefined &&
+        it.kind === 'rule' &&
+        'object' in it &&
+        it.object.comment?.includes(disliked) === true,
+    );
+    if (index >= 0) throw new KernelError('add a rule', ENOMEM, { index });
     super.commit(transaction);
   }
 }
@@ -42,6 +53,7 @@ async function withNode(
   use: (node: {
     planner: PolicyPlanner;
     nftables: MoodyNftables;
+    clock: FakeClock;
     program: (...changed: string[]) => void;
     refused: () => string[];
   }) => void,
@@ -57,9 +69,10 @@ async function withNode(
     ),
   );
   const planner = new PolicyPlanner();
+  const clock = new FakeClock();
   const programmer = stack.use(
     new Programmer({
-      ...{ planner, rulesets, log: silentLogger, clock: new FakeClock(), onRetry: () => {} },
+      ...{ planner, rulesets, log: silentLogger, clock, onRetry: () => {} },
     }),
   );
   planner.setNamespace('one', { name: 'one', labels: {} });
@@ -70,7 +83,7 @@ async function withNode(
   planner.setPolicy('NetworkPolicy one/p', allow('p', 'a'));
   programmer.program(NONE);
   use({
-    ...{ planner, nftables, program: (...changed) => programmer.program(new Set(changed)) },
+    ...{ planner, nftables, clock, program: (...changed) => programmer.program(new Set(changed)) },
     refused: () => [...programmer.refused.keys()],
   });
 }
@@ -131,5 +144,23 @@ describe('refusals', () => {
         nftables.dumpTable('ip', 'tulle')?.chains.filter(({ chain }) => /^np-/.test(chain)).length,
         2,
       );
+    }));
+
+  test('a policy that is left out stays known as such while others are in the way of trying it again', () =>
+    withNode(({ planner, nftables, clock, program, refused }) => {
+      const id = 'NetworkPolicy one/q';
+      nftables.disliked = 'one/q ';
+      planner.setPolicy(id, allow('q', 'b'));
+      program(id);
+      assert.deepEqual(refused(), [id]);
+      clock.advance(3_600_000);
+      nftables.refusal = new KernelError('commit', ERESTART);
+      assert.throws(() => program(), { errno: ERESTART });
+      assert.deepEqual(refused(), [id]);
+      nftables.refusal = undefined;
+      nftables.disliked = undefined;
+      clock.advance(3_600_000);
+      program();
+      assert.deepEqual(refused(), []);
     }));
 });

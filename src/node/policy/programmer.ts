@@ -66,7 +66,7 @@ export class Programmer implements Disposable {
       return;
     }
     if (NOBODYS_FAULT.some((errno) => isErrno(refusal.error, errno))) {
-      this.#keep(known);
+      this.#keep(before);
       throw refusal.error;
     }
     const isolation = isolate(refusal, known, {
@@ -75,7 +75,7 @@ export class Programmer implements Disposable {
       suspects: [...suspects].filter((id) => planner.policy(id) !== undefined),
     });
     if (isolation.kind === 'failed') {
-      this.#keep(known);
+      this.#keep(before);
       throw isolation.error;
     }
     // The same refusal in other words says nothing new.
