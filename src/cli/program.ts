@@ -246,7 +246,10 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .description(
       'whether a flow is allowed and by which rules; FROM and TO: [NAMESPACE/]POD, ns:NAMESPACE, node:NAME, an address, a domain name, labels (app=web); TO also svc:[NAMESPACE/]SERVICE',
     )
-    .option('--port <port/protocol>', '80/tcp, 53/udp, a port name; default: all TCP ports')
+    .option(
+      '--port <port/protocol>',
+      '80/tcp, 53/udp, a port name, icmp, protocol/NUMBER; default: all TCP ports',
+    )
     .option('--staged', 'as if staged policies were enforced', false)
     .addOption(agent())
     .addOption(manifests())

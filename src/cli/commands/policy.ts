@@ -291,7 +291,7 @@ export function formatRecord(record: LogRecord): string {
   const rule = record.rule === undefined ? '' : ` ${record.direction}[${record.rule}]`;
   const why =
     record.verdict === 'closed'
-      ? 'the policy of the pod is not known yet'
+      ? 'the policy of the pod is not known yet, or the kernel refuses it'
       : record.verdict === 'isolated'
         ? `isolated by ${record.policies.join(', ') || 'a policy that is gone'}, no rule allows it`
         : `${record.policies.join(', ') || 'a policy that is gone'}${rule}`;

@@ -125,8 +125,7 @@ export class Directory {
   /** Pods have been told other addresses for a name. */
   setResolved(pattern: string, before: readonly Ip[], after: readonly Ip[]): void {
     for (const followed of this.#sets.values())
-      if (peersOf(followed.needed).some((peer) => peer.kind === 'domain' && peer.name === pattern))
-        this.#exchange(followed, before, after);
+      if (domainsOf(followed.needed).has(pattern)) this.#exchange(followed, before, after);
   }
 
   /** Begins to follow a set. @returns false if it is followed already */
@@ -138,8 +137,8 @@ export class Directory {
       this.#exchange(followed, [], elementsOfPod(needed, pod, this.namespaces));
     for (const node of this.nodes.values())
       this.#exchange(followed, [], elementsOfNode(needed, node));
-    for (const peer of peersOf(needed))
-      if (peer.kind === 'domain') this.#exchange(followed, [], this.#resolved(peer.name));
+    // Each once, as {@link setResolved} tells of it: a rule may say a name twice.
+    for (const domain of domainsOf(needed)) this.#exchange(followed, [], this.#resolved(domain));
     return true;
   }
 
@@ -256,6 +255,10 @@ export class Directory {
 
 function peersOf(needed: FollowedSet): readonly MovingPeer[] {
   return needed.kind === 'addresses' ? needed.peers : [];
+}
+
+function domainsOf(needed: FollowedSet): ReadonlySet<string> {
+  return new Set(peersOf(needed).flatMap((peer) => (peer.kind === 'domain' ? [peer.name] : [])));
 }
 
 function labelsOf({ labels = {} }: { readonly labels: Labels | undefined }): string[] {

@@ -60,28 +60,8 @@ export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDispos
     return table;
   }
 
-  /** What is in the kernel, without order, handles and counters. */
   essence(): unknown {
-    const { chains, sets } = this.table();
-    const text = (value: unknown) =>
-      JSON.stringify(value, (key, inner: unknown) => {
-        if (inner instanceof Uint8Array) return Buffer.from(inner).toString('hex');
-        // How many packets a rule met says nothing of the rule.
-        return typeof inner === 'bigint' || key === 'packets' || key === 'bytes' ? 0 : inner;
-      });
-    return {
-      chains: chains
-        .map(({ chain, base, rules }) => text([chain, base, rules.map((rule) => rule.expressions)]))
-        .sort(),
-      sets: sets
-        .map(({ set, key, interval, elements }) =>
-          text([
-            ...[set, key, interval],
-            elements.map((it) => text([it.key, it.keyEnd, it.intervalEnd, it.verdict])).sort(),
-          ]),
-        )
-        .sort(),
-    };
+    return essenceOf(this.table());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -132,6 +112,29 @@ export class NodeUnderTest<N extends Nftables = Nftables> implements AsyncDispos
       if (old.name === name && key !== pod.key) this.planner.setPod(key, undefined);
     this.planner.setPod(pod.key, pod);
   }
+}
+
+/** What is in the kernel, without order, handles and counters. */
+export function essenceOf({ chains, sets }: TableState): unknown {
+  const text = (value: unknown) =>
+    JSON.stringify(value, (key, inner: unknown) => {
+      if (inner instanceof Uint8Array) return Buffer.from(inner).toString('hex');
+      // How many packets a rule met says nothing of the rule.
+      return typeof inner === 'bigint' || key === 'packets' || key === 'bytes' ? 0 : inner;
+    });
+  return {
+    chains: chains
+      .map(({ chain, base, rules }) => text([chain, base, rules.map((rule) => rule.expressions)]))
+      .sort(),
+    sets: sets
+      .map(({ set, key, interval, elements }) =>
+        text([
+          ...[set, key, interval],
+          elements.map((it) => text([it.key, it.keyEnd, it.intervalEnd, it.verdict])).sort(),
+        ]),
+      )
+      .sort(),
+  };
 }
 
 function policyPodOf(pod: NaivePod): PolicyPod {

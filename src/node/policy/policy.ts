@@ -120,9 +120,9 @@ export class Policy implements AsyncDisposable {
     this.planner = new PolicyPlanner(
       new Directory((pattern) => this.domains.memory.resolved(pattern)),
     );
+    const { log, clock } = components;
     this.domains = new Domains({
-      file: init.domainsFile,
-      log: components.log,
+      ...{ file: init.domainsFile, log, ...(clock === undefined ? {} : { clock }) },
       onResolved: (...change) => this.planner.directory.setResolved(...change),
       onChanged: () => {
         if (this.#hasStarted) this.#syncNow('the addresses of a domain name');

@@ -4,6 +4,7 @@
  */
 import { Backoff } from '#lib/backoff.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
+import { EAGAIN, EINTR, ENOBUFS, ERESTART, isErrno } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { type Refusal, Ruleset } from '../ruleset.ts';
 import { isolate, ownersOf } from './isolate.ts';
@@ -13,6 +14,8 @@ import type { PolicyPlanner } from './planner.ts';
 export const POLICY_PART = 'policy';
 /** A refused policy is tried again so soon and so seldom: each try may write the whole table several times. */
 const RETRY = { minMs: 4_000, maxMs: 300_000 } as const;
+/** Others commit without pause, or an answer was lost: nothing was said of what we want. */
+const NOBODYS_FAULT = [ERESTART, EAGAIN, EINTR, ENOBUFS];
 const NOBODY: ReadonlyMap<string, string> = new Map();
 
 export interface ProgrammerComponents {
@@ -62,13 +65,17 @@ export class Programmer implements Disposable {
       this.#keep(known);
       return;
     }
+    if (NOBODYS_FAULT.some((errno) => isErrno(refusal.error, errno))) {
+      this.#keep(before);
+      throw refusal.error;
+    }
     const isolation = isolate(refusal, known, {
       tryWithout,
       ownersOf: (operation) => ownersOf(operation, planner.policies),
       suspects: [...suspects].filter((id) => planner.policy(id) !== undefined),
     });
     if (isolation.kind === 'failed') {
-      this.#keep(known);
+      this.#keep(before);
       throw isolation.error;
     }
     // The same refusal in other words says nothing new.

@@ -255,6 +255,22 @@ describe('a policy that the kernel refuses', () => {
     assert.match(leadsTo('policy-ingress', 'big') ?? '', /^pods-i-/);
   });
 
+  test('a staged policy that is refused closes nothing, and says that it is not there', async () => {
+    mostPrefixes = 5;
+    const annotations = { 'tulle.dev/enforcement': 'staged' };
+    api.put(NETWORK_POLICY, {
+      ...networkPolicy('default/trial', { podSelector: {}, ingress: [{ from: blocks }] }),
+      metadata: { namespace: 'default', name: 'trial', annotations },
+    });
+    const all = ['big', 'other', 'trial'].map((it) => `NetworkPolicy default/${it}`);
+    await known(...all, 'ClusterNetworkPolicy wide');
+    assert.equal(leadsTo('policy-ingress', 'third'), 'accept');
+    assert.match(leadsTo('policy-ingress', 'other') ?? '', /^pods-i-/);
+    assert.ok((await told()).includes('Warning NotProgrammed trial'));
+    api.remove(NETWORK_POLICY, 'default/trial');
+    await known(...all.slice(0, 2), 'ClusterNetworkPolicy wide');
+  });
+
   test('if nothing can be programmed all stays as it is; a new pod is closed, and refused where it would be open', async () => {
     const before = ports();
     refusesAll = true;
