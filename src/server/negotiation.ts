@@ -14,8 +14,13 @@ export const JSON_TYPE = 'application/json';
 export const YAML_TYPE = 'application/yaml';
 export const PROTOBUF_TYPE = 'application/vnd.kubernetes.protobuf';
 
+const NO_PARAMETERS: ReadonlyMap<string, string> = new Map();
+
 /** Reads a header such as `application/json;as=Table;v=v1;g=meta.k8s.io, application/json`. */
 export function parseMediaTypes(header: string): MediaType[] {
+  // What nearly every request says, and does so three times.
+  if (header === JSON_TYPE || header === '*/*')
+    return [{ type: header, parameters: NO_PARAMETERS }];
   return header.split(',', MAX_MEDIA_RANGES).flatMap((part) => {
     const [type = '', ...parameters] = part.split(';').map((piece) => piece.trim());
     if (type === '') return [];

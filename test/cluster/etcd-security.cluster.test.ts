@@ -24,7 +24,7 @@ after(() => rmSync(root, { recursive: true, force: true }));
 
 const put = (key: string): WriteOp => ({ type: 'put', key, value: new Uint8Array([1]) });
 
-/** For a server and for a client: etcd's gateway is a client of etcd itself and shows this certificate there. */
+/** For a server and for a client: the gateway, by which the test arms authentication, shows it to etcd itself. */
 async function etcdCertificate(ca: Ca): Promise<{ certificatePem: string; keyPem: string }> {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);

@@ -29,12 +29,30 @@ export function ownField(object: JsonObject, key: string): unknown {
  * so that no key from outside reaches a prototype.
  */
 export function setField(object: JsonObject, key: string, value: unknown): void {
-  Object.defineProperty(object, key, {
-    value,
-    enumerable: true,
-    configurable: true,
-    writable: true,
-  });
+  if (key !== '__proto__') object[key] = value;
+  else
+    Object.defineProperty(object, key, {
+      value,
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
+}
+
+/**
+ * What would come out of the JSON of a value: nothing shared with it, no `undefined`.
+ * @param value a JSON value no deeper than a decoded object is, but for fields that are `undefined`
+ */
+export function plainJson<T>(value: T): T;
+export function plainJson(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => plainJson<unknown>(item) ?? null);
+  if (!isObject(value)) return value;
+  const copy: JsonObject = {};
+  for (const key of Object.keys(value)) {
+    const field = value[key];
+    if (field !== undefined) setField(copy, key, plainJson(field));
+  }
+  return copy;
 }
 
 /** A deep copy of a JSON value. */

@@ -5,7 +5,7 @@
  */
 import type { FieldError, ObjectSchema, ScalarSchema, Schema } from '../kind.ts';
 import { invalid } from './field-errors.ts';
-import { isObject, type JsonObject, setField } from './json.ts';
+import { isObject, type JsonObject, plainJson, setField } from './json.ts';
 
 /** Deeper values have no use and would exhaust the stack of whoever walks them. */
 export const MAX_DEPTH = 100;
@@ -65,7 +65,8 @@ function decodeValue(schema: Schema, value: unknown, place: Place): unknown {
       if (!isObject(value)) return mismatch(place, value, 'must be an object');
       const result: JsonObject = {};
       for (const [key, item] of Object.entries(value))
-        if (item !== null)
+        if (isGoodScalar(schema.values, item)) setField(result, key, item);
+        else if (item !== null)
           setField(result, key, decodeValue(schema.values, item, inside(place, `[${key}]`)));
         // A label with `null` is an empty one, as in Go; other maps have no use for it.
         else if (schema.values.type === 'string') setField(result, key, '');
@@ -87,9 +88,14 @@ function decodeValue(schema: Schema, value: unknown, place: Place): unknown {
 
 function decodeObject(schema: ObjectSchema, value: JsonObject, place: Place): JsonObject {
   const result: JsonObject = {};
-  for (const [key, item] of Object.entries(value)) {
-    const at = inside(place, place.field === '' ? key : `.${key}`);
+  for (const key of Object.keys(value)) {
+    const item = value[key];
     const field = Object.hasOwn(schema.fields, key) ? schema.fields[key] : undefined;
+    if (field !== undefined && isGoodScalar(field, item)) {
+      setField(result, key, item);
+      continue;
+    }
+    const at = inside(place, place.field === '' ? key : `.${key}`);
     if (field === undefined) {
       if (schema.open) setField(result, key, decodeAny(item, at));
       else if (place.walk.unknownFields.length < MAX_PROBLEMS)
@@ -104,19 +110,29 @@ function decodeObject(schema: ObjectSchema, value: JsonObject, place: Place): Js
 
 /** Copies what no schema describes. `null` has its own meaning there and stays. */
 function decodeAny(value: unknown, place: Place): unknown {
-  if (place.depth > MAX_DEPTH)
-    return mismatch(place, '…', `must not be nested deeper than ${MAX_DEPTH}`);
-  if (Array.isArray(value)) return value.map((item, i) => decodeAny(item, inside(place, `[${i}]`)));
-  if (!isObject(value)) return value;
-  const result: JsonObject = {};
-  for (const [key, item] of Object.entries(value))
-    setField(result, key, decodeAny(item, inside(place, `.${key}`)));
-  return result;
+  return isWithin(value, MAX_DEPTH - place.depth)
+    ? plainJson(value)
+    : mismatch(place, '…', `must not be nested deeper than ${MAX_DEPTH}`);
+}
+
+/** Whether a value has at most so many levels below its own. */
+function isWithin(value: unknown, levels: number): boolean {
+  if (levels < 0) return false;
+  if (Array.isArray(value)) return value.every((item) => isWithin(item, levels - 1));
+  if (!isObject(value)) return true;
+  for (const key in value) if (!isWithin(value[key], levels - 1)) return false;
+  return true;
 }
 
 const BASE64_PATTERN = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 /** RFC 3339 section 5.6. */
 const TIME_PATTERN = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
+
+/** Most values are; where they stand need not be known then. */
+function isGoodScalar(schema: Schema, value: unknown): boolean {
+  if (schema.type === 'string' && schema.format === undefined) return typeof value === 'string';
+  return schema.type === 'boolean' && typeof value === 'boolean';
+}
 
 function checkScalar(schema: ScalarSchema, value: unknown): string | undefined {
   switch (schema.type) {

@@ -29,6 +29,12 @@ export function decodeEntry(entry: StoreEntry): KubeObject {
   return object;
 }
 
+/** Says what an entry holds that was just written: whoever reads it next need not decode it. The object is shared then. */
+export function rememberEntry(kind: KindDefinition, entry: StoreEntry, object: KubeObject): void {
+  if (kind.custom !== undefined || kind.storedAs !== undefined) return;
+  decodedEntries.set(entry, object, valueLength(entry));
+}
+
 const otherForms = new WeakMap<KubeObject, Map<KindDefinition, KubeObject>>();
 
 /**

@@ -1,6 +1,6 @@
 /** Who manages which fields of an object that is written: between the registry and `managed-fields/`. Pure. */
 import { apiVersionOf, type KindDefinition } from '#api/kind.ts';
-import { isObject, type JsonObject } from '#api/machinery/json.ts';
+import { isObject, type JsonObject, sameJson } from '#api/machinery/json.ts';
 import { conflictError } from '#api/machinery/managed-fields/conflict-error.ts';
 import {
   difference,
@@ -12,6 +12,7 @@ import { compareFields, fieldsOf } from '#api/machinery/managed-fields/fields-of
 import {
   decodeManagers,
   encodeManagers,
+  keptManagers,
   type Manager,
   type Operation,
 } from '#api/machinery/managed-fields/managers.ts';
@@ -57,7 +58,7 @@ export function trackWrite(
   const stored = old === undefined ? [] : managersOf(old);
   if (fieldManager === undefined || UNTRACKED.has(`${kind.group}/${kind.resource}`))
     return withManagers(next, stored);
-  const given = write.subresource === '' ? givenManagers(write.sent, old) : stored;
+  const given = write.subresource === '' ? givenManagers(write.sent, old, stored) : stored;
   if (given === 'reset') return withManagers(next, []);
   const managers = trackUpdate(scopeOf(kind, 'Update', { ...write, fieldManager }), {
     before: old === undefined ? undefined : asJson(old),
@@ -140,11 +141,11 @@ function rememberApplied(
 
 export function withManagers(object: KubeObject, managers: readonly Manager[]): KubeObject {
   const { managedFields: _, ...metadata } = object.metadata;
-  const managedFields = encodeManagers(managers);
-  return {
-    ...object,
-    metadata: managedFields === undefined ? metadata : { ...metadata, managedFields },
-  };
+  const kept = keptManagers(managers);
+  if (kept.length === 0) return { ...object, metadata };
+  const managedFields = encodeManagers(kept);
+  knownManagers.set(managedFields, kept);
+  return { ...object, metadata: { ...metadata, managedFields } };
 }
 
 function scopeOf(
@@ -159,9 +160,14 @@ function scopeOf(
   };
 }
 
-function managersOf(object: KubeObject): Manager[] {
+/** What lists of managers say, of those that were written here: objects of the store are never changed. */
+const knownManagers = new WeakMap<object, readonly Manager[]>();
+
+function managersOf({ metadata: { managedFields } }: KubeObject): readonly Manager[] {
+  const known = managedFields === undefined ? [] : knownManagers.get(managedFields);
+  if (known !== undefined) return known;
   try {
-    return decodeManagers(object.metadata.managedFields);
+    return decodeManagers(managedFields);
   } catch {
     // What cannot be read tells nobody anything: the object is like one from a time without managers.
     return [];
@@ -169,10 +175,15 @@ function managersOf(object: KubeObject): Manager[] {
 }
 
 /** A client may rewrite the managers, as kubectl does when it goes over to server-side apply; leaving them out keeps them. */
-function givenManagers(sent: KubeObject, old: KubeObject | undefined): Manager[] | 'reset' {
-  const stored = old === undefined ? [] : managersOf(old);
+function givenManagers(
+  sent: KubeObject,
+  old: KubeObject | undefined,
+  stored: readonly Manager[],
+): readonly Manager[] | 'reset' {
   const { managedFields } = sent.metadata;
   if (old === undefined || managedFields === undefined || managedFields.length === 0) return stored;
+  // Who sends back what he read, as nearly all do, says nothing of them.
+  if (sameJson(managedFields, old.metadata.managedFields)) return stored;
   const [first] = managedFields;
   if (managedFields.length === 1 && isObject(first) && Object.keys(first).length === 0)
     return 'reset';

@@ -4,6 +4,8 @@ import { CONFIG_MAP, type ConfigMap } from '#api/core/v1/config-map.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import type { KubeObject } from '#api/meta.ts';
+import { valueText } from '#store/held-entry.ts';
+import { objectKey } from './keys.ts';
 import { AS_ADMIN, configMap, DRY_RUN, openFixture } from './test-registries.ts';
 
 const A = { namespace: 'default', name: 'a' };
@@ -148,6 +150,35 @@ test('update() that changes nothing writes nothing', async () => {
   const result = await fixture.of(CONFIG_MAP).update(A, withData({ x: '1' }), AS_ADMIN);
   assert.deepEqual(result.object, object);
   assert.equal(await fixture.store.revision(), before);
+});
+
+test('update() leaves in memory what a reader of the stored bytes sees', async () => {
+  await using fixture = await openFixture();
+  await fixture.create(SERVICE, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'a' },
+    spec: { ports: [{ port: 80 }] },
+  });
+  const writer = { ...AS_ADMIN, fieldManager: 'writer' };
+  for (const port of [81, 82]) {
+    const change = (stored: KubeObject): KubeObject => {
+      const next: unknown = {
+        ...stored,
+        metadata: { ...stored.metadata, labels: { port: String(port) }, annotations: undefined },
+        spec: { ...(stored as Service).spec, ports: [{ port }], externalName: undefined },
+      };
+      return next as KubeObject;
+    };
+    await fixture.of(SERVICE).update(A, change, writer);
+    const key = objectKey(SERVICE, A.namespace, A.name);
+    const entry = await fixture.store.get(key);
+    assert.ok(entry !== undefined);
+    const stored = JSON.parse(valueText(entry)) as KubeObject;
+    stored.metadata.resourceVersion = String(entry.modRevision);
+    assert.deepEqual(await fixture.of(SERVICE).get(A), stored);
+    assert.equal(stored.metadata.managedFields?.length, 1);
+  }
 });
 
 test('update() keeps spec and status apart, and counts generations of the spec only', async () => {

@@ -3,7 +3,7 @@
  * on (optimistic concurrency, two-phase deletion, generation, dry run). Knows nothing of HTTP.
  */
 import type { FieldError, KindDefinition } from '#api/kind.ts';
-import { sameJson } from '#api/machinery/json.ts';
+import { plainJson, sameJson } from '#api/machinery/json.ts';
 import type { Manager } from '#api/machinery/managed-fields/managers.ts';
 import {
   alreadyExists,
@@ -31,7 +31,7 @@ import {
   admit,
 } from '../admission/admission.ts';
 import type { Principal } from '../principal.ts';
-import { atRevision, decodeAs, encodeAs } from './codec.ts';
+import { atRevision, decodeAs, encodeAs, rememberEntry } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import type { ObjectLeases } from './expiry.ts';
 import { objectKey } from './keys.ts';
@@ -245,7 +245,8 @@ async function update(
       old,
     };
     const outcome = await admit(context.plugins, review);
-    const object = withGeneration(plainJson(outcome.object ?? review.object), old);
+    const admitted = outcome.object ?? review.object;
+    const object = withGeneration(admitted === review.object ? admitted : plainJson(admitted), old);
     throwIfInvalid(kind, target.name, [
       ...outcome.errors,
       ...validateMetaUpdate(object, old),
@@ -263,7 +264,12 @@ async function update(
     const planned = await planOn(context.store, attempt, plan);
     if (planned.isSame === true) return planned;
     const result = await commitPlan(kind, context, planned, options);
-    if (result.kind === 'done') return written(planned.object, result.revision, planned);
+    if (result.kind !== 'done') continue;
+    const change = written(planned.object, result.revision, planned);
+    // What is updated is updated again, and watched.
+    const entry = await context.store.known.get(planned.entry.key);
+    if (entry?.modRevision === result.revision) rememberEntry(kind, entry, change.object);
+    return change;
   }
   throw conflict(kind, target.name);
 }
@@ -539,11 +545,6 @@ function withGeneration(object: KubeObject, old: KubeObject): KubeObject {
   const generation = nextGeneration(object, old);
   if (generation === undefined) return object;
   return { ...object, metadata: { ...object.metadata, generation } };
-}
-
-/** What would come out of the store: no `undefined`, nothing shared. */
-function plainJson(object: KubeObject): KubeObject {
-  return JSON.parse(JSON.stringify(object)) as KubeObject;
 }
 
 function throwIfInvalid(kind: KindDefinition, name: string, errors: readonly FieldError[]): void {

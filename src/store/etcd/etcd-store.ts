@@ -1,9 +1,9 @@
 /**
- * The store of several servers: an etcd, over its JSON gateway.
+ * The store of several servers: an etcd, over gRPC.
  *
- *     transact() ──────────── /v3/kv/txn ───────────────► etcd (any member)
- *     get, list, watch ◄── mirror in memory ◄── /v3/watch ──┘
- *                  └─ how far is the cluster? /v3/kv/range, shared by all reads that wait
+ *     transact() ──────────── KV.Txn ───────────────────► etcd (any member)
+ *     get, list, watch ◄── mirror in memory ◄─── Watch ─────┘
+ *                  └─ how far is the cluster? KV.Range, shared by all reads that wait
  *
  * Reads are answered from the mirror, but not before it has come as far as the cluster was when the read was asked for:
  * so no acknowledged write is missed, whichever server made it, and no read goes back in time when members change.
@@ -11,6 +11,7 @@
 import { type Clock, pause, sleep, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Logger, silentLogger } from '#lib/log.ts';
+import type { Pieces } from '#wire/protobuf/writer.ts';
 import { type HeldOp, holdOp } from '../held-entry.ts';
 import { MAX_HISTORY_BYTES, MAX_HISTORY_REVISIONS } from '../journaled-store.ts';
 import { checkLeaseTtl, newLeaseId } from '../leases.ts';
@@ -33,26 +34,29 @@ import {
   TransactionTooLargeError,
 } from '../port.ts';
 import { checkTransaction } from '../transaction.ts';
+import {
+  EtcdAnswerTooLargeError,
+  EtcdError,
+  isCompacted,
+  isOutOfSpace,
+  isRefusal,
+} from './errors.ts';
 import { followEtcd, loadSnapshot } from './follow.ts';
 import { KeyOrder } from './key-order.ts';
 import {
+  compactRequest,
   decodeLeaseTtlMs,
   decodeRange,
   decodeTxn,
   leaseGrantRequest,
+  leaseRequest,
+  METHODS,
+  type Method,
   revisionRequest,
   txnRequest,
 } from './messages.ts';
 import { Mirror, type MirrorOptions } from './mirror.ts';
-import {
-  EtcdAnswerTooLargeError,
-  type EtcdConnection,
-  EtcdError,
-  EtcdTransport,
-  isCompacted,
-  isOutOfSpace,
-  isRefusal,
-} from './transport.ts';
+import { type EtcdConnection, EtcdTransport } from './transport.ts';
 
 /** Our keys in an etcd: apart from a kube-apiserver's, which begin with `/registry/`. */
 export const DEFAULT_ETCD_PREFIX = '/tulle.dev';
@@ -68,7 +72,6 @@ export interface EtcdStoreOptions extends EtcdConnection {
   readonly historyRevisions?: number;
 }
 
-const RANGE_PATH = '/v3/kv/range';
 /** Transactions under way or waiting for others of the same keys; more would only time out. */
 const MAX_WAITING_TRANSACTIONS = 10_000;
 /** A write is acknowledged when its own watches could see it, but not much later than etcd has answered. */
@@ -89,8 +92,8 @@ const COMPACTION_INTERVAL_MS = 60_000;
  */
 export async function openEtcdStore(options: EtcdStoreOptions): Promise<Store> {
   const transport = new EtcdTransport(options, {
-    path: RANGE_PATH,
-    body: revisionRequest(options.prefix ?? DEFAULT_ETCD_PREFIX),
+    method: METHODS.range,
+    message: revisionRequest(options.prefix ?? DEFAULT_ETCD_PREFIX),
   });
   try {
     const store = new EtcdStore(transport, options);
@@ -227,17 +230,17 @@ class EtcdStore implements Store {
   async grantLease(ttlMs: number): Promise<StoreLease> {
     checkLeaseTtl(ttlMs);
     const id = newLeaseId();
-    const answer = await this.#call('/v3/lease/grant', leaseGrantRequest(id, ttlMs));
+    const answer = await this.#call(METHODS.leaseGrant, leaseGrantRequest(id, ttlMs));
     return { id, ttlMs: decodeLeaseTtlMs(answer) };
   }
 
   async keepLeaseAlive(id: number): Promise<boolean> {
-    return decodeLeaseTtlMs(await this.#call('/v3/lease/keepalive', { ID: String(id) })) > 0;
+    return decodeLeaseTtlMs(await this.#call(METHODS.leaseKeepAlive, leaseRequest(id))) > 0;
   }
 
   async revokeLease(id: number): Promise<void> {
     try {
-      await this.#transport.call('/v3/lease/revoke', { ID: String(id) }, { isWrite: true });
+      await this.#transport.call(METHODS.leaseRevoke, leaseRequest(id), { isWrite: true });
     } catch (cause) {
       if (!isLeaseMissing(cause)) throw writeError(cause);
     }
@@ -245,9 +248,9 @@ class EtcdStore implements Store {
     await this.#upToDate();
   }
 
-  async #call(path: string, body: object): Promise<unknown> {
+  async #call(method: Method, message: Pieces): Promise<Uint8Array> {
     try {
-      return await this.#transport.call(path, body, { isWrite: true });
+      return await this.#transport.call(method, message, { isWrite: true });
     } catch (cause) {
       throw writeError(cause);
     }
@@ -288,10 +291,10 @@ class EtcdStore implements Store {
     return this.#mirror;
   }
 
-  async #transact(request: object, operations: readonly HeldOp[]): Promise<TransactionResult> {
-    let answer: unknown;
+  async #transact(request: Pieces, operations: readonly HeldOp[]): Promise<TransactionResult> {
+    let answer: Uint8Array;
     try {
-      answer = await this.#transport.call('/v3/kv/txn', request, { isWrite: true });
+      answer = await this.#transport.call(METHODS.txn, request, { isWrite: true });
     } catch (cause) {
       const leased = operations.find((op) => op.type === 'put' && op.lease !== 0);
       if (leased?.type === 'put' && isLeaseMissing(cause))
@@ -375,7 +378,7 @@ class EtcdStore implements Store {
     let revision: number;
     try {
       const request = revisionRequest(this.#options.prefix);
-      ({ revision } = decodeRange(await this.#transport.call(RANGE_PATH, request)));
+      ({ revision } = decodeRange(await this.#transport.call(METHODS.range, request)));
     } catch (cause) {
       throw new StoreUnavailableError(`etcd cannot be read: ${explainError(cause)}`, { cause });
     }
@@ -438,9 +441,8 @@ class EtcdStore implements Store {
     // Revision 0 of etcd cannot be asked for, and before ours there is nothing to forget.
     if (etcdRevision <= this.#options.revisionOffset) return;
     try {
-      const body = { revision: String(etcdRevision) };
       // Compacting twice does nothing, so it may be sent twice.
-      await this.#transport.call('/v3/kv/compaction', body);
+      await this.#transport.call(METHODS.compact, compactRequest(etcdRevision));
     } catch (cause) {
       if (!isCompacted(cause)) throw writeError(cause);
     }

@@ -6,18 +6,18 @@ import { Backoff } from '#lib/backoff.ts';
 import { type Clock, pause } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { EtcdAnswerTooLargeError, isCompacted } from './errors.ts';
 import {
   decodeRange,
   decodeWatch,
   type EtcdEntry,
+  METHODS,
   rangeRequest,
   watchRequest,
 } from './messages.ts';
 import type { Mirror, MirrorSnapshot } from './mirror.ts';
-import { EtcdAnswerTooLargeError, type EtcdTransport, isCompacted } from './transport.ts';
+import type { EtcdTransport } from './transport.ts';
 
-const RANGE_PATH = '/v3/kv/range';
-const WATCH_PATH = '/v3/watch';
 /** Entries asked for at once; fewer when they turn out to be large. */
 const MAX_PAGE_ENTRIES = 1000;
 /** A snapshot that is compacted away while it is loaded is begun again; in a row that means somebody compacts in a loop. */
@@ -47,7 +47,9 @@ export async function loadSnapshot(
   const { prefix, revisionOffset, historyRevisions, signal } = options;
   const newest = async () =>
     decodeRange(
-      await transport.call(RANGE_PATH, rangeRequest({ prefix, limit: 1, revision: 0 }), { signal }),
+      await transport.call(METHODS.range, rangeRequest({ prefix, limit: 1, revision: 0 }), {
+        signal,
+      }),
     ).revision;
   let etcdRevision = Math.max(revisionOffset, (await newest()) - historyRevisions);
   for (let attempt = 1; ; attempt++) {
@@ -75,7 +77,7 @@ async function readAll(
     try {
       const request = rangeRequest({ prefix, after, limit, revision });
       const timeoutMs = LOAD_TIMEOUT_MS;
-      const page = decodeRange(await transport.call(RANGE_PATH, request, { signal, timeoutMs }));
+      const page = decodeRange(await transport.call(METHODS.range, request, { signal, timeoutMs }));
       for (const entry of page.entries) if (entry.key !== prefix) entries.push(entry);
       if (!page.more || page.entries.length === 0) return entries;
     } catch (error) {
@@ -91,10 +93,10 @@ async function compactRevisionOf(transport: EtcdTransport, signal: AbortSignal):
   const limit = AbortSignal.timeout(WATCH_CREATED_MS);
   let revision = 0;
   try {
-    await transport.stream(WATCH_PATH, watchRequest(1), {
+    await transport.stream(METHODS.watch, watchRequest(1), {
       signal: AbortSignal.any([signal, limit, found.signal]),
-      onLine: (line) => {
-        const answer = decodeWatch(line);
+      onMessage: (message) => {
+        const answer = decodeWatch(message);
         if (answer.created && !answer.canceled) return;
         // Events say that nothing is compacted.
         revision = answer.compactRevision;
@@ -138,7 +140,7 @@ export async function followEtcd(options: FollowOptions): Promise<void> {
       if (!quiet)
         log.warn({ endpoint, reason: explainError(error) }, 'etcd: the watch ended, trying again');
       quiet = true;
-      // A line that is too long to be read would be so again: the state can be had in smaller pieces.
+      // A message that is too long to be read would be so again: the state can be had in smaller pieces.
       if (error instanceof FellBehindError || error instanceof EtcdAnswerTooLargeError) {
         try {
           await reload();
@@ -168,10 +170,10 @@ async function watchOnce(
   // leave out its deletions without a word. As it is, it refuses.
   const start = mirror.revision + revisionOffset;
   try {
-    await transport.stream(WATCH_PATH, watchRequest(start), {
+    await transport.stream(METHODS.watch, watchRequest(start), {
       signal: AbortSignal.any([signal, interrupt.signal]),
-      onLine: (line) => {
-        const answer = decodeWatch(line);
+      onMessage: (message) => {
+        const answer = decodeWatch(message);
         // Our own writes have gone on while the watch was not there yet: it can begin where they are.
         if (answer.compactRevision > 0 && mirror.revision + revisionOffset > start)
           throw new Error(`revision ${start} was compacted before the watch had begun`);

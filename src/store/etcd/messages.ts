@@ -1,14 +1,34 @@
 /**
- * The messages of etcd's JSON gateway that we use (`/v3/kv/range`, `/v3/kv/txn`, `/v3/kv/compaction`, `/v3/watch`),
- * both ways. Pure.
+ * The messages of etcd's gRPC services that we use, both ways. Pure.
  *
- * As protobuf's JSON mapping has it: bytes are base64, 64-bit integers are decimal strings, and a field with its zero
- * value is left out, so that a missing field *is* zero.
+ * As protobuf 3 has it, a field with its zero value is left out, so that a missing field *is* zero. Bytes of an answer are
+ * views into it.
  *
  * @see etcd `api/etcdserverpb/rpc.proto`, `api/mvccpb/kv.proto`
  */
 import { DecodeError } from '#lib/errors.ts';
+import { readFields, WIRE_LEN, WIRE_VARINT, type WireField } from '#wire/protobuf/reader.ts';
+import {
+  boolField,
+  bytesField,
+  messageField,
+  numberField,
+  type Pieces,
+} from '#wire/protobuf/writer.ts';
 import type { Compare, WriteOp } from '../port.ts';
+
+/** The methods, by what they do. */
+export const METHODS = {
+  range: '/etcdserverpb.KV/Range',
+  txn: '/etcdserverpb.KV/Txn',
+  compact: '/etcdserverpb.KV/Compact',
+  watch: '/etcdserverpb.Watch/Watch',
+  leaseGrant: '/etcdserverpb.Lease/LeaseGrant',
+  leaseKeepAlive: '/etcdserverpb.Lease/LeaseKeepAlive',
+  leaseRevoke: '/etcdserverpb.Lease/LeaseRevoke',
+  authenticate: '/etcdserverpb.Auth/Authenticate',
+} as const;
+export type Method = (typeof METHODS)[keyof typeof METHODS];
 
 /** Revisions of etcd itself; those of the port are smaller by a constant, see `EtcdStoreOptions.revisionOffset`. */
 export interface EtcdEntry {
@@ -48,7 +68,11 @@ export interface WatchAnswer {
 }
 
 /** From the zero byte to the zero byte is how etcd spells "every key". */
-const EVERY_KEY = Buffer.from([0]).toString('base64');
+const EVERY_KEY = Uint8Array.of(0);
+/** `Compare.CompareTarget`: the revision of the last change. EQUAL, the result, is 0. */
+const TARGET_MOD = 2;
+/** `Event.EventType`. */
+const EVENT_DELETE = 1;
 
 /** Keys that start with `prefix`, from behind `after` on. */
 export function rangeRequest(options: {
@@ -56,175 +80,236 @@ export function rangeRequest(options: {
   readonly after?: string | undefined;
   readonly limit: number;
   readonly revision: number;
-}): object {
+}): Pieces {
   const { prefix, after, limit, revision } = options;
-  return {
-    key: after === undefined ? encodeText(prefix) : encodeText(`${after}\0`),
-    range_end: endOfPrefix(prefix),
-    limit: String(limit),
-    revision: String(revision),
-  };
+  return [
+    ...bytesField(1, after === undefined ? prefix : `${after}\0`),
+    ...bytesField(2, endOfPrefix(prefix)),
+    ...numberField(3, limit),
+    ...numberField(4, revision),
+  ];
 }
 
 /** Asks for nothing but how far the cluster is: the answer comes when this read is ordered behind all earlier writes. */
-export function revisionRequest(prefix: string): object {
-  return { key: encodeText(prefix), count_only: true };
+export function revisionRequest(prefix: string): Pieces {
+  return [...bytesField(1, prefix), ...boolField(9, true)];
 }
 
 export function txnRequest(
   prefix: string,
   compares: readonly (Compare & { readonly etcdRevision: number })[],
   operations: readonly WriteOp[],
-): object {
-  return {
-    compare: compares.map(({ key, etcdRevision }) => ({
-      key: encodeText(prefix + key),
-      target: 'MOD',
-      result: 'EQUAL',
-      mod_revision: String(etcdRevision),
-    })),
-    success: operations.map((op) => {
-      const key = encodeText(prefix + op.key);
-      return op.type === 'put'
-        ? {
-            request_put: {
-              key,
-              value: Buffer.from(op.value).toString('base64'),
-              ...(op.lease === undefined ? {} : { lease: String(op.lease) }),
-            },
-          }
-        : { request_delete_range: { key } };
-    }),
-    failure: compares.map(({ key }) => ({ request_range: { key: encodeText(prefix + key) } })),
-  };
+): Pieces {
+  return [
+    ...compares.flatMap(({ key, etcdRevision }) =>
+      // A revision of 0, which says that there is no such key, is what etcd takes a missing one for.
+      messageField(
+        1,
+        numberField(2, TARGET_MOD),
+        bytesField(3, prefix + key),
+        numberField(6, etcdRevision),
+      ),
+    ),
+    ...operations.flatMap((op) => messageField(2, requestOf(prefix, op))),
+    ...compares.flatMap(({ key }) => messageField(3, messageField(1, bytesField(1, prefix + key)))),
+  ];
+}
+
+function requestOf(prefix: string, op: WriteOp): Pieces {
+  const key = bytesField(1, prefix + op.key);
+  return op.type === 'put'
+    ? messageField(2, key, bytesField(2, op.value), numberField(3, op.lease ?? 0))
+    : messageField(3, key);
 }
 
 /** @param ttlMs etcd counts whole seconds */
-export function leaseGrantRequest(id: number, ttlMs: number): object {
-  return { ID: String(id), TTL: String(Math.ceil(ttlMs / 1000)) };
+export function leaseGrantRequest(id: number, ttlMs: number): Pieces {
+  return [...numberField(1, Math.ceil(ttlMs / 1000)), ...numberField(2, id)];
 }
 
-/** Of a grant, or of a keep-alive, whose answer is one line of a stream. @returns 0 if there is no such lease */
-export function decodeLeaseTtlMs(answer: unknown): number {
-  const { result, ...own } = record(answer, 'lease');
-  const { TTL } = result === undefined ? own : record(result, 'result');
-  return 1000 * Math.max(0, integer(TTL, 'TTL'));
+/** For a keep-alive or a revocation. */
+export function leaseRequest(id: number): Pieces {
+  return numberField(1, id);
 }
 
-export function watchRequest(startRevision: number): object {
-  return {
-    create_request: {
-      key: EVERY_KEY,
-      range_end: EVERY_KEY,
-      start_revision: String(startRevision),
-    },
-  };
+/** Of a grant or a keep-alive. @returns 0 if there is no such lease @throws DecodeError */
+export function decodeLeaseTtlMs(answer: Uint8Array): number {
+  let seconds = 0;
+  for (const field of readFields(answer)) if (field.number === 3) seconds = numberOf(field, 'TTL');
+  return 1000 * Math.max(0, seconds);
+}
+
+export function compactRequest(etcdRevision: number): Pieces {
+  return numberField(1, etcdRevision);
+}
+
+export function authenticateRequest(name: string, password: string): Pieces {
+  return [...bytesField(1, name), ...bytesField(2, password)];
+}
+
+/** @returns the token; empty if the answer has none @throws DecodeError */
+export function decodeToken(answer: Uint8Array): string {
+  let token = '';
+  for (const field of readFields(answer)) if (field.number === 2) token = textOf(field, 'token');
+  return token;
+}
+
+export function watchRequest(startRevision: number): Pieces {
+  return messageField(
+    1,
+    bytesField(1, EVERY_KEY),
+    bytesField(2, EVERY_KEY),
+    numberField(3, startRevision),
+  );
+}
+
+/** Of any answer: which cluster gave it. @returns `undefined` if it does not say @throws DecodeError */
+export function decodeClusterId(answer: Uint8Array): bigint | undefined {
+  for (const header of readFields(answer)) {
+    // It is the first field of every answer.
+    if (header.number !== 1) return undefined;
+    for (const field of readFields(bytesOf(header, 'header')))
+      if (field.number === 1 && field.wire === WIRE_VARINT) return field.value;
+    return undefined;
+  }
+  return undefined;
 }
 
 /** @throws DecodeError */
-export function decodeRange(answer: unknown): RangeAnswer {
-  const { header, kvs = [], more = false } = record(answer, 'range');
-  return {
-    revision: decodeRevision(header),
-    entries: list(kvs, 'kvs').map(decodeEntry),
-    more: more === true,
-  };
+export function decodeRange(answer: Uint8Array): RangeAnswer {
+  let revision = 0;
+  let more = false;
+  const entries: EtcdEntry[] = [];
+  for (const field of readFields(answer)) {
+    if (field.number === 1) revision = decodeRevision(field);
+    else if (field.number === 2) entries.push(decodeEntry(field));
+    else if (field.number === 3) more = numberOf(field, 'more') !== 0;
+  }
+  return { revision, entries, more };
 }
 
 /** @throws DecodeError */
-export function decodeTxn(answer: unknown): TxnAnswer {
-  const { header, succeeded = false, responses = [] } = record(answer, 'txn');
-  const isDone = succeeded === true;
-  const found = isDone
-    ? []
-    : list(responses, 'responses').map((response) => {
-        const range = record(record(response, 'response').response_range, 'response_range');
-        const [kv] = list(range.kvs ?? [], 'kvs');
-        return kv === undefined ? undefined : decodeEntry(kv);
-      });
-  return { revision: decodeRevision(header), succeeded: isDone, found };
+export function decodeTxn(answer: Uint8Array): TxnAnswer {
+  let revision = 0;
+  let succeeded = false;
+  const found: (EtcdEntry | undefined)[] = [];
+  for (const field of readFields(answer)) {
+    if (field.number === 1) revision = decodeRevision(field);
+    else if (field.number === 2) succeeded = numberOf(field, 'succeeded') !== 0;
+    else if (field.number === 3) found.push(decodeFound(field));
+  }
+  // What a transaction that was made has to say of its own operations is of no use.
+  return { revision, succeeded, found: succeeded ? [] : found };
+}
+
+/** A `ResponseOp`: of those that we ask for only a range has something in it. */
+function decodeFound(response: WireField): EtcdEntry | undefined {
+  for (const field of readFields(bytesOf(response, 'responses')))
+    if (field.number === 1) return decodeRange(bytesOf(field, 'response_range')).entries[0];
+  return undefined;
 }
 
 /** @throws DecodeError */
-export function decodeWatch(answer: unknown): WatchAnswer {
-  const fields = record(answer, 'watch');
-  return {
-    created: fields.created === true,
-    canceled: fields.canceled === true,
-    reason: typeof fields.cancel_reason === 'string' ? fields.cancel_reason : '',
-    compactRevision: integer(fields.compact_revision, 'compact_revision'),
-    events: list(fields.events ?? [], 'events').map(decodeEvent),
-  };
+export function decodeWatch(answer: Uint8Array): WatchAnswer {
+  let created = false;
+  let canceled = false;
+  let compactRevision = 0;
+  let reason = '';
+  const events: EtcdEvent[] = [];
+  for (const field of readFields(answer))
+    switch (field.number) {
+      case 3:
+        created = numberOf(field, 'created') !== 0;
+        break;
+      case 4:
+        canceled = numberOf(field, 'canceled') !== 0;
+        break;
+      case 5:
+        compactRevision = numberOf(field, 'compact_revision');
+        break;
+      case 6:
+        reason = textOf(field, 'cancel_reason');
+        break;
+      case 11:
+        events.push(decodeEvent(field));
+        break;
+      default:
+    }
+  return { created, canceled, reason, compactRevision, events };
 }
 
-function decodeRevision(header: unknown): number {
-  return integer(record(header, 'header').revision, 'revision');
+function decodeEvent(event: WireField): EtcdEvent {
+  let type = 0;
+  let entry: EtcdEntry | undefined;
+  for (const field of readFields(bytesOf(event, 'events'))) {
+    if (field.number === 1) type = numberOf(field, 'type');
+    else if (field.number === 2) entry = decodeEntry(field);
+  }
+  if (entry === undefined) throw problem('kv', 'an event has none');
+  if (type === EVENT_DELETE)
+    return { type: 'delete', key: entry.key, modRevision: entry.modRevision };
+  if (type !== 0) throw problem('type', `${type} is no type of event`);
+  return { type: 'put', entry };
 }
 
-function decodeEvent(event: unknown): EtcdEvent {
-  const { type = 'PUT', kv } = record(event, 'event');
-  if (type === 'PUT') return { type: 'put', entry: decodeEntry(kv) };
-  if (type !== 'DELETE') throw problem('type', `${JSON.stringify(type)} is no type of event`);
-  const { key, mod_revision } = record(kv, 'kv');
-  return {
-    type: 'delete',
-    key: decodeKey(key),
-    modRevision: integer(mod_revision, 'mod_revision'),
-  };
+function decodeRevision(header: WireField): number {
+  for (const field of readFields(bytesOf(header, 'header')))
+    if (field.number === 3) return numberOf(field, 'revision');
+  return 0;
 }
 
-function decodeEntry(kv: unknown): EtcdEntry {
-  const { key, value, create_revision, mod_revision } = record(kv, 'kv');
-  return {
-    key: decodeKey(key),
-    value: decodeBytes(value, 'value'),
-    createRevision: integer(create_revision, 'create_revision'),
-    modRevision: integer(mod_revision, 'mod_revision'),
-  };
-}
-
-function decodeKey(key: unknown): string {
-  return Buffer.from(decodeBytes(key, 'key')).toString('utf8');
-}
-
-/** Memory of its own: a slice of Node's pool would keep the whole of it. */
-function decodeBytes(value: unknown, field: string): Uint8Array {
-  if (value === undefined) return new Uint8Array();
-  if (typeof value !== 'string') throw problem(field, 'it is no base64 text');
-  return new Uint8Array(Buffer.from(value, 'base64'));
-}
-
-function encodeText(text: string): string {
-  return Buffer.from(text, 'utf8').toString('base64');
+function decodeEntry(kv: WireField): EtcdEntry {
+  let key = '';
+  let value: Uint8Array = new Uint8Array();
+  let createRevision = 0;
+  let modRevision = 0;
+  for (const field of readFields(bytesOf(kv, 'kv')))
+    switch (field.number) {
+      case 1:
+        key = textOf(field, 'key');
+        break;
+      case 2:
+        createRevision = numberOf(field, 'create_revision');
+        break;
+      case 3:
+        modRevision = numberOf(field, 'mod_revision');
+        break;
+      case 5:
+        value = bytesOf(field, 'value');
+        break;
+      default:
+    }
+  return { key, value, createRevision, modRevision };
 }
 
 /** The first key behind all that start with `prefix`: its last byte raised by one (no UTF-8 byte is 0xff). */
-function endOfPrefix(prefix: string): string {
+function endOfPrefix(prefix: string): Uint8Array {
   const bytes = Buffer.from(prefix, 'utf8');
   const last = bytes.length - 1;
   if (last < 0) return EVERY_KEY;
   bytes[last] = (bytes[last] ?? 0) + 1;
-  return bytes.toString('base64');
+  return bytes;
 }
 
-function integer(value: unknown, field: string): number {
-  if (value === undefined) return 0;
-  const number = typeof value === 'string' ? Number(value) : Number.NaN;
-  if (!Number.isSafeInteger(number)) throw problem(field, `${JSON.stringify(value)} is no integer`);
+function bytesOf(field: WireField, name: string): Uint8Array {
+  if (field.wire !== WIRE_LEN) throw problem(name, `wire type ${field.wire} where bytes belong`);
+  return field.value;
+}
+
+function textOf(field: WireField, name: string): string {
+  const { buffer, byteOffset, byteLength } = bytesOf(field, name);
+  return Buffer.from(buffer, byteOffset, byteLength).toString('utf8');
+}
+
+/** An `int64`, or a `bool`, which is 0 or 1. */
+function numberOf(field: WireField, name: string): number {
+  if (field.wire !== WIRE_VARINT)
+    throw problem(name, `wire type ${field.wire} where a number belongs`);
+  const number = Number(BigInt.asIntN(64, field.value));
+  if (!Number.isSafeInteger(number)) throw problem(name, `${field.value} is too large`);
   return number;
 }
 
-function list(value: unknown, field: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw problem(field, 'it is no list');
-  return value;
-}
-
-function record(value: unknown, field: string): Readonly<Record<string, unknown>> {
-  if (value === null || typeof value !== 'object' || Array.isArray(value))
-    throw problem(field, 'it is no object');
-  return value as Record<string, unknown>;
-}
-
 function problem(field: string, message: string): DecodeError {
-  return new DecodeError(message, { protocol: 'etcd JSON', field });
+  return new DecodeError(message, { protocol: 'etcd', field });
 }

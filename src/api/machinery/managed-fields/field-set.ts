@@ -33,26 +33,38 @@ export function nodeOf(member: boolean, children: Iterable<readonly [string, Fie
 }
 
 export function union(a: FieldSet, b: FieldSet): FieldSet {
-  if (isEmptySet(a) || a === b) return b;
-  if (isEmptySet(b)) return a;
-  const children = new Map(a.children);
+  if (isEmptySet(b) || a === b) return a;
+  if (isEmptySet(a)) return b;
+  let children: Map<string, FieldSet> | undefined;
   for (const [element, child] of b.children) {
-    const own = children.get(element);
-    children.set(element, own === undefined ? child : union(own, child));
+    const own = a.children.get(element);
+    const both = own === undefined ? child : union(own, child);
+    if (both === own) continue;
+    children ??= new Map(a.children);
+    children.set(element, both);
   }
-  return { member: a.member || b.member, children };
+  const member = a.member || b.member;
+  return children === undefined && member === a.member
+    ? a
+    : { member, children: children ?? a.children };
 }
 
 /** What is in `a` and not in `b`. A path that goes leaves the paths below it. */
 export function difference(a: FieldSet, b: FieldSet): FieldSet {
   if (isEmptySet(b) || isEmptySet(a)) return a;
-  return nodeOf(
-    a.member && !b.member,
-    [...a.children].map(([element, child]) => {
-      const other = b.children.get(element);
-      return [element, other === undefined ? child : difference(child, other)] as const;
-    }),
-  );
+  let children: Map<string, FieldSet> | undefined;
+  for (const [element, other] of b.children) {
+    const own = a.children.get(element);
+    if (own === undefined) continue;
+    const left = difference(own, other);
+    if (left === own) continue;
+    children ??= new Map(a.children);
+    if (isEmptySet(left)) children.delete(element);
+    else children.set(element, left);
+  }
+  const member = a.member && !b.member;
+  if (children === undefined && member === a.member) return a;
+  return nodeOf(member, children ?? a.children);
 }
 
 export function intersection(a: FieldSet, b: FieldSet): FieldSet {
@@ -119,13 +131,24 @@ export function setOf(paths: Iterable<readonly string[]>): FieldSet {
   return set;
 }
 
-/** FieldsV1: a field in the set is `{}`, or holds `".": {}` beside what is below it. */
+/** Sets last as long as objects are updated by the same writers, and are written with each of them. */
+const encodedSets = new WeakMap<FieldSet, JsonObject>();
+
+/** FieldsV1: a field in the set is `{}`, or holds `".": {}` beside what is below it. The result is shared. */
 export function encodeFieldsV1(set: FieldSet): JsonObject {
+  const known = encodedSets.get(set);
+  if (known !== undefined) return known;
+  const encoded = fieldsV1Of(set);
+  encodedSets.set(set, encoded);
+  return encoded;
+}
+
+function fieldsV1Of(set: FieldSet): JsonObject {
   const result: JsonObject = {};
   if (set.member && set.children.size > 0) result['.'] = {};
   for (const element of [...set.children.keys()].sort()) {
     const child = set.children.get(element);
-    if (child !== undefined) result[element] = encodeFieldsV1(child);
+    if (child !== undefined) result[element] = fieldsV1Of(child);
   }
   return result;
 }

@@ -46,10 +46,11 @@ function compare(schema: Schema | undefined, before: unknown, after: unknown): C
   if (before === undefined && after === undefined) return SAME;
   if (before === undefined) return { ...SAME, added: everything(schema, after) };
   if (after === undefined) return { ...SAME, removed: everything(schema, before, true) };
+  // Most of an object is as it was: that is found out with less work than what is owned of it.
+  if (sameJson(before, after)) return SAME;
   const old = shapeOf(schema, before);
   const next = shapeOf(schema, after);
   if (old.type === 'whole' || next.type === 'whole' || old.type !== next.type) {
-    if (sameJson(before, after)) return SAME;
     return {
       modified: LEAF,
       removed: old.type === 'whole' ? EMPTY_SET : below(everything(schema, before, true)),
@@ -70,9 +71,11 @@ function compareParts(old: PartedShape, next: PartedShape): Comparison {
   };
   for (const part of old.parts) pairOf(part.element).before.push(part);
   for (const part of next.parts) pairOf(part.element).after.push(part);
-  const results = [...pairs].map(
-    ([element, { before, after }]) => [element, comparePart(before, after)] as const,
-  );
+  const results: (readonly [element: string, result: Comparison])[] = [];
+  for (const [element, { before, after }] of pairs) {
+    const result = comparePart(before, after);
+    if (result !== SAME) results.push([element, result]);
+  }
   const gather = (pick: (result: Comparison) => FieldSet) =>
     nodeOf(
       false,

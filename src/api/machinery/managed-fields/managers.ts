@@ -55,11 +55,14 @@ export function decodeManagers(value: unknown): Manager[] {
   });
 }
 
-/** @returns `undefined` if nobody manages anything */
-export function encodeManagers(managers: readonly Manager[]): JsonObject[] | undefined {
-  const shown = capManagers(managers.filter((manager) => !isEmptySet(manager.fields)));
-  if (shown.length === 0) return undefined;
-  return shown.toSorted(byAge).map((manager) => ({
+/** As they are kept: who manages nothing goes, too many become one, in order of age. */
+export function keptManagers(managers: readonly Manager[]): readonly Manager[] {
+  return capManagers(managers.filter((manager) => !isEmptySet(manager.fields))).toSorted(byAge);
+}
+
+/** @param managers as {@link keptManagers} gives them */
+export function encodeManagers(managers: readonly Manager[]): JsonObject[] {
+  return managers.map((manager) => ({
     manager: manager.name,
     operation: manager.operation,
     apiVersion: manager.apiVersion,
