@@ -256,14 +256,19 @@ describe('mode bridge', { skip }, () => {
     assert.throws(() => machine.run(c, 'ping -c 1 -W 1 -q 10.88.0.5'));
   });
 
-  test('a container cannot send from another address or MAC, nor answer ARP for another', async () => {
-    await using machine = new Machine({ plain: true });
-    const [a = '', b = ''] = ['a', 'b'].map((name) => machine.addNamespace(name));
-    for (const pod of [a, b]) {
+  async function attachTwo(machine: Machine): Promise<[a: string, b: string]> {
+    const pods: [string, string] = [machine.addNamespace('a'), machine.addNamespace('b')];
+    for (const pod of pods) {
       const call = request(machine, pod, 'ADD');
       assert.ok(call.command === 'ADD');
       await machine.attacher.add(call);
     }
+    return pods;
+  }
+
+  test('a container cannot send from another address or MAC, nor answer ARP for another', async () => {
+    await using machine = new Machine({ plain: true });
+    const [a, b] = await attachTwo(machine);
     machine.run(a, 'ip address add 10.88.0.66/24 dev eth0');
     machine.run(a, 'ip address add 2001:db8:88::66/64 dev eth0 nodad');
     assert.throws(() => machine.run(a, 'ping -c 1 -W 1 -q -I 10.88.0.66 10.88.0.3'));
@@ -297,12 +302,7 @@ describe('mode bridge', { skip }, () => {
 
   test('a container cannot claim the address of another, or to be a router, in neighbour discovery', async () => {
     await using machine = new Machine({ plain: true });
-    const [a = '', b = ''] = ['a', 'b'].map((name) => machine.addNamespace(name));
-    for (const pod of [a, b]) {
-      const call = request(machine, pod, 'ADD');
-      assert.ok(call.command === 'ADD');
-      await machine.attacher.add(call);
-    }
+    const [a, b] = await attachTwo(machine);
     const gateway = '2001:db8:88::1';
     machine.run(b, `${PING} ${gateway}`);
     const known = () => machine.json(b, `ip -6 -j neigh show ${gateway}`)[0]?.lladdr;
