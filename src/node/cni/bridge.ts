@@ -274,8 +274,11 @@ function ensureGateways(
 
 /** For programs of this machine that ask a host port at 127.0.0.1. */
 function allowLoopback(host: NetworkStack, { bridge, portMappings }: OnBridge, gateway: Link) {
-  if (portMappings !== undefined && bridge.ips.some(({ address }) => !address.includes(':')))
-    host.sysctl.set(`net/ipv4/conf/${gateway.name}/route_localnet`, '1');
+  if (portMappings === undefined || bridge.ips.every(({ address }) => address.includes(':')))
+    return;
+  // The answer is led back to 127.0.0.1 while it is still the bridge's, before it is the VLAN's.
+  for (const name of new Set([bridge.options.bridge, gateway.name]))
+    host.sysctl.set(`net/ipv4/conf/${name}/route_localnet`, '1');
 }
 
 function fillContainer(pod: NetworkStack, attachment: OnBridge): void {
