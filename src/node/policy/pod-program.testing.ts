@@ -5,6 +5,14 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import type { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 
+/** A namespace, or a command that runs what follows it in one. */
+export type Place = ScratchNetns | readonly string[];
+
+/** The command line that runs this one there. */
+export function inPlace(place: Place, argv: readonly string[]): string[] {
+  return 'name' in place ? ['ip', 'netns', 'exec', place.name, ...argv] : [...place, ...argv];
+}
+
 /** The program of one pod, asked over pipes. */
 export class PodProgram {
   readonly #child: ChildProcess;
@@ -19,10 +27,15 @@ export class PodProgram {
     });
   }
 
-  static async start(netns: ScratchNetns, ports: readonly number[]): Promise<PodProgram> {
+  /** @param place a namespace, or the command that enters one */
+  static async start(place: Place, ports: readonly number[]): Promise<PodProgram> {
     const script = join(import.meta.dirname, 'pod-program.fixture.mjs');
-    const argv = ['netns', 'exec', netns.name, process.execPath, script, ...ports.map(String)];
-    const child = spawn('ip', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const [program = '', ...argv] = inPlace(place, [
+      process.execPath,
+      script,
+      ...ports.map(String),
+    ]);
+    const child = spawn(program, argv, { stdio: ['pipe', 'pipe', 'inherit'] });
     const lines = createInterface({ input: child.stdout });
     await once(lines, 'line');
     return new PodProgram(child, lines);

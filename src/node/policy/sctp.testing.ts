@@ -2,12 +2,14 @@
  * For tests: SCTP as packets. Few kernels have SCTP sockets; a raw one sends the first packet of an association (INIT,
  * RFC 9260 section 3.3.2) and another sees whether it arrives. Connection tracking knows it like any other.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import type { ScratchNetns } from '#linux/testing/scratch-netns.ts';
+import { inPlace, type Place } from './pod-program.testing.ts';
 
-const SOURCE_PORT = 40_000;
+const FIRST_SOURCE_PORT = 40_000;
+const SOURCE_PORTS = 20_000;
+let sent = 0;
 const LISTEN = `
 use Socket; $| = 1;
 socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!"; print "ready\\n";
@@ -22,12 +24,11 @@ send($s, pack("H*", $hex), 0, sockaddr_in(0, inet_aton($host))) or die "send: $!
  * @returns `ok` if it arrives, `timeout` if it does not
  */
 export async function sctpInit(
-  ends: { readonly from: ScratchNetns; readonly to: ScratchNetns },
+  ends: { readonly from: Place; readonly to: Place },
   { host, port, waitMs = 400 }: { host: string; port: number; waitMs?: number },
 ): Promise<'ok' | 'timeout'> {
-  const listener = spawn('ip', ['netns', 'exec', ends.to.name, 'perl', '-e', LISTEN], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const [program = '', ...argv] = inPlace(ends.to, ['perl', '-e', LISTEN]);
+  const listener = spawn(program, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
   try {
     const lines = createInterface({ input: listener.stdout });
     await once(lines, 'line');
@@ -35,7 +36,8 @@ export async function sctpInit(
     const arrived = new Promise<'ok'>((resolve) => {
       lines.on('line', (line) => line === init && resolve('ok'));
     });
-    ends.from.run('perl', '-e', SEND, host, init);
+    const [sender = '', ...rest] = inPlace(ends.from, ['perl', '-e', SEND, host, init]);
+    execFileSync(sender, rest);
     const late = new Promise<'timeout'>((resolve) => setTimeout(resolve, waitMs, 'timeout'));
     return await Promise.race([arrived, late]);
   } finally {
@@ -46,7 +48,9 @@ export async function sctpInit(
 /** | source u16 | destination u16 | tag u32 = 0 | CRC32c u32 | type 1, flags 0, length 20 | tag | window | streams | TSN | */
 function initPacket(port: number): Buffer {
   const packet = Buffer.alloc(12 + 20);
-  packet.writeUInt16BE(SOURCE_PORT, 0);
+  // Another port each time: connection tracking takes a second INIT for part of the first association, and gives one of
+  // two that meet behind a service another port.
+  packet.writeUInt16BE(FIRST_SOURCE_PORT + (sent++ % SOURCE_PORTS), 0);
   packet.writeUInt16BE(port, 2);
   packet.writeUInt8(1, 12);
   packet.writeUInt16BE(20, 14);
