@@ -64,7 +64,7 @@ const input = (more: Partial<IpamInput> = {}): IpamInput => ({
 test('formatPools() tells how full pools and blocks are', () => {
   const text = formatPools(input());
   assert.match(text, /v4 +192\.0\.2\.0\/24 +1\/256 +1 +1 +false +false/);
-  assert.match(text, /192\.0\.2\.0\/30 +v4 +n1 +1\/4 +<none> +1 +Confirmed/);
+  assert.match(text, /192\.0\.2\.0\/30 +v4 +n1 +1\/4 +0 +<none> +1 +Confirmed/);
 });
 
 test('a lent address is explained, and no problem', () => {
@@ -72,7 +72,7 @@ test('a lent address is explained, and no problem', () => {
     blocks: [block({ allocations: { 1: allocation({ node: 'n2' }) } })],
     nodes: ['n1', 'n2'].map((name) => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } })),
   });
-  assert.match(formatPools(lent), /n1 +1\/4 +n2:1 +1 +Confirmed/);
+  assert.match(formatPools(lent), /n1 +1\/4 +0 +n2:1 +1 +Confirmed/);
   assert.match(
     explainAddress(lent, ip('192.0.2.1')),
     /of node "n1", Confirmed\nlent to node "n2": every other node has a route.*\nin use since .* on node "n2"/,

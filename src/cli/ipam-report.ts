@@ -48,6 +48,7 @@ export function formatPools({ pools, blocks }: IpamInput): string {
       spec.pool,
       spec.node || '<none>',
       `${Object.keys(spec.allocations).length}/${cidrSize(cidr(spec.cidr))}`,
+      String(Object.values(spec.allocations).filter((it) => it.purpose === 'Warm').length),
       lentTo(block) || '<none>',
       String(Object.keys(spec.releasedAt).length),
       spec.affinity,
@@ -60,7 +61,7 @@ export function formatPools({ pools, blocks }: IpamInput): string {
     ]),
     '',
     formatColumns([
-      ['BLOCK', 'POOL', 'NODE', 'USED', 'LENT-TO', 'RELEASED', 'AFFINITY'],
+      ['BLOCK', 'POOL', 'NODE', 'USED', 'WARM', 'LENT-TO', 'RELEASED', 'AFFINITY'],
       ...blockRows,
     ]),
   ].join('\n');
@@ -92,6 +93,7 @@ function ownerOf({ spec }: IPBlock): string {
 
 function userOf({ purpose, namespace, pod, handle }: IPAllocation): string {
   if (purpose === 'Tunnel') return 'its own address on the fabric';
+  if (purpose === 'Warm') return 'a pod to come';
   return pod === undefined ? handle : `pod ${namespace ?? 'default'}/${pod}`;
 }
 
@@ -153,6 +155,7 @@ function describe(allocation: IPAllocation): string[] {
   const { handle, since, node, purpose, namespace, pod, containerID, ifName } = allocation;
   const lines = [`in use since ${since} on node "${node}"`];
   if (purpose === 'Tunnel') lines.push("the node's own address on the fabric");
+  if (purpose === 'Warm') lines[0] = `kept by node "${node}" since ${since} for a pod to come`;
   if (pod !== undefined) lines.push(`for pod ${namespace ?? 'default'}/${pod}`);
   if (containerID !== undefined) lines.push(`container ${containerID}, interface ${ifName ?? '?'}`);
   return [...lines, `handle ${handle}`];
@@ -210,7 +213,7 @@ function allocationProblems({ blocks, nodes, pools }: IpamInput): string[] {
       // Two machines may name their containers the same.
       const key = `${address.includes(':') ? 6 : 4} ${allocation.node} ${allocation.handle}`;
       const other = seen.get(key);
-      if (other !== undefined)
+      if (other !== undefined && allocation.purpose !== 'Warm')
         problems.push(
           `"${allocation.handle}" has two addresses of one family: ${other}, ${address}`,
         );

@@ -7,7 +7,7 @@ import type { IpRange } from '#lib/ip-range.ts';
 export interface AddressOwner {
   /** Unique for the attachment; the same handle asks again for the same addresses. */
   readonly handle: string;
-  readonly purpose: 'Pod' | 'Tunnel';
+  readonly purpose: 'Pod' | 'Tunnel' | 'Warm';
   readonly containerId?: string;
   readonly ifName?: string;
   readonly namespace?: string;

@@ -65,7 +65,11 @@ export function startAddressGc(parts: {
     held: () => cni.list().map(heldBy),
     log,
   });
-  const loop = new SyncLoop(async () => void (await collect()), {
+  const collectAndTend = async () => {
+    await collect();
+    await allocator.tendWarm();
+  };
+  const loop = new SyncLoop(collectAndTend, {
     name: 'address garbage collection',
     log,
     resyncMs: GC_INTERVAL_MS,

@@ -158,14 +158,17 @@ export async function startAgent(
   await Promise.all([pools.synced(), nodes.synced(), namespaces.synced()]);
   refuseOverlap(stack, [...pools.values()]);
 
-  const allocator = new Allocator({
-    client,
-    node: init.nodeName,
-    pools: () => [...pools.values()],
-    nodeLabels: () => nodes.get(init.nodeName)?.metadata.labels ?? {},
-    namespaceLabels: (name) => namespaces.get(name)?.metadata.labels,
-    log,
-  });
+  const allocator = started.use(
+    new Allocator({
+      client,
+      node: init.nodeName,
+      pools: () => [...pools.values()],
+      nodeLabels: () => nodes.get(init.nodeName)?.metadata.labels ?? {},
+      namespaceLabels: (name) => namespaces.get(name)?.metadata.labels,
+      warm: {},
+      log,
+    }),
+  );
   const tunnelAddresses = await retry('get the tunnel addresses', init, log, () =>
     allocateTunnelAddresses(allocator, [...pools.values()]),
   );

@@ -64,6 +64,11 @@ export async function ipamRelease(
     throw new UserError(`Cannot release ${parsed}: pod ${users.join(', ')} has it`, {
       hint: 'Remove the pod, or give --force if it does not exist any more.',
     });
+  const { purpose, node } = found.allocation;
+  if (purpose === 'Warm' && !flags.force)
+    throw new UserError(`Cannot release ${parsed}: node "${node}" keeps it for a pod to come`, {
+      hint: 'The node gives it out next, or gives it back itself. Give --force if that node does not exist any more.',
+    });
   // It fails with a conflict if the block has changed since it was read.
   await client.update(IP_BLOCK, releaseOrdinals(found.block, [found.ordinal], Date.now()));
   print(

@@ -29,19 +29,19 @@ export function createLink(
   plan: AttachPlan,
 ): void {
   const hostEnd = createVeth(host, attachment, plan);
-  using pod = openStack({ netns: attachment.netns });
-  const podEnd = pod.links.get(attachment.ifName);
-  if (podEnd === undefined)
+  const { peerIndex } = hostEnd;
+  if (peerIndex === undefined)
     throw new Error(
       `Cannot find "${attachment.ifName}" in "${attachment.netns}" right after it was made`,
     );
+  using pod = openStack({ netns: attachment.netns });
   // The host's end is complete before the pod can send its first packet.
   writeSysctls(host, plan.host);
   host.configure([{ link: hostEnd.index, up: true, ...contentOf(plan.host) }]);
   writeSysctls(pod, plan.pod);
   pod.configure([
     { link: LOOPBACK_INDEX, up: true },
-    { link: podEnd.index, up: true, ...contentOf(plan.pod) },
+    { link: peerIndex, up: true, ...contentOf(plan.pod) },
   ]);
 }
 

@@ -113,8 +113,11 @@ describe('the shim', () => {
     assert.match(checked.stderr, /syntax OK$/m);
     const loaded = await run(['perl', '-e', 'do shift; END { print STDERR join " ", %INC }', file]);
     assert.equal(loaded.stderr.includes('.pm'), false, loaded.stderr);
-    await host.listen(async () => ({ exitCode: 0, stdout: 'answer' }));
     const env = { PATH: '/usr/bin:/bin', ...ADD };
+    // What is compiled only when it is needed.
+    const alone = await run([...strict, file], { input: '{}', env });
+    assert.deepEqual([answerOf(alone).code, alone.stderr, alone.exitCode], [11, '', 1]);
+    await host.listen(async () => ({ exitCode: 0, stdout: 'answer' }));
     const result = await run([...strict, file], { input: '{}', env });
     assert.deepEqual([result.stdout, result.stderr, result.exitCode], ['answer', '', 0]);
   });

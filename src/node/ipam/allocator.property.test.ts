@@ -1,6 +1,7 @@
 /**
  * Random interleavings of several nodes that attach and detach pods, die between any two API writes (before the write
- * took effect, or after, with the answer lost) and start again with nothing but their durable list of handles.
+ * took effect, or after, with the answer lost) and start again with nothing but their durable list of handles, and of the
+ * addresses that were answered. With and without addresses that are kept warm.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -10,8 +11,11 @@ import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import type { ApiClient } from '#client/port.ts';
 import { FakeClock } from '#lib/clock.ts';
+import type { Ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import type { AllocatedAddress } from '../addresses.ts';
 import { Allocator } from './allocator.ts';
+import { allocationsOf } from './block.ts';
 import { createIpamGc } from './gc.ts';
 
 const COOL_DOWN_MS = 30_000;
@@ -31,7 +35,9 @@ const poolsOf = (strictAffinity: boolean): IPPool[] =>
 
 interface Step {
   readonly node: number;
-  readonly action: 'add' | 'delete' | 'crash' | 'gc' | 'pass-time';
+  readonly action:
+    | ('add' | 'delete' | 'crash' | 'crash-tending' | 'stop')
+    | ('gc' | 'tend' | 'fail-tending' | 'pass-time' | 'reserve');
   readonly pod: number;
   /** The how-manieth API call from here on is the node's last one. */
   readonly dieAt: number;
@@ -42,7 +48,30 @@ interface Step {
 
 const step: fc.Arbitrary<Step> = fc.record({
   node: fc.nat({ max: NODES.length - 1 }),
-  action: fc.constantFrom('add', 'add', 'add', 'delete', 'delete', 'crash', 'gc', 'pass-time'),
+  action: fc.constantFrom(
+    ...([
+      'add',
+      'add',
+      'add',
+      'add',
+      'delete',
+      'delete',
+      'delete',
+      'pass-time',
+      'pass-time',
+    ] as const),
+    ...([
+      'crash',
+      'crash-tending',
+      'gc',
+      'gc',
+      'tend',
+      'tend',
+      'fail-tending',
+      'stop',
+      'reserve',
+    ] as const),
+  ),
   pod: fc.nat({ max: 3 }),
   dieAt: fc.nat({ max: 4 }),
   afterEffect: fc.boolean(),
@@ -57,13 +86,14 @@ class Node {
   readonly #world: World;
   /** Handles written before an address is asked for, and removed after it is given back. */
   readonly durable = new Set<string>();
-  readonly addresses = new Map<string, readonly string[]>();
+  readonly addresses = new Map<string, readonly Ip[]>();
   /** The handle of each pod that is there or being made. */
   readonly #pods = new Map<string, string>();
   #made = 0;
   #life = 0;
   #budget = Number.POSITIVE_INFINITY;
   #dieAfterEffect = false;
+  #recovers = false;
   /** What dies with the process. */
   #process: { readonly allocator: Allocator; readonly gc: () => Promise<unknown> };
 
@@ -82,20 +112,39 @@ class Node {
     const life = ++this.#life;
     this.#budget = Number.POSITIVE_INFINITY;
     const client = this.#mortal(life);
-    const { clock, pools } = this.#world;
-    const options = { client, node: this.name, pools: () => pools, log: silentLogger, clock };
+    const { clock, warm } = this.#world;
+    const pools = () => this.#world.pools;
+    const options = { client, node: this.name, pools, log: silentLogger, clock, warm };
     const allocator = new Allocator({ ...options, coolDownMs: COOL_DOWN_MS });
     const gc = createIpamGc({
       ...options,
       allocator,
       liveHandles: () => this.durable,
+      held: () =>
+        [...this.addresses].map(([handle, addresses]) => ({
+          owner: { handle, purpose: 'Pod' as const },
+          addresses,
+        })),
       graceMs: GRACE_MS,
     });
     return { allocator, gc };
   }
 
-  dieAt(call: number, afterEffect: boolean): void {
+  /** What the agent does in the background, and from time to time. */
+  tend(): Promise<void> {
+    return this.#process.allocator.tendWarm();
+  }
+
+  /** The end of an agent that is told to stop. */
+  async stop(): Promise<void> {
+    await this.#process.allocator[Symbol.asyncDispose]();
+    await this.restart(true);
+  }
+
+  /** @param options.recovers the API only fails once, and the process goes on */
+  dieAt(call: number, afterEffect: boolean, { recovers = false } = {}): void {
     this.#budget = call;
+    this.#recovers = recovers;
     this.#dieAfterEffect = afterEffect;
   }
 
@@ -113,7 +162,7 @@ class Node {
       return void this.durable.delete(handle);
     }
     const got = result.addresses.map((it) => it.address);
-    this.#world.take(handle, got);
+    this.#world.take({ handle, node: this.name }, result.addresses);
     this.addresses.set(handle, got);
   }
 
@@ -150,6 +199,7 @@ class Node {
         await Promise.resolve();
         if (life !== this.#life || this.#budget < 0) throw new Died();
         const last = this.#budget-- === 0;
+        if (last && this.#recovers) this.#budget = Number.POSITIVE_INFINITY;
         if (last && !this.#dieAfterEffect) throw new Died();
         const result = await call(...args);
         if (last || life !== this.#life) throw new Died();
@@ -171,7 +221,8 @@ class Node {
 
 /** Who uses which address, as pods see it; asserts at every step. */
 class World {
-  readonly pools: readonly IPPool[];
+  pools: readonly IPPool[];
+  #isReserving = false;
   /** How many of the addresses in use were of another node's block when they were given. */
   borrowed = 0;
   readonly clock = new FakeClock();
@@ -179,18 +230,41 @@ class World {
   readonly #users = new Map<string, string>();
   readonly #leftAt = new Map<string, number>();
 
-  constructor(options: { strictAffinity: boolean }) {
+  readonly warm: { count: number; keepFree: number };
+  /** How many pods got an address of which the API did not know yet whose it is. */
+  givenWarm = 0;
+
+  constructor(options: { strictAffinity: boolean; warm: number }) {
     this.pools = poolsOf(options.strictAffinity);
+    this.warm = { count: options.warm, keepFree: 0 };
   }
 
-  take(handle: string, addresses: readonly string[]): void {
-    assert.equal(addresses.length, 2, 'both families');
-    for (const address of addresses) {
+  take(user: { handle: string; node: string }, given: readonly AllocatedAddress[]): void {
+    const { handle, node } = user;
+    assert.equal(given.length, 2, 'both families');
+    const inApi = this.api.objects(IP_BLOCK).flatMap(allocationsOf);
+    for (const { address, sequence } of given) {
       assert.equal(this.#users.get(address), undefined, `${address} is given twice`);
       const restMs = this.clock.now() - (this.#leftAt.get(address) ?? Number.NEGATIVE_INFINITY);
       assert.ok(restMs >= COOL_DOWN_MS, `${address} is given again after ${restMs} ms`);
+      const known = inApi.find((it) => it.address.address === address);
+      assert.deepEqual(
+        [known?.address.sequence, known?.allocation.node],
+        [sequence, node],
+        `the API has ${address} in this life for the node before a pod has it`,
+      );
+      if (known?.allocation.handle !== handle) this.givenWarm++;
       this.#users.set(address, handle);
     }
+  }
+
+  /** Takes all addresses from those who do not ask for it by name, or gives it to them again. */
+  reserve(): void {
+    this.#isReserving = !this.#isReserving;
+    this.pools = this.pools.map(({ spec, ...pool }) => ({
+      ...pool,
+      spec: { ...spec, reserved: this.#isReserving ? [spec.cidr] : [] },
+    }));
   }
 
   leave(addresses: readonly string[]): void {
@@ -239,21 +313,38 @@ async function perform(node: Node, { action, pod, dieAt, afterEffect }: Step): P
       node.dieAt(dieAt, afterEffect);
       await node.add(`p${pod}`).catch(survive);
       return node.restart(pod % 2 === 0).catch(survive);
+    case 'crash-tending':
+      await node.add(`p${pod}`).catch(survive);
+      node.dieAt(dieAt, afterEffect);
+      await node.tend().catch(survive);
+      return node.restart(pod % 2 === 0).catch(survive);
+    case 'fail-tending':
+      node.dieAt(dieAt % 2, afterEffect, { recovers: true });
+      return node.tend().catch(survive);
+    case 'stop':
+      return node.stop().catch(survive);
+    case 'tend':
+      return node.tend().catch(survive);
     case 'gc':
       return void (await node.gc().catch(survive));
     case 'pass-time':
+    case 'reserve':
       return;
   }
 }
 
-async function run(steps: readonly Step[], options: { strictAffinity: boolean }): Promise<World> {
+async function run(
+  steps: readonly Step[],
+  options: { strictAffinity: boolean; warm: number },
+): Promise<World> {
   const world = new World(options);
   const nodes = NODES.map((name) => new Node(name, world));
   const running: Promise<void>[] = [];
   for (const it of steps) {
     const node = nodes[it.node];
     assert.ok(node !== undefined);
-    if (it.action === 'pass-time') world.clock.advance((it.pod + 1) * 8_000);
+    if (it.action === 'pass-time') world.clock.advance((it.pod + 1) * 16_000);
+    if (it.action === 'reserve') world.reserve();
     running.push(perform(node, it));
     if (!it.overlap) await Promise.all(running.splice(0));
   }
@@ -270,14 +361,24 @@ async function run(steps: readonly Step[], options: { strictAffinity: boolean })
   return world;
 }
 
-for (const strictAffinity of [false, true])
-  test(`Allocator gives no address twice, loses none and reuses none too early, whatever dies when, ${strictAffinity ? 'in strict pools' : 'with borrowing'}`, async () => {
+/** More for a long search. */
+const RUNS = Number(process.env.TULLE_PROPERTY_RUNS ?? 80);
+for (const [strictAffinity, warm] of [
+  [false, 0],
+  [false, 1],
+  [true, 2],
+] as const)
+  test(`Allocator gives no address twice, loses none and reuses none too early, whatever dies when, ${strictAffinity ? 'in strict pools' : 'with borrowing'}, ${warm} warm`, async () => {
     let borrowed = 0;
+    let givenWarm = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async (steps) => {
-        borrowed += (await run(steps, { strictAffinity })).borrowed;
+        const world = await run(steps, { strictAffinity, warm });
+        borrowed += world.borrowed;
+        givenWarm += world.givenWarm;
       }),
-      { numRuns: 120 },
+      { numRuns: RUNS },
     );
     assert.equal(borrowed > 0, !strictAffinity, `${borrowed} addresses were lent`);
+    assert.equal(givenWarm > 0, warm > 0, `${givenWarm} pods got warm addresses`);
   });

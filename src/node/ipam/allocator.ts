@@ -47,6 +47,8 @@ import {
   usageOf,
 } from './claim.ts';
 import { MAX_CAS_RETRIES, NodeBlocks, type Signal } from './node-blocks.ts';
+import type { WarmAddresses, WarmInit } from './warm.ts';
+import { WarmKeeper } from './warm-keeper.ts';
 
 export interface AllocatorOptions {
   readonly client: ApiClient;
@@ -61,6 +63,8 @@ export interface AllocatorOptions {
   readonly nodeLabels?: () => Labels;
   /** The labels of a namespace; undefined if it does not exist. */
   readonly namespaceLabels?: (name: string) => Labels | undefined;
+  /** How many addresses are kept warm. Default: none. */
+  readonly warm?: WarmInit;
 }
 
 export interface OwnAllocation {
@@ -89,7 +93,7 @@ interface Asking {
   readonly choose: Choose;
 }
 
-export class Allocator implements AddressSource {
+export class Allocator implements AddressSource, AsyncDisposable {
   readonly #options: AllocatorOptions;
   readonly #node: string;
   readonly #pools: () => readonly IPPool[];
@@ -98,6 +102,8 @@ export class Allocator implements AddressSource {
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
   readonly #blocks: NodeBlocks;
+  readonly #warm: WarmAddresses;
+  readonly #keeper: WarmKeeper;
   /** Why the API could not be used the last time. */
   #failure: string | undefined;
 
@@ -109,6 +115,18 @@ export class Allocator implements AddressSource {
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
     this.#coolDownMs = options.coolDownMs ?? DEFAULT_COOL_DOWN_MS;
+    this.#keeper = new WarmKeeper(options.warm ?? { count: 0 }, {
+      ...options,
+      blocks: this.#blocks,
+      clock: this.#clock,
+      coolDownMs: this.#coolDownMs,
+    });
+    this.#warm = this.#keeper.warm;
+  }
+
+  /** Gives back the warm addresses that nobody has, if the API answers. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#keeper[Symbol.asyncDispose]();
   }
 
   notReady(): string | undefined {
@@ -152,14 +170,19 @@ export class Allocator implements AddressSource {
   }
 
   release(handle: string, addresses?: readonly AllocatedAddress[]): Promise<readonly Ip[]> {
+    const foundIn = (block: IPBlock) => [
+      ...addressesOfHandle(block, handle, this.#node),
+      ...this.#warm.handedTo(handle).filter((it) => it.block === block.spec.cidr),
+    ];
     return this.#watched(async () => {
       const released: Ip[] = [];
       for (const [name, known] of await this.#blocks.known()) {
         // Nobody but this node takes addresses for its handles, so what memory does not have needs no write.
-        if (addressesOfHandle(known, handle, this.#node).length === 0) continue;
+        if (foundIn(known).length === 0) continue;
         const given = await this.#blocks.change(name, undefined, (block) => {
-          const found = addressesOfHandle(block, handle, this.#node);
+          const found = foundIn(block);
           const wanted = addresses === undefined ? found : found.filter(isAmong(addresses));
+          this.#warm.drop(wanted);
           const result = releaseAddresses(block, wanted, this.#clock.now());
           return { block: result.block, value: result.released };
         });
@@ -203,9 +226,19 @@ export class Allocator implements AddressSource {
   /** Names of own blocks that nobody has an address of. */
   async emptyBlocks(): Promise<readonly string[]> {
     const own = [...(await this.#blocks.known()).values()].filter(
-      ({ spec }) => spec.node === this.#node && isEmpty(spec),
+      (block) => block.spec.node === this.#node && this.#isEmpty(block),
     );
     return own.map((it) => it.metadata.name);
+  }
+
+  /** Names the addresses in the API that this process keeps for pods to come. */
+  get warmHandle(): string {
+    return this.#warm.handle;
+  }
+
+  /** @see WarmKeeper.tend */
+  tendWarm(): Promise<void> {
+    return this.#keeper.tend();
   }
 
   /**
@@ -215,11 +248,20 @@ export class Allocator implements AddressSource {
   async giveBack(name: string): Promise<boolean> {
     return this.#watched(async () => {
       const given = await this.#blocks.change(name, undefined, (block) => {
-        const value = block.spec.node === this.#node && isEmpty(block.spec);
-        return { block: value ? withAffinity(block, '', 'Pending') : block, value };
+        const value = block.spec.node === this.#node && this.#isEmpty(block);
+        if (!value) return { block, value };
+        const warm = allocationsOf(block).map((it) => it.address);
+        this.#warm.drop(warm);
+        const empty = releaseAddresses(block, warm, this.#clock.now()).block;
+        return { block: withAffinity(empty, '', 'Pending'), value };
       });
       return given ?? false;
     });
+  }
+
+  /** Whether nobody has an address of it; those that are only kept ready are nobody's. */
+  #isEmpty(block: IPBlock): boolean {
+    return allocationsOf(block).every(({ address }) => this.#warm.isReady(address));
   }
 
   /** After any failure memory and API may differ, so the blocks are read again. */
@@ -242,6 +284,16 @@ export class Allocator implements AddressSource {
     choose: Choose,
   ): Promise<One> {
     const { owner, signal, inUse = false } = request;
+    if (requested === undefined && owner.purpose === 'Pod') {
+      const warm = this.#keeper.take(family, owner, {
+        pools: this.#poolsFor(owner),
+        ranges: rangesOf(family, request),
+      });
+      if (warm !== undefined) {
+        choose(warm);
+        return { kind: 'allocated', address: warm, isNew: true };
+      }
+    }
     const mine = (await this.#had(owner.handle, signal)).find(
       (it) =>
         it.family === family &&
@@ -249,8 +301,7 @@ export class Allocator implements AddressSource {
         !this.#isRetired(it, owner),
     );
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
-    const ofFamily = request.ranges?.filter((it) => it.family === family) ?? [];
-    const ranges = ofFamily.length > 0 ? ofFamily : undefined;
+    const ranges = rangesOf(family, request);
     const asking: Asking = { owner, signal, choose, inUse, ranges };
     return requested === undefined
       ? this.#allocateAny(family, asking)
@@ -401,6 +452,7 @@ export class Allocator implements AddressSource {
         nowMs: this.#clock.now(),
         coolDownMs: this.#coolDownMs,
         ...(ranges === undefined ? {} : { ranges }),
+        claimWarm: (address) => this.#warm.claim(address, owner, inUse),
         ...(requested === undefined ? {} : { requested }),
       });
       return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
@@ -495,10 +547,11 @@ export class Allocator implements AddressSource {
     for (const one of got) {
       if (one.kind !== 'allocated' || !one.isNew) continue;
       for (const name of [...(await this.#blocks.known(signal)).keys()])
-        await this.#blocks.change(name, signal, (block) => ({
-          block: releaseAddresses(block, [one.address], this.#clock.now()).block,
-          value: undefined,
-        }));
+        await this.#blocks.change(name, signal, (block) => {
+          if (one.address.block === block.spec.cidr) this.#warm.drop([one.address]);
+          const { block: next } = releaseAddresses(block, [one.address], this.#clock.now());
+          return { block: next, value: undefined };
+        });
     }
   }
 
@@ -566,13 +619,15 @@ function inOrder(addresses: readonly AllocatedAddress[]): readonly AllocatedAddr
   return addresses.toSorted((a, b) => a.family - b.family);
 }
 
+/** Undefined: any address of the family will do. */
+function rangesOf(family: Family, { ranges }: AddressRequest): readonly IpRange[] | undefined {
+  const ofFamily = ranges?.filter((it) => it.family === family) ?? [];
+  return ofFamily.length > 0 ? ofFamily : undefined;
+}
+
 /** The handle of a node's own address on the fabric. */
 export function tunnelHandle(node: string): string {
   return `vxlan-tunnel-addr-${node}`;
-}
-
-function isEmpty({ allocations }: IPBlock['spec']): boolean {
-  return Object.keys(allocations).length === 0;
 }
 
 function isAmong(addresses: readonly AllocatedAddress[]): (found: AllocatedAddress) => boolean {

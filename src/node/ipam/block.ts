@@ -71,6 +71,8 @@ export interface TakeOptions {
   readonly reserved?: readonly Cidr[];
   /** If given, only addresses of these. */
   readonly ranges?: readonly IpRange[];
+  /** Whether the owner may have the requested address, which the node keeps warm. */
+  readonly claimWarm?: (address: AllocatedAddress) => boolean;
 }
 
 export type Taken =
@@ -88,7 +90,12 @@ export function takeAddress(block: IPBlock, options: TakeOptions): Taken {
   if (options.requested !== undefined) {
     ordinal = ordinalOf(prefix, options.requested);
     const allocation = ordinal === undefined ? undefined : spec.allocations[ordinal];
-    if (allocation !== undefined) return { kind: 'busy', allocation };
+    if (ordinal !== undefined && allocation !== undefined) {
+      const address = addressAt(block, ordinal, allocation.sequence);
+      const next = isWarmOf(allocation, options.node) && options.claimWarm?.(address);
+      if (next !== true) return { kind: 'busy', allocation };
+      return { kind: 'taken', block: reownAddress(block, address, options), address };
+    }
   } else {
     const reserved = (options.reserved ?? []).filter((it) => cidrsOverlap(it, prefix));
     const { ranges } = options;
@@ -115,6 +122,29 @@ export function takeAddress(block: IPBlock, options: TakeOptions): Taken {
     },
   };
   return { kind: 'taken', block: next, address: addressAt(next, ordinal, sequence) };
+}
+
+/**
+ * Gives an address that the node keeps warm to its owner. It is in the same life after it.
+ * @returns the same block if the address is not warm, or in another life
+ */
+export function reownAddress(
+  block: IPBlock,
+  { address, sequence }: AllocatedAddress,
+  options: Pick<TakeOptions, 'owner' | 'node' | 'nowMs'>,
+): IPBlock {
+  const { spec } = block;
+  const ordinal = ordinalOf(checkedCidr(spec.cidr), address);
+  const now = ordinal === undefined ? undefined : spec.allocations[ordinal];
+  if (ordinal === undefined || now?.sequence !== sequence || !isWarmOf(now, options.node))
+    return block;
+  const allocations = { ...spec.allocations, [ordinal]: describe(options, sequence) };
+  return { ...block, spec: { ...spec, allocations } };
+}
+
+/** Whether the node keeps it for a pod to come, this process of it or an earlier one. */
+export function isWarmOf({ purpose, node }: IPAllocation, of: string): boolean {
+  return purpose === 'Warm' && node === of;
 }
 
 /**
@@ -212,7 +242,10 @@ function releasesAfter(
   );
 }
 
-function describe({ owner, node, nowMs }: TakeOptions, sequence: number): IPAllocation {
+function describe(
+  { owner, node, nowMs }: Pick<TakeOptions, 'owner' | 'node' | 'nowMs'>,
+  sequence: number,
+): IPAllocation {
   return {
     handle: owner.handle,
     sequence,

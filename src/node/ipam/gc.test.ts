@@ -29,7 +29,15 @@ const own = (handle: string, more: Partial<OwnAllocation['allocation']> = {}): O
   },
 });
 const look = (allocations: OwnAllocation[], nowMs: number, state = EMPTY, live: string[] = []) =>
-  planGc({ node: 'n1', allocations, live: new Set(live), state, nowMs, graceMs: 1000 });
+  planGc({
+    node: 'n1',
+    allocations,
+    live: new Set(live),
+    inUse: new Set(),
+    state,
+    nowMs,
+    graceMs: 1000,
+  });
 
 describe('planGc()', () => {
   test('releases only what two looks, a grace period apart, see without its attachment', () => {
@@ -100,6 +108,7 @@ test('createIpamGc() looks once more right before it releases', async () => {
       allocate: async () => assert.fail('nothing is held'),
       emptyBlocks: async () => [],
       giveBack: async () => assert.fail('no block is empty'),
+      warmHandle: 'warm-n1',
     },
   });
   await gc();

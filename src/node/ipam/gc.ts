@@ -24,6 +24,8 @@ export interface GcInput {
   readonly node: string;
   readonly allocations: readonly OwnAllocation[];
   readonly live: ReadonlySet<string>;
+  /** Addresses in use: a record has one from the moment it is handed out, the API hears of it a little later. */
+  readonly inUse: ReadonlySet<Ip>;
   readonly state: GcState;
   readonly nowMs: number;
   readonly graceMs: number;
@@ -47,13 +49,14 @@ export function planGc(input: GcInput): {
   return { release, state: { suspects } };
 }
 
-/** Addresses of pods of this node only: the tunnel's address lives as long as the node. */
-function isOrphan({ allocation }: OwnAllocation, input: GcInput): boolean {
-  return (
-    allocation.purpose === 'Pod' &&
-    allocation.node === input.node &&
-    !input.live.has(allocation.handle)
-  );
+/**
+ * Addresses of pods of this node only, and those that an earlier process kept for pods: the tunnel's address lives as long
+ * as the node.
+ */
+function isOrphan({ address, allocation }: OwnAllocation, input: GcInput): boolean {
+  const { purpose, node, handle } = allocation;
+  if (purpose === 'Tunnel' || node !== input.node || input.live.has(handle)) return false;
+  return purpose === 'Pod' || !input.inUse.has(address.address);
 }
 
 /** One life of an address: a later owner of the same address is another. */
@@ -82,17 +85,24 @@ export interface HeldAddresses {
   readonly addresses: readonly Ip[];
 }
 
-/** Addresses in use that no allocation speaks of. Pure. */
+/**
+ * Addresses in use that no allocation speaks of. Pure.
+ * @param warmHandle whose are about to be told to the API anyway
+ */
 export function planRetake(
   held: Iterable<HeldAddresses>,
   allocations: readonly OwnAllocation[],
+  warmHandle: string,
 ): { owner: AddressOwner; address: Ip }[] {
   const known = new Set(
     allocations.map(({ address, allocation }) => `${allocation.handle} ${address.address}`),
   );
   return [...held].flatMap(({ owner, addresses }) =>
     addresses
-      .filter((address) => !known.has(`${owner.handle} ${address}`))
+      .filter(
+        (address) =>
+          !known.has(`${owner.handle} ${address}`) && !known.has(`${warmHandle} ${address}`),
+      )
       .map((address) => ({ owner, address })),
   );
 }
@@ -101,7 +111,7 @@ export interface IpamGcOptions {
   readonly node: string;
   readonly allocator: Pick<
     Allocator,
-    'allocations' | 'release' | 'allocate' | 'emptyBlocks' | 'giveBack'
+    'allocations' | 'release' | 'allocate' | 'emptyBlocks' | 'giveBack' | 'warmHandle'
   >;
   /** Handles of all attachments that exist or are being made. */
   readonly liveHandles: () => Iterable<string>;
@@ -132,18 +142,21 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
     for (const name of plan.giveBack)
       if (await allocator.giveBack(name)) log.info({ block: name }, 'gave an empty block back');
   };
+  const heldNow = () => [...(options.held?.() ?? [])];
+  const addressesInUse = () => new Set(heldNow().flatMap((it) => it.addresses));
+  const liveNow = () => new Set([...options.liveHandles(), allocator.warmHandle]);
   return async () => {
     // In this order: an attachment announces itself before it asks for an address, so an allocation that is
     // seen here has its handle in the live set if the attachment is not gone.
     // Read first: what is attached meanwhile has its allocation.
-    const held = [...(options.held?.() ?? [])];
+    const held = heldNow();
     const allocations = await allocator.allocations();
-    await retake(options, planRetake(held, allocations));
-    const live = new Set(options.liveHandles());
+    await retake(options, planRetake(held, allocations, allocator.warmHandle));
     const plan = planGc({
       node: options.node,
       allocations,
-      live,
+      live: liveNow(),
+      inUse: addressesInUse(),
       state,
       nowMs: clock.now(),
       graceMs,
@@ -152,7 +165,8 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
     const released: Ip[] = [];
     for (const own of plan.release) {
       const { address, allocation } = own;
-      if (new Set(options.liveHandles()).has(allocation.handle)) {
+      const isWarmInUse = allocation.purpose === 'Warm' && addressesInUse().has(address.address);
+      if (isWarmInUse || liveNow().has(allocation.handle)) {
         state = withoutSuspect(state, lifeOf(own));
         continue;
       }
@@ -176,7 +190,10 @@ async function retake(
     if (!new Set(liveHandles()).has(owner.handle)) continue;
     const result = await allocator.allocate({ owner, requested: [address], inUse: true });
     if (result.kind === 'allocated')
-      log.warn({ address, handle: owner.handle }, 'took an address in use that the API had lost');
+      log.warn(
+        { address, handle: owner.handle },
+        'took an address in use that the API did not know to be',
+      );
     else
       log.error(
         { address, handle: owner.handle, reason: result.message },

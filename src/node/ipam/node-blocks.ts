@@ -35,6 +35,11 @@ export class NodeBlocks {
     this.#node = node;
   }
 
+  /** Like {@link known}, if they need not be read. */
+  get inMemory(): ReadonlyMap<string, IPBlock> | undefined {
+    return this.#known;
+  }
+
   /** Those that concern the node, and maybe others. */
   async known(signal?: Signal): Promise<ReadonlyMap<string, IPBlock>> {
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {

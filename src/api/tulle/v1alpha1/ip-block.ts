@@ -41,7 +41,8 @@ export interface IPAllocation {
   ifName?: string;
   namespace?: string;
   pod?: string;
-  purpose: 'Pod' | 'Tunnel';
+  /** `Warm`: of a pool, kept by the node for a pod that is still to come. */
+  purpose: 'Pod' | 'Tunnel' | 'Warm';
 }
 
 export interface IPBlockSpec {
@@ -74,7 +75,7 @@ export function ipBlockName(cidr: string): string {
 }
 
 const AFFINITIES = ['Confirmed', 'Pending'];
-const PURPOSES = ['Pod', 'Tunnel'];
+const PURPOSES = ['Pod', 'Tunnel', 'Warm'];
 /** 2^12: the largest block that a pool may ask for. */
 const MAX_ORDINALS = 2 ** (32 - BLOCK_SIZES[4].min);
 const ORDINAL_PATTERN = /^(0|[1-9]\d{0,4})$/;
