@@ -129,6 +129,7 @@ export class EtcdLink implements Disposable {
     end: Pick<Exchange, 'onMessage'> & { resolve: () => void; fail: (error: unknown) => void },
   ): void {
     const { onMessage, resolve, fail } = end;
+    const endpoint = this.#endpoint.origin;
     const frames = createFrameReader(MAX_ANSWER_BYTES);
     let headers: IncomingHttpHeaders | undefined;
     let trailers: IncomingHttpHeaders | undefined;
@@ -146,39 +147,20 @@ export class EtcdLink implements Disposable {
       }
     });
     stream.on('end', () => {
-      const problem = this.#problemOf(headers, trailers);
-      if (problem === undefined) resolve();
-      else fail(problem);
+      const status = statusOf(headers, trailers);
+      if (status === 'ok') resolve();
+      // Without one the answer breaks off; how, is known when the stream is closed.
+      else if (status !== 'none') fail(new EtcdError(status.message, { ...status, endpoint }));
     });
     const onBroken = (cause?: unknown) =>
       fail(
-        this.#broken(cause === undefined ? 'the connection has ended' : explainError(cause), {
+        this.#broken(cause === undefined ? 'the answer breaks off' : explainError(cause), {
           wasSent: stream.rstCode !== NGHTTP2_REFUSED_STREAM,
           cause,
         }),
       );
     stream.on('error', onBroken);
-    // Later than `end`, if that comes: then it says nothing new.
     stream.on('close', () => onBroken());
-  }
-
-  /** @returns `undefined` if the answer is complete and good */
-  #problemOf(
-    headers: IncomingHttpHeaders | undefined,
-    trailers: IncomingHttpHeaders | undefined,
-  ): Error | undefined {
-    const endpoint = this.#endpoint.origin;
-    const status = Number(headers?.[HTTP2_HEADER_STATUS]);
-    if (headers !== undefined && status !== 200)
-      return new EtcdError(`it answers with HTTP status ${status}, and not as an etcd does`, {
-        grpcCode: UNAVAILABLE,
-        endpoint,
-      });
-    // An answer without a message has all in its headers.
-    const { 'grpc-status': code, 'grpc-message': message } = { ...headers, ...trailers };
-    if (code === '0') return undefined;
-    if (code === undefined) return this.#broken('the answer breaks off');
-    return new EtcdError(decodeText(String(message ?? '')), { grpcCode: Number(code), endpoint });
   }
 
   #connected(): Promise<ClientHttp2Session> {
@@ -241,6 +223,25 @@ export class EtcdLink implements Disposable {
   #tooLarge(cause: FrameTooLargeError): EtcdAnswerTooLargeError {
     return new EtcdAnswerTooLargeError(`etcd at ${this.#endpoint.origin}: ${cause.message}`);
   }
+}
+
+/** How an answer has ended. */
+type Status = 'ok' | 'none' | { readonly grpcCode: number; readonly message: string };
+
+function statusOf(
+  headers: IncomingHttpHeaders | undefined,
+  trailers: IncomingHttpHeaders | undefined,
+): Status {
+  const http = headers?.[HTTP2_HEADER_STATUS];
+  if (headers !== undefined && Number(http) !== 200)
+    return {
+      grpcCode: UNAVAILABLE,
+      message: `it answers with HTTP status ${http}, and not as an etcd does`,
+    };
+  // An answer without a message has all in its headers.
+  const { 'grpc-status': code, 'grpc-message': message = '' } = { ...headers, ...trailers };
+  if (code === undefined) return 'none';
+  return code === '0' ? 'ok' : { grpcCode: Number(code), message: decodeText(String(message)) };
 }
 
 /** `grpc-message` is percent-encoded, as far as need be. */
