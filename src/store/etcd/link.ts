@@ -52,7 +52,8 @@ export interface Exchange {
 export class EtcdLink implements Disposable {
   readonly #endpoint: URL;
   readonly #tls: LinkTls;
-  #session: Promise<ClientHttp2Session> | undefined;
+  /** For new requests: settled when it is connected. */
+  #current: { readonly session: ClientHttp2Session; readonly connected: Promise<void> } | undefined;
   /** All that are open, those that were given up too. */
   readonly #open = new Set<ClientHttp2Session>();
 
@@ -74,7 +75,9 @@ export class EtcdLink implements Disposable {
   async exchange(exchange: Exchange): Promise<void> {
     const { signal, timeoutMs } = exchange;
     signal?.throwIfAborted();
-    const session = await this.#connected();
+    this.#current ??= this.#connect();
+    const { session, connected } = this.#current;
+    await connected;
     signal?.throwIfAborted();
     const stream = this.#request(session, exchange);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -133,6 +136,7 @@ export class EtcdLink implements Disposable {
     const frames = createFrameReader(MAX_ANSWER_BYTES);
     let headers: IncomingHttpHeaders | undefined;
     let trailers: IncomingHttpHeaders | undefined;
+    let isEnded = false;
     stream.on('response', (found) => {
       headers = found;
     });
@@ -148,6 +152,7 @@ export class EtcdLink implements Disposable {
     });
     stream.on('end', () => {
       const status = statusOf(headers, trailers);
+      isEnded = status !== 'none';
       if (status === 'ok') resolve();
       // Without one the answer breaks off; how, is known when the stream is closed.
       else if (status !== 'none') fail(new EtcdError(status.message, { ...status, endpoint }));
@@ -160,16 +165,13 @@ export class EtcdLink implements Disposable {
         }),
       );
     stream.on('error', onBroken);
-    stream.on('close', () => onBroken());
+    stream.on('close', () => {
+      if (!isEnded) onBroken();
+    });
   }
 
-  #connected(): Promise<ClientHttp2Session> {
-    this.#session ??= this.#connect();
-    return this.#session;
-  }
-
-  #connect(): Promise<ClientHttp2Session> {
-    const { promise, resolve, reject } = Promise.withResolvers<ClientHttp2Session>();
+  #connect(): { session: ClientHttp2Session; connected: Promise<void> } {
+    const { promise: connected, resolve, reject } = Promise.withResolvers<void>();
     const session = connect(this.#endpoint, {
       ...this.#tls,
       maxSessionMemory: MAX_SESSION_MEMORY_MB,
@@ -178,7 +180,7 @@ export class EtcdLink implements Disposable {
     this.#open.add(session);
     const fail = (cause: unknown) => {
       reject(this.#broken(explainError(cause), { wasSent: false, cause }));
-      if (this.#session === promise) this.#session = undefined;
+      if (this.#current?.session === session) this.#current = undefined;
     };
     const timer = setTimeout(
       () => session.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`)),
@@ -189,7 +191,7 @@ export class EtcdLink implements Disposable {
       session.setLocalWindowSize(WINDOW_BYTES);
       socket.setNoDelay(true);
       socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS);
-      resolve(session);
+      resolve();
     });
     session.on('error', fail);
     // No request is begun on it any more; those that it has ended hear of it by themselves.
@@ -199,15 +201,12 @@ export class EtcdLink implements Disposable {
       this.#open.delete(session);
       fail(new Error('the connection has ended'));
     });
-    this.#sessions.set(session, promise);
-    return promise;
+    return { session, connected };
   }
-
-  readonly #sessions = new WeakMap<ClientHttp2Session, Promise<ClientHttp2Session>>();
 
   /** The next request gets a new connection; those that are under way on this one may come to their end. */
   #retire(session: ClientHttp2Session): void {
-    if (this.#session === this.#sessions.get(session)) this.#session = undefined;
+    if (this.#current?.session === session) this.#current = undefined;
     if (session.closed || session.destroyed) return;
     session.close();
     setTimeout(() => session.destroy(), RETIRED_MS).unref();
