@@ -52,7 +52,8 @@ export interface Exchange {
 export class EtcdLink implements Disposable {
   readonly #endpoint: URL;
   readonly #tls: LinkTls;
-  #session: Promise<ClientHttp2Session> | undefined;
+  /** For new requests: settled when it is connected. */
+  #current: { readonly session: ClientHttp2Session; readonly connected: Promise<void> } | undefined;
   /** All that are open, those that were given up too. */
   readonly #open = new Set<ClientHttp2Session>();
 
@@ -74,7 +75,9 @@ export class EtcdLink implements Disposable {
   async exchange(exchange: Exchange): Promise<void> {
     const { signal, timeoutMs } = exchange;
     signal?.throwIfAborted();
-    const session = await this.#connected();
+    this.#current ??= this.#connect();
+    const { session, connected } = this.#current;
+    await connected;
     signal?.throwIfAborted();
     const stream = this.#request(session, exchange);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -129,9 +132,11 @@ export class EtcdLink implements Disposable {
     end: Pick<Exchange, 'onMessage'> & { resolve: () => void; fail: (error: unknown) => void },
   ): void {
     const { onMessage, resolve, fail } = end;
+    const endpoint = this.#endpoint.origin;
     const frames = createFrameReader(MAX_ANSWER_BYTES);
     let headers: IncomingHttpHeaders | undefined;
     let trailers: IncomingHttpHeaders | undefined;
+    let isEnded = false;
     stream.on('response', (found) => {
       headers = found;
     });
@@ -146,48 +151,27 @@ export class EtcdLink implements Disposable {
       }
     });
     stream.on('end', () => {
-      const problem = this.#problemOf(headers, trailers);
-      if (problem === undefined) resolve();
-      else fail(problem);
+      const status = statusOf(headers, trailers);
+      isEnded = status !== 'none';
+      if (status === 'ok') resolve();
+      // Without one the answer breaks off; how, is known when the stream is closed.
+      else if (status !== 'none') fail(new EtcdError(status.message, { ...status, endpoint }));
     });
     const onBroken = (cause?: unknown) =>
       fail(
-        this.#broken(cause === undefined ? 'the connection has ended' : explainError(cause), {
+        this.#broken(cause === undefined ? 'the answer breaks off' : explainError(cause), {
           wasSent: stream.rstCode !== NGHTTP2_REFUSED_STREAM,
           cause,
         }),
       );
     stream.on('error', onBroken);
-    // Later than `end`, if that comes: then it says nothing new.
-    stream.on('close', () => onBroken());
+    stream.on('close', () => {
+      if (!isEnded) onBroken();
+    });
   }
 
-  /** @returns `undefined` if the answer is complete and good */
-  #problemOf(
-    headers: IncomingHttpHeaders | undefined,
-    trailers: IncomingHttpHeaders | undefined,
-  ): Error | undefined {
-    const endpoint = this.#endpoint.origin;
-    const status = Number(headers?.[HTTP2_HEADER_STATUS]);
-    if (headers !== undefined && status !== 200)
-      return new EtcdError(`it answers with HTTP status ${status}, and not as an etcd does`, {
-        grpcCode: UNAVAILABLE,
-        endpoint,
-      });
-    // An answer without a message has all in its headers.
-    const { 'grpc-status': code, 'grpc-message': message } = { ...headers, ...trailers };
-    if (code === '0') return undefined;
-    if (code === undefined) return this.#broken('the answer breaks off');
-    return new EtcdError(decodeText(String(message ?? '')), { grpcCode: Number(code), endpoint });
-  }
-
-  #connected(): Promise<ClientHttp2Session> {
-    this.#session ??= this.#connect();
-    return this.#session;
-  }
-
-  #connect(): Promise<ClientHttp2Session> {
-    const { promise, resolve, reject } = Promise.withResolvers<ClientHttp2Session>();
+  #connect(): { session: ClientHttp2Session; connected: Promise<void> } {
+    const { promise: connected, resolve, reject } = Promise.withResolvers<void>();
     const session = connect(this.#endpoint, {
       ...this.#tls,
       maxSessionMemory: MAX_SESSION_MEMORY_MB,
@@ -196,7 +180,7 @@ export class EtcdLink implements Disposable {
     this.#open.add(session);
     const fail = (cause: unknown) => {
       reject(this.#broken(explainError(cause), { wasSent: false, cause }));
-      if (this.#session === promise) this.#session = undefined;
+      if (this.#current?.session === session) this.#current = undefined;
     };
     const timer = setTimeout(
       () => session.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`)),
@@ -207,7 +191,7 @@ export class EtcdLink implements Disposable {
       session.setLocalWindowSize(WINDOW_BYTES);
       socket.setNoDelay(true);
       socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS);
-      resolve(session);
+      resolve();
     });
     session.on('error', fail);
     // No request is begun on it any more; those that it has ended hear of it by themselves.
@@ -217,15 +201,12 @@ export class EtcdLink implements Disposable {
       this.#open.delete(session);
       fail(new Error('the connection has ended'));
     });
-    this.#sessions.set(session, promise);
-    return promise;
+    return { session, connected };
   }
-
-  readonly #sessions = new WeakMap<ClientHttp2Session, Promise<ClientHttp2Session>>();
 
   /** The next request gets a new connection; those that are under way on this one may come to their end. */
   #retire(session: ClientHttp2Session): void {
-    if (this.#session === this.#sessions.get(session)) this.#session = undefined;
+    if (this.#current?.session === session) this.#current = undefined;
     if (session.closed || session.destroyed) return;
     session.close();
     setTimeout(() => session.destroy(), RETIRED_MS).unref();
@@ -241,6 +222,25 @@ export class EtcdLink implements Disposable {
   #tooLarge(cause: FrameTooLargeError): EtcdAnswerTooLargeError {
     return new EtcdAnswerTooLargeError(`etcd at ${this.#endpoint.origin}: ${cause.message}`);
   }
+}
+
+/** How an answer has ended. */
+type Status = 'ok' | 'none' | { readonly grpcCode: number; readonly message: string };
+
+function statusOf(
+  headers: IncomingHttpHeaders | undefined,
+  trailers: IncomingHttpHeaders | undefined,
+): Status {
+  const http = headers?.[HTTP2_HEADER_STATUS];
+  if (headers !== undefined && Number(http) !== 200)
+    return {
+      grpcCode: UNAVAILABLE,
+      message: `it answers with HTTP status ${http}, and not as an etcd does`,
+    };
+  // An answer without a message has all in its headers.
+  const { 'grpc-status': code, 'grpc-message': message = '' } = { ...headers, ...trailers };
+  if (code === undefined) return 'none';
+  return code === '0' ? 'ok' : { grpcCode: Number(code), message: decodeText(String(message)) };
 }
 
 /** `grpc-message` is percent-encoded, as far as need be. */
