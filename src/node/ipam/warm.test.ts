@@ -5,6 +5,7 @@ import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import type { Ip } from '#lib/ip.ts';
+import { parseIpRange } from '#lib/ip-range.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { AddressResult, AllocatedAddress } from '../addresses.ts';
 import { Allocator } from './allocator.ts';
@@ -109,6 +110,18 @@ describe('Allocator with warm addresses', () => {
       'refused',
       'handed out, and the API does not know yet',
     );
+  });
+
+  test('gives one of the ranges that are named, and no other', async () => {
+    const { api, allocator, warm } = await setup();
+    const wanted = warm()[1]?.address.address;
+    assert.ok(wanted !== undefined);
+    const range = parseIpRange(wanted);
+    assert.ok(range !== undefined);
+    const before = api.requests.length;
+    const address = only(await allocator.allocate({ ...pod('p'), ranges: [range] }));
+    assert.deepEqual([address.address, api.requests.length], [wanted, before]);
+    assert.equal((await allocator.allocate({ ...pod('q'), ranges: [range] })).kind, 'exhausted');
   });
 
   const changes: [what: string, change: Partial<IPPool['spec']>][] = [
