@@ -172,6 +172,17 @@ describe('Allocator with warm addresses', () => {
     assert.deepEqual(warm(), []);
   });
 
+  test('gives them back when others have borrowed much of the block', async () => {
+    const { allocator, start, warm } = await setup({ count: 8 });
+    assert.equal(warm().length, 8);
+    const other = start('n2');
+    // Its own blocks are those of the other seven eighths of the pool.
+    for (let i = 0; i < 7 * 32 + 20; i++) await other.allocate(pod(`b${i}`));
+    await allocator.allocations();
+    await allocator.tendWarm();
+    assert.deepEqual(warm(), []);
+  });
+
   test('keeps addresses free for others, and more warm after a burst', async () => {
     const { clock, allocator, warm } = await setup({ count: 2, keepFree: 20 });
     for (let i = 0; i < 6; i++) await allocator.allocate(pod(`p${i}`));
