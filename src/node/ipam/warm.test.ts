@@ -177,7 +177,7 @@ describe('Allocator with warm addresses', () => {
     assert.equal(warm().length, 8);
     const other = start('n2');
     // Its own blocks are those of the other seven eighths of the pool.
-    for (let i = 0; i < 7 * 32 + 20; i++) await other.allocate(pod(`b${i}`));
+    for (let i = 0; i < 7 * 32 + 23; i++) await other.allocate(pod(`b${i}`));
     await allocator.allocations();
     await allocator.tendWarm();
     assert.deepEqual(warm(), []);
