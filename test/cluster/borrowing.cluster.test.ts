@@ -175,10 +175,10 @@ describe('a pool of one block for three machines', () => {
     await allReachEachOther();
     for (const pod of [...pods]) await detach(pod);
     // DEL is answered before the address is back.
-    await until('only the nodes have addresses', WAIT_MS, async () =>
+    await until('no pod has an address', WAIT_MS, async () =>
       (await blocks())
         .flatMap(({ spec }) => Object.values(spec.allocations))
-        .every((it) => it.purpose === 'Tunnel'),
+        .every((it) => it.purpose !== 'Pod'),
     );
   });
 });

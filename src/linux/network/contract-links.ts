@@ -57,6 +57,28 @@ export function linkContract({ host, pod, podNetns }: Context): void {
     assert.equal(host().links.get('x0'), undefined);
   });
 
+  test('links.createOnThread() makes a veth as create() does, and refuses what create() refuses', async () => {
+    const veth = (name: string) =>
+      ({
+        kind: 'veth',
+        name,
+        mac: MAC_A,
+        mtuBytes: 1400,
+        peer: { name: `pod-${name}`, netns: podNetns(), up: true },
+      }) as const;
+    const links = await Promise.all(
+      ['t0', 't1'].map((name) => host().links.createOnThread(veth(name))),
+    );
+    for (const link of links) {
+      const { name, mac, mtuBytes, up, peerIndex } = link;
+      assert.deepEqual([mac, mtuBytes, up], [MAC_A, 1400, false]);
+      assert.deepEqual(link, host().links.get(name));
+      const peer = pod().links.get(`pod-${name}`);
+      assert.deepEqual([peer?.index, peer?.up], [peerIndex, true]);
+    }
+    await assert.rejects(host().links.createOnThread(veth('t0')), errnoIs(EEXIST));
+  });
+
   test('links.create() names the link and what is wrong with it', () => {
     const bridge = (more: object) =>
       host().links.create({ kind: 'bridge', name: 'br0', ...more } as const);

@@ -39,6 +39,10 @@ export function fakeLinks(namespace: FakeNamespace): NetworkStack['links'] {
       world.check(describeNewLink(spec));
       return viewOf(createLink(namespace, spec));
     },
+    async createOnThread(spec) {
+      world.check(describeNewLink(spec));
+      return viewOf(createLink(namespace, spec));
+    },
     set(index, change) {
       const op = `change link ${index}`;
       world.check(op);

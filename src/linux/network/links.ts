@@ -46,10 +46,12 @@ export function kernelLinks(
     get,
     create(spec) {
       createLink(socket, spec);
-      const link = get(spec.name);
-      // Another program may have deleted it in between.
-      if (link === undefined) throw new KernelError(`find new link "${spec.name}"`, ENODEV);
-      return link;
+      return getNew(socket, spec);
+    },
+    async createOnThread(spec) {
+      await createVethOnThread(spec, options.netns);
+      if (spec.peer.up === true) setPeerUp(socket, spec);
+      return getNew(socket, spec);
     },
     set(index, { netns, ...change }) {
       withNetnsFd(netns, (netnsFd) => {
@@ -104,6 +106,29 @@ function getLink(socket: NetlinkSocket, which: string | IfIndex): Link | undefin
     if (isErrno(error, ENODEV)) return undefined;
     throw error;
   }
+}
+
+function getNew(socket: NetlinkSocket, { name }: LinkSpec): Link {
+  const link = getLink(socket, name);
+  // Another program may have deleted it in between.
+  if (link === undefined) throw new KernelError(`find new link "${name}"`, ENODEV);
+  return link;
+}
+
+async function createVethOnThread(
+  spec: VethSpec,
+  where: Netns | NetnsPath | undefined,
+): Promise<void> {
+  const { netns } = spec.peer;
+  using opened = typeof netns === 'string' ? new Netns(netns) : undefined;
+  // One of its own: what goes on meanwhile uses the other.
+  using own = new NetlinkSocket({ protocol: NETLINK_ROUTE, netns: where });
+  const { name, mac, mtuBytes, up, master } = spec;
+  const peer = { ...peerAttributes(spec), netnsFd: (opened ?? (netns as Netns | undefined))?.fd };
+  const flags = NLM_F_CREATE | NLM_F_EXCL;
+  await own.requestOnThread(describeNewLink(spec), { type: RTM_NEWLINK, flags }, (writer) =>
+    encodeNewLink(writer, { name, mac, mtuBytes, up, master, kind: 'veth', peer }),
+  );
 }
 
 function createLink(socket: NetlinkSocket, spec: LinkSpec): void {

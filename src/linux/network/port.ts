@@ -224,6 +224,11 @@ export interface NetworkStack extends Disposable {
     get(nameOrIndex: string | IfIndex): Link | undefined;
     /** All or nothing. @throws KernelError EEXIST if the name is taken, or its VNI and port by another VXLAN link */
     create(spec: LinkSpec): Link;
+    /**
+     * Like `create`, while the event loop goes on: the kernel takes a millisecond for a pair. Holds a thread of Node's pool,
+     * so only a few may be under way.
+     */
+    createOnThread(spec: LinkSpec & { readonly kind: 'veth' }): Promise<Link>;
     /** @throws KernelError ENODEV if there is no such link */
     set(index: IfIndex, change: LinkChange): void;
     setBridgePort(index: IfIndex, change: BridgePortChange): void;

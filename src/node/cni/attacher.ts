@@ -20,7 +20,7 @@ import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import { Turns } from '#lib/turns.ts';
-import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
@@ -33,6 +33,7 @@ import { addIpam, checkIpam, deleteIpam, ipamOf, passToIpam } from './ipam-plugi
 import { netnsIdentity } from './link.ts';
 import { LinkRemover } from './link-remover.ts';
 import {
+  begin,
   faultsOf,
   followsFabricMtu,
   make,
@@ -101,6 +102,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #lock = new KeyedLock();
   readonly #remover: LinkRemover;
   readonly #turns = new Turns();
+  #isBeginning = false;
   readonly #listeners = new Set<() => void>();
   #cancelNotify: (() => void) | undefined;
   /** Addresses that are being given back. */
@@ -347,16 +349,34 @@ export class Attacher implements Attachments, AsyncDisposable {
     return complete;
   }
 
-  /** Rules first, then the interface. */
+  /** One at a time on a thread, and the others as their turn comes: the kernel makes one link at a time anyway. */
+  async #begin(attachment: Attachment): Promise<Link | undefined> {
+    if (this.#isBeginning) return undefined;
+    this.#isBeginning = true;
+    try {
+      return await begin(this.#options, attachment);
+    } finally {
+      this.#isBeginning = false;
+    }
+  }
+
+  /** Rules first, then the interface: until they are there its two ends are down. */
   async #make(complete: Attachment): Promise<Attachment> {
+    // Both must have ended, however they end, before anything is undone.
+    const [begun, ruled] = await Promise.allSettled([this.#begin(complete), this.#rule(complete)]);
+    if (ruled.status === 'rejected') throw ruled.reason;
+    if (begun.status === 'rejected') throw begun.reason;
+    await this.#turns.next();
+    make(this.#options, complete, begun.value);
+    await this.#reached('add:linked');
+    return complete;
+  }
+
+  async #rule(complete: Attachment): Promise<void> {
     const { rules, prepare } = this.#options;
     rules?.stage(complete);
     await prepare?.(complete);
     rules?.commit(complete);
-    await this.#turns.next();
-    make(this.#options, complete);
-    await this.#reached('add:linked');
-    return complete;
   }
 
   async #withAddresses(

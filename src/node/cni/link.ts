@@ -20,6 +20,7 @@ const NSFS_MAGIC = 0x6e736673;
 /**
  * Makes the whole of it. What was there under the host link's name is removed first: it is ours by its name, and of
  * an earlier life of the container.
+ * @param begun what {@link beginLink} has made of it
  * @throws KernelError; then the caller calls {@link removeLink}
  */
 export function createLink(
@@ -27,8 +28,9 @@ export function createLink(
   openStack: OpenNetworkStack,
   attachment: Attachment,
   plan: AttachPlan,
+  begun?: Link,
 ): void {
-  const hostEnd = createVeth(host, attachment, plan);
+  const hostEnd = begun ?? createVeth(host, attachment, plan);
   const { peerIndex } = hostEnd;
   if (peerIndex === undefined)
     throw new Error(
@@ -43,6 +45,20 @@ export function createLink(
     { link: LOOPBACK_INDEX, up: true },
     { link: peerIndex, up: true, ...contentOf(plan.pod) },
   ]);
+}
+
+/**
+ * Makes the two ends, down, while the event loop goes on.
+ * @returns undefined if something has a name already, which {@link createLink} sees to
+ * @throws KernelError
+ */
+export async function beginLink(host: NetworkStack, plan: AttachPlan): Promise<Link | undefined> {
+  try {
+    return await host.links.createOnThread(plan.link);
+  } catch (error) {
+    if (!isErrno(error, EEXIST)) throw error;
+    return undefined;
+  }
 }
 
 /** What has the name already is found by the kernel's refusal: in most cases nothing has. */

@@ -19,7 +19,15 @@ import {
   repairBridgeLink,
 } from './bridge.ts';
 import { removePoolSide, type SourceOf } from './bridge-pools.ts';
-import { changeMtu, checkLink, createLink, refillLink, removeLink, repairHostEnd } from './link.ts';
+import {
+  beginLink,
+  changeMtu,
+  checkLink,
+  createLink,
+  refillLink,
+  removeLink,
+  repairHostEnd,
+} from './link.ts';
 import type { LinkRemover } from './link-remover.ts';
 import { type DnsSettings, planAttach, planDns, planResult } from './plan.ts';
 
@@ -32,14 +40,27 @@ export interface ModeParts {
   readonly dns: DnsSettings;
 }
 
-/** Makes the interface with all that belongs to it. @throws KernelError or CniError; then call {@link unmake} */
-export function make(parts: ModeParts, attachment: Attachment): void {
+/**
+ * Begins what {@link make} will do, as far as no packet can pass by it, while the event loop goes on.
+ * @returns undefined if there is nothing to begin with
+ */
+export async function begin(parts: ModeParts, attachment: Attachment): Promise<Link | undefined> {
+  if (isOnBridge(attachment) || attachment.chained !== undefined) return undefined;
+  return beginLink(parts.host, planOf(parts, attachment));
+}
+
+/**
+ * Makes the interface with all that belongs to it.
+ * @param begun what {@link begin} has made
+ * @throws KernelError or CniError; then call {@link unmake}
+ */
+export function make(parts: ModeParts, attachment: Attachment, begun?: Link): void {
   const { host, openStack } = parts;
   if (isOnBridge(attachment)) {
     removeLink(host, attachment);
     createBridgeLink(host, openStack, attachment, sourceOf(parts));
   } else if (attachment.chained === undefined)
-    createLink(host, openStack, attachment, planOf(parts, attachment));
+    createLink(host, openStack, attachment, planOf(parts, attachment), begun);
   if (attachment.chained !== undefined && attachment.portMappings !== undefined)
     allowLoopback(host, attachment);
   if (attachment.bandwidth !== undefined)

@@ -5,6 +5,7 @@ import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import type { Ip } from '#lib/ip.ts';
+import { parseIpRange } from '#lib/ip-range.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { AddressResult, AllocatedAddress } from '../addresses.ts';
 import { Allocator } from './allocator.ts';
@@ -111,6 +112,18 @@ describe('Allocator with warm addresses', () => {
     );
   });
 
+  test('gives one of the ranges that are named, and no other', async () => {
+    const { api, allocator, warm } = await setup();
+    const wanted = warm()[1]?.address.address;
+    assert.ok(wanted !== undefined);
+    const range = parseIpRange(wanted);
+    assert.ok(range !== undefined);
+    const before = api.requests.length;
+    const address = only(await allocator.allocate({ ...pod('p'), ranges: [range] }));
+    assert.deepEqual([address.address, api.requests.length], [wanted, before]);
+    assert.equal((await allocator.allocate({ ...pod('q'), ranges: [range] })).kind, 'exhausted');
+  });
+
   const changes: [what: string, change: Partial<IPPool['spec']>][] = [
     ['is disabled', { disabled: true }],
     ['reserves them', { reserved: ['192.0.2.0/24'] }],
@@ -156,6 +169,17 @@ describe('Allocator with warm addresses', () => {
     const address = only(await next.allocate(pod('p')));
     assert.equal(left.includes(address.address), false);
     await allocator[Symbol.asyncDispose]();
+    assert.deepEqual(warm(), []);
+  });
+
+  test('gives them back when others have borrowed much of the block', async () => {
+    const { allocator, start, warm } = await setup({ count: 8 });
+    assert.equal(warm().length, 8);
+    const other = start('n2');
+    // Its own blocks are those of the other seven eighths of the pool.
+    for (let i = 0; i < 7 * 32 + 23; i++) await other.allocate(pod(`b${i}`));
+    await allocator.allocations();
+    await allocator.tendWarm();
     assert.deepEqual(warm(), []);
   });
 

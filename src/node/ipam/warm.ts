@@ -189,7 +189,11 @@ export class WarmAddresses {
     const unsuited = good.filter((it) => !suits(it));
     const left = good.filter(suits);
     const family = familyOf(block.spec.cidr as Cidr);
-    const over = Math.max(0, this.#countOf(family) - this.#wanted(family, nowMs));
+    const over = Math.max(
+      0,
+      this.#countOf(family) - this.#wanted(family, nowMs),
+      left.length - this.#allowed(block, own.length),
+    );
     return [...stale, ...unsuited, ...left.slice(0, over)];
   }
 
@@ -199,9 +203,7 @@ export class WarmAddresses {
     const own = this.#own(block);
     const coming = own.filter((it) => it.sequence > seen).length;
     const missing = this.#wanted(family, situation.nowMs) - this.#countOf(family) - coming;
-    // Half of what is there beyond those that are kept free.
-    const room =
-      Math.floor((block.spec.free.length + own.length - this.#keepFree) / 2) - own.length;
+    const room = this.#allowed(block, own.length) - own.length;
     const owner: AddressOwner = { handle: this.handle, purpose: 'Warm' };
     let next = block;
     for (let i = 0; i < Math.min(missing, room); i++) {
@@ -210,6 +212,11 @@ export class WarmAddresses {
       next = taken.block;
     }
     return next;
+  }
+
+  /** How many of a block may be warm: half of what there is beyond those that are kept free. */
+  #allowed({ spec }: IPBlock, warm: number): number {
+    return Math.max(0, Math.floor((spec.free.length + warm - this.#keepFree) / 2));
   }
 
   #countOf(family: Family): number {
