@@ -217,7 +217,7 @@ export async function startAgent(
 
   await startServiceProxy(
     started,
-    { ...components, rulesets, pools, services, slices },
+    { ...components, rulesets, pools, nodes, services, slices },
     { ...init, dnsServiceIps },
     health,
   );

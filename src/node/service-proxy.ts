@@ -1,4 +1,5 @@
 /** Services on this node, put together: the balancer, masquerade, the connections of lost endpoints, health-check ports. */
+import { type Node, ZONE_LABEL } from '#api/core/v1/node.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
@@ -24,6 +25,7 @@ export interface ServiceProxyComponents {
   readonly conntrack: Conntrack;
   readonly rulesets: readonly Ruleset[];
   readonly pools: Cache<IPPool>;
+  readonly nodes: Cache<Node>;
   readonly services: Cache<Service>;
   readonly slices: Cache<EndpointSlice>;
   readonly log: Logger;
@@ -34,6 +36,7 @@ export interface ServiceProxyInit {
   readonly nodeIp: Ip;
   /** Prefixes of the addresses on which node ports are open; none: the node's own address of each family. */
   readonly nodePortNetworks: readonly Cidr[];
+  /** Until the node has a label that says it. */
   readonly zone: string | undefined;
   readonly kernelGaps: readonly KernelGap[];
   /** Cluster IPs that the node's DNS server answers on itself. */
@@ -47,7 +50,7 @@ export async function startServiceProxy(
   init: ServiceProxyInit,
   health: Health,
 ): Promise<void> {
-  const { client, stack, conntrack, rulesets, pools, services, slices, log } = components;
+  const { client, stack, conntrack, rulesets, pools, nodes, services, slices, log } = components;
   const masquerade = started.use(new Masquerade({ rulesets, pools, log }));
   const connections = started.use(
     new Connections({ conntrack, services: () => balancer, rulesets, log }),
@@ -63,6 +66,7 @@ export async function startServiceProxy(
       {
         node: { nodeName: init.nodeName, zone: init.zone },
         skipAddresses: init.dnsServiceIps,
+        zone: () => zoneOf(nodes.get(init.nodeName)) ?? init.zone,
         nodePortAddresses,
         canHash: !init.kernelGaps.some(({ name }) => name === HASH),
         serviceNetworks: () => networks.list(),
@@ -72,6 +76,11 @@ export async function startServiceProxy(
   started.defer(
     stack.watch((event) => {
       if (event.type === 'address' || event.type === 'overrun') balancer.nodeChanged();
+    }),
+  );
+  started.defer(
+    nodes.onChange(({ key, old, current }) => {
+      if (key === init.nodeName && zoneOf(old) !== zoneOf(current)) balancer.nodeChanged();
     }),
   );
   await networks.start();
@@ -91,4 +100,9 @@ export async function startServiceProxy(
     const message = [...(wrong.length > 0 ? wrong : [counts]), ...networks.notes()].join('; ');
     return { ready: ready && masquerade.problem === undefined, message };
   });
+}
+
+/** As the controller that writes hints knows it: people and clouds label nodes. */
+function zoneOf(node: Node | undefined): string | undefined {
+  return node?.metadata.labels?.[ZONE_LABEL];
 }

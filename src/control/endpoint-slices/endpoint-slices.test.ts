@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { NODE } from '#api/core/v1/node.ts';
+import { NODE, ZONE_LABEL } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import {
@@ -13,7 +13,7 @@ import { FakeApi } from '#client/fake.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { ApiError } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
-import { startEndpointSlices, triggerOf, ZONE_LABEL } from './endpoint-slices.ts';
+import { startEndpointSlices, triggerOf } from './endpoint-slices.ts';
 import { MANAGED_BY, TRIGGER_TIME_ANNOTATION } from './plan.ts';
 import { pod, service } from './samples.ts';
 

@@ -4,7 +4,7 @@
  * There is no waiting for more changes: a pod that dies must be out of rotation at once. What arrives in one turn of the
  * event loop is one run, and what arrives while a service's write is under way is one more.
  */
-import type { Node } from '#api/core/v1/node.ts';
+import { type Node, ZONE_LABEL } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
@@ -19,7 +19,6 @@ import { planSlices } from './plan.ts';
 import { serviceKeyOf, writeSlices } from './write-slices.ts';
 import { WrittenSlices } from './written.ts';
 
-export const ZONE_LABEL = 'topology.kubernetes.io/zone';
 /** Services written at the same time: hides the way to the server without flooding it after a restart. */
 const CONCURRENT_SERVICES = 16;
 /** A transition this long ago is not what has brought the change to us. */

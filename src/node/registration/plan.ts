@@ -1,5 +1,5 @@
 /** The Node object of this machine: what it says of itself, and whether containers can be attached here. Pure. */
-import type { Node } from '#api/core/v1/node.ts';
+import { type Node, ZONE_LABEL } from '#api/core/v1/node.ts';
 import type { Condition } from '#api/meta.ts';
 import type { Ip } from '#lib/ip.ts';
 
@@ -33,7 +33,7 @@ export function nodeLabels(facts: NodeFacts): Record<string, string> {
     'kubernetes.io/hostname': facts.name,
     'kubernetes.io/os': 'linux',
     'kubernetes.io/arch': facts.architecture,
-    ...(facts.zone === undefined ? {} : { 'topology.kubernetes.io/zone': facts.zone }),
+    ...(facts.zone === undefined ? {} : { [ZONE_LABEL]: facts.zone }),
   };
 }
 

@@ -137,3 +137,25 @@ test('planService() balances at random, and says so, where the kernel has no has
   assert.match(plan.problems.join(), /CONFIG_NFT_HASH/);
   assert.equal(planService(wanting, [slice(['10.0.0.1'])], NODE).frontends[0]?.pick, 'hash');
 });
+
+test('planService() captures the addresses of a load balancer, but not those that it answers on itself', () => {
+  const plan = planService(
+    {
+      ...service({ type: 'LoadBalancer' }),
+      status: {
+        loadBalancer: {
+          ingress: [
+            { ip: '198.51.100.1', ipMode: 'VIP' },
+            { ip: '198.51.100.2', ipMode: 'Proxy' },
+          ],
+        },
+      },
+    },
+    [slice(['10.0.0.1'])],
+    NODE,
+  );
+  assert.deepEqual(
+    plan.frontends.map(({ address }) => address),
+    ['10.96.0.7', '198.51.100.1'],
+  );
+});

@@ -49,6 +49,8 @@ export interface ServicesComponents {
 
 export interface ServicesInit {
   readonly node: NodeTopology;
+  /** The node's zone, now, if that is not always `node`'s. Call {@link Services.nodeChanged} when it changes. */
+  readonly zone?: () => string | undefined;
   /** Frontends that the node's DNS server answers itself. */
   readonly skipAddresses: readonly Ip[];
   /** Where node ports are open, now. Call {@link Services.nodeChanged} when it changes. */
@@ -86,10 +88,12 @@ export class Services implements AsyncDisposable {
   readonly #claims: Claims;
   readonly #balancers: readonly { ruleset: Ruleset; balancer: Balancer }[];
   #nodePortAddresses: readonly Ip[] = [];
+  #node: NodeTopology;
 
   constructor(components: ServicesComponents, init: ServicesInit) {
     this.#c = components;
     this.#init = init;
+    this.#node = init.node;
     this.#skipAddresses = new Set(init.skipAddresses);
     this.#claims = new Claims((service) => this.#ageOf(service));
     const plans = () => this.#activePlans();
@@ -255,6 +259,11 @@ export class Services implements AsyncDisposable {
   }
 
   #lookAtNode(): void {
+    const zone = this.#init.zone === undefined ? this.#node.zone : this.#init.zone();
+    if (zone !== this.#node.zone) {
+      this.#node = { ...this.#node, zone };
+      for (const key of this.#plans.keys()) this.#dirty.add(key);
+    }
     const addresses = this.#init.nodePortAddresses?.() ?? [];
     const isSame = addresses.join() === this.#nodePortAddresses.join();
     this.#nodePortAddresses = addresses;
@@ -318,7 +327,7 @@ export class Services implements AsyncDisposable {
 
   #context(): PlanContext {
     return {
-      node: this.#init.node,
+      node: this.#node,
       skipAddresses: this.#skipAddresses,
       nodePortAddresses: this.#nodePortAddresses,
       canHash: this.#init.canHash ?? true,

@@ -19,6 +19,9 @@ import {
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { Condition, KubeObject } from '../../meta.ts';
 
+/** Where a node stands: traffic stays in its zone if services wish it. */
+export const ZONE_LABEL = 'topology.kubernetes.io/zone';
+
 export interface Taint {
   key: string;
   value?: string;
