@@ -9,7 +9,8 @@
  *   search path         what a pod with ndots:5 asks until it has an outside name: four queries of others, one of ours.
  *                       In names found a second
  *   p99 at half load    of cluster names, at half the queries a second seen before
- *   first sync          an outside name that is not kept, while the names of 44,000 services are learnt
+ *   first sync, relist  answers of each kind while the names of 44,000 services are learnt, and while all change at once;
+ *   crash, quiet        while the thread that answers crashes and starts again; and while nothing happens
  *   update to answer    with 44,000 services, from the API's event to the first answer that has it
  * ```
  *
@@ -24,6 +25,7 @@ import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { sleep } from '#lib/clock.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
+import type { Seen } from './dns/asking.ts';
 import { isInstalled, PEERS } from './dns/peers.ts';
 
 const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 3);
@@ -71,7 +73,7 @@ try {
   await compareSearch(outside, suffix);
   await compareLatency(cluster, best);
   await measureUpdates();
-  await measureFirstSync();
+  await measureDisturbed();
 } finally {
   for (const server of servers) server.process.kill('SIGKILL');
   await upstream.terminate();
@@ -198,21 +200,24 @@ async function measureUpdates(): Promise<void> {
   line('44,000 services, RSS', told.rssKb / 1024, 'MB', undefined);
 }
 
-async function measureFirstSync(): Promise<void> {
-  const script = join(import.meta.dirname, 'dns/first-sync.ts');
-  const args = [
-    ...DAEMON_NODE_FLAGS,
-    '--disable-warning=ExperimentalWarning',
-    script,
-    String(LARGE),
-    String(upstream.port),
-  ];
-  const { stdout } = await promisify(execFile)(process.execPath, args);
-  const { fillMs, latencies } = JSON.parse(stdout) as { fillMs: number; latencies: number[] };
-  const sorted = latencies.sort((a, b) => a - b);
-  const p99 = sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN;
-  line('44,000 services, first sync', fillMs, 'ms', undefined);
-  line('forwarded name during it, p99', p99, 'ms', undefined);
+async function measureDisturbed(): Promise<void> {
+  const script = join(import.meta.dirname, 'dns/disturbed.ts');
+  const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
+  const args = [...flags, script, String(LARGE), String(upstream.port)];
+  const { stdout } = await promisify(execFile)(process.execPath, args, {
+    maxBuffer: MAX_OUTPUT_BYTES,
+  });
+  const observed = JSON.parse(stdout) as { what: string; durationMs: number; seen: Seen[] }[];
+  for (const { what, durationMs, seen } of observed) {
+    line(`44,000 services, ${what}`, durationMs, 'ms', undefined);
+    for (const { way, tookMs, lost } of seen) {
+      const sorted = tookMs.toSorted((a, b) => a - b);
+      const p99 = sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN;
+      line(`${what}: ${way}, p99`, p99, 'ms', undefined);
+      line(`${what}: ${way}, most`, sorted.at(-1) ?? Number.NaN, 'ms', undefined);
+      line(`${what}: ${way}, lost`, lost, 'queries', undefined);
+    }
+  }
 }
 
 async function load(

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createSocket, type RemoteInfo } from 'node:dgram';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import { TYPE_HINFO } from '#wire/dns/constants.ts';
 import { decodeMessage, encodeMessage, type Message } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
 import { DEFAULT_CONFIG, type DnsConfig, type ForwardPolicy, type ForwardRule } from './config.ts';
@@ -108,22 +109,26 @@ test('Forwarder goes to TCP when many answers are forged', async () => {
   assert.deepEqual(await resolveText(forwarder), GOOD);
 });
 
-test('Forwarder takes no answer from another address or port than the one it asked', async () => {
+test('Forwarder takes no answer from another address or port than the one it asked', async (t) => {
   // The asked server hands its question to another socket, which answers well, but is not who was asked.
   const asked = createSocket('udp4').bind(0, '127.0.0.1');
   const other = createSocket('udp4').bind(0, '127.0.0.1');
+  t.after(() => {
+    asked.close();
+    other.close();
+  });
   await Promise.all([once(asked, 'listening'), once(other, 'listening')]);
   let sent = 0;
   asked.on('message', (bytes: Buffer, peer: RemoteInfo) => {
-    const forged = encodeMessage(answerWith(decodeMessage(bytes), ['203.0.113.66']));
-    other.send(forged, peer.port, peer.address, () => sent++);
+    const query = decodeMessage(bytes);
+    if (query.questions[0]?.type === TYPE_HINFO) return; // a probe for loops
+    other.send(encodeMessage(answerWith(query, ['203.0.113.66'])), peer.port, peer.address);
+    sent++;
   });
   const upstream = { address: '127.0.0.1', port: asked.address().port };
   await using forwarder = forwarderTo([upstream], { timeoutMs: SHORT_MS });
   assert.equal(await resolveText(forwarder), undefined);
   assert.equal(sent, 2);
-  asked.close();
-  other.close();
 });
 
 test('Forwarder goes on to the next upstream after a timeout, a refusal and a closed port', async () => {
@@ -275,6 +280,23 @@ test('Forwarder stops asking a server that leads back to us, and says so', async
   assert.match(forwarder.problems().join(), /sends our questions back/);
   assert.equal(await forwarder.resolve(named('other.example')), undefined);
   assert.equal(fake.asked.length, 1);
+});
+
+test('Forwarder finds a loop in which no question is ever answered', async () => {
+  await using fake = await startFakeUpstream(() => []);
+  await using forwarder = forwarderTo([fake.upstream], { timeoutMs: SHORT_MS });
+  // As systemd-resolved does that was told to ask us for everything.
+  fake.onProbe = (query) => {
+    const [asked] = query.questions;
+    if (asked !== undefined)
+      void forwarder.resolve({ ...QUESTION, name: asked.name, type: asked.type });
+    return [];
+  };
+  assert.equal(await resolveText(forwarder), undefined);
+  assert.match(forwarder.problems().join(), /sends our questions back/);
+  const before = fake.asked.length;
+  assert.equal(await forwarder.resolve(named('other.example')), undefined);
+  assert.equal(fake.asked.length, before, 'it is not asked any more');
 });
 
 test('Forwarder randomises the case of letters when told, and takes no answer in another', async () => {

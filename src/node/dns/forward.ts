@@ -256,9 +256,10 @@ export class Forwarder implements AsyncDisposable {
       dnssecOk: false,
       checkingDisabled: false,
     };
-    // What it answers does not matter, nor whether it does.
+    // What it answers does not matter; without an answer nothing is known.
     this.#exchange(upstream, encodeQuestion(question, { edns: false })).catch((error: unknown) => {
       if (!(error instanceof UpstreamError)) throw error;
+      state.probed = false;
     });
   }
 
@@ -293,6 +294,8 @@ export class Forwarder implements AsyncDisposable {
     const to = formatUpstream(upstream);
     const state = this.#stateOf(upstream);
     const startedMs = performance.now();
+    // Beside the first question: where it comes back, no question is ever answered.
+    this.#probeForLoop(upstream, state);
     try {
       const { randomizeCase } = this.#config;
       let answer = await this.#exchange(
@@ -308,7 +311,6 @@ export class Forwarder implements AsyncDisposable {
         );
       scanRecords(answer); // a broken answer is none
       state.failures = 0;
-      this.#probeForLoop(upstream, state);
       this.#observe(to, (answer[3] ?? 0) & RCODE_MASK, startedMs);
       return answer;
     } catch (error) {

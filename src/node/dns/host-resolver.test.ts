@@ -29,6 +29,7 @@ function machine() {
   const paths = {
     resolvConf: join(root, 'resolv.conf'),
     resolvedDropIn: join(root, 'resolved.conf.d', 'tulle.conf'),
+    resolvedSettings: [join(root, 'resolved.conf'), join(root, 'resolved.conf.d')],
     record: join(root, 'data', 'before.json'),
   };
   const calls = { reloads: 0, ready: true };
@@ -151,6 +152,24 @@ test('HostResolver tells systemd-resolved by a drop-in where its stub is used, o
   await resolver[Symbol.asyncDispose]();
   assert.ok(!existsSync(paths.resolvedDropIn));
   assert.equal(calls.reloads, 2);
+});
+
+test('HostResolver comes before the stub of a systemd-resolved whose files name servers, which it would ask for all', async () => {
+  const { root, paths, calls, start, text } = machine();
+  const stub = 'nameserver 127.0.0.53\n';
+  writeFileSync(paths.resolvConf, stub);
+  writeFileSync(join(root, 'resolved.conf'), '[Resolve]\n#DNS=192.0.2.1\nDNS=\n');
+  const resolver = start();
+  await resolver.sync();
+  assert.ok(existsSync(paths.resolvedDropIn), 'they name none');
+  writeFileSync(join(root, 'resolved.conf.d', 'theirs.conf'), '[Resolve]\nDNS = 192.0.2.1\n');
+  await resolver.sync();
+  await resolver.sync();
+  assert.ok(!existsSync(paths.resolvedDropIn));
+  assert.equal(calls.reloads, 2);
+  assert.match(text(), /nameserver 169\.254\.20\.10\nnameserver 127\.0\.0\.53\n$/);
+  await resolver[Symbol.asyncDispose]();
+  assert.equal(text(), stub);
 });
 
 test('HostResolver says why it cannot, and goes on', async () => {

@@ -6,6 +6,8 @@
  *   resolv.conf is a file or a link      it is replaced in one step; what it was is kept in the record beside the agent's
  *                                        data, first. What a link leads to is followed as it changes
  *   …names systemd-resolved's stub       it stays, and a drop-in tells systemd-resolved whom to ask for the cluster's names
+ *   …and resolved's files name servers   it is replaced: resolved takes all servers of its files for one list, and would
+ *                                        ask the others for the cluster's names too
  * ```
  * Level based: each pass compares what is there with what has to be there, so a DHCP client that writes the file anew is
  * followed. Nothing is touched before the node's server answers.
@@ -14,13 +16,14 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
 } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { writeFileAtomic } from '#lib/atomic-file.ts';
 import { explainError } from '#lib/errors.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -36,6 +39,8 @@ export interface HostResolverPaths {
   readonly resolvConf: string;
   /** Below /run: gone with the next boot, as the agent is until it starts. */
   readonly resolvedDropIn: string;
+  /** Where systemd-resolved's settings stand: files, and directories of drop-ins. */
+  readonly resolvedSettings: readonly string[];
   /** Keeps what resolv.conf was. */
   readonly record: string;
 }
@@ -57,6 +62,10 @@ export function hostResolverPaths(dataDirectory: string): HostResolverPaths {
   return {
     resolvConf: '/etc/resolv.conf',
     resolvedDropIn: '/run/systemd/resolved.conf.d/tulle.conf',
+    resolvedSettings: ['/etc', '/run', '/usr/local/lib', '/usr/lib'].flatMap((root) => [
+      `${root}/systemd/resolved.conf`,
+      `${root}/systemd/resolved.conf.d`,
+    ]),
     record: resolve(dataDirectory, 'dns/resolv.conf-before.json'),
   };
 }
@@ -123,14 +132,21 @@ export class HostResolver implements AsyncDisposable {
     if (!isReady()) return;
     try {
       const text = textOf(paths.resolvConf);
-      if (text !== undefined && parseNameservers(text).some((it) => STUB_ADDRESSES.includes(it))) {
+      const usesStub = parseNameservers(text ?? '').some((it) => STUB_ADDRESSES.includes(it));
+      if (usesStub && !hasOtherServers(paths)) {
         const wanted = resolvedDropIn(server, domain);
         if (textOf(paths.resolvedDropIn) !== wanted) {
           mkdirSync(dirname(paths.resolvedDropIn), { recursive: true });
           writeFileAtomic(paths.resolvedDropIn, wanted, { mode: FILE_MODE });
           await reloadResolved();
         }
-      } else this.#replace(text);
+      } else {
+        if (existsSync(paths.resolvedDropIn)) {
+          rmSync(paths.resolvedDropIn);
+          await reloadResolved();
+        }
+        this.#replace(textOf(paths.resolvConf)); // read anew: reloading takes its time
+      }
       this.#problem = undefined;
     } catch (error) {
       const reason = explainError(error);
@@ -236,6 +252,21 @@ function textBefore(paths: HostResolverPaths, before: Before | undefined): strin
 function readRecord(path: string): Before | undefined {
   const text = textOf(path);
   return text === undefined ? undefined : (JSON.parse(text) as Before);
+}
+
+/** Whether systemd-resolved has name servers by its files, beside ours. Those of links are lists of their own. */
+function hasOtherServers({ resolvedSettings, resolvedDropIn }: HostResolverPaths): boolean {
+  const files = resolvedSettings.flatMap((path) =>
+    lstatSync(path, { throwIfNoEntry: false })?.isDirectory()
+      ? readdirSync(path).map((file) => join(path, file))
+      : [path],
+  );
+  return files.some(
+    (file) =>
+      file.endsWith('.conf') &&
+      file !== resolvedDropIn &&
+      /^[ \t]*DNS[ \t]*=[ \t]*\S/m.test(textOf(file) ?? ''),
+  );
 }
 
 /** @returns `undefined` if there is no such file */

@@ -7,7 +7,7 @@
  *                 _<port>._<proto>.<svc>.<ns>.svc.<zone>    SRV, for ports with a name
  *   headless      the same from the ready endpoints, and    <hostname | dashed address>.<svc>.…   A, AAAA
  *   ExternalName  <svc>.<ns>.svc.<zone>                     CNAME
- *   reverse       PTR of cluster addresses to the service, of ready endpoints with a hostname to that name
+ *   reverse       PTR of cluster addresses to the service, of a headless service's ready endpoints to their names
  * ```
  */
 import type { Service } from '#api/core/v1/service.ts';
@@ -230,11 +230,11 @@ function addHeadless(records: Records, owner: Name, slices: readonly EndpointSli
     .filter((slice) => slice.addressType !== 'FQDN')
     .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
   for (const slice of sorted) {
-    for (const { target, address, hasHostname } of readyTargets(owner, slice)) {
+    for (const { target, address } of readyTargets(owner, slice)) {
       if (first(address)) addAddresses(records, owner, [address]);
       if (first(`${target} ${address}`)) {
         addAddresses(records, target, [address]);
-        if (hasHostname) add(records, reverseName(address), TYPE_PTR, { kind: 'PTR', target });
+        add(records, reverseName(address), TYPE_PTR, { kind: 'PTR', target });
       }
       const additionals = addressRecords(target, [address]);
       for (const { name: portName, protocol, port } of slice.ports ?? []) {
@@ -250,7 +250,7 @@ function addHeadless(records: Records, owner: Name, slices: readonly EndpointSli
 function* readyTargets(
   owner: Name,
   slice: EndpointSlice,
-): IterableIterator<{ target: Name; address: Ip; hasHostname: boolean }> {
+): IterableIterator<{ target: Name; address: Ip }> {
   for (const endpoint of slice.endpoints ?? []) {
     // A missing condition means ready. "serving" and "terminating" do not count: a name leads to what is ready.
     if (endpoint.conditions?.ready === false) continue;
@@ -258,7 +258,7 @@ function* readyTargets(
     for (const address of parseAddresses(endpoint.addresses)) {
       const label = hasHostname ? endpoint.hostname : dashedAddress(address);
       const target = parseName(`${label}.${owner}`);
-      if (target !== undefined) yield { target: canonicalName(target), address, hasHostname };
+      if (target !== undefined) yield { target: canonicalName(target), address };
     }
   }
 }

@@ -12,6 +12,9 @@ const WEB_ADDRESSES = [
   `additional ${WEB} 5 A 10.96.0.1`,
   `additional ${WEB} 5 AAAA 2001:db8:96::1`,
 ];
+/** Of 2001:db8:96::1 and 5678:abcd::1. */
+const WEB_V6_REVERSE = '1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.8.b.d.0.1.0.0.2.ip6.arpa.';
+const HEAD_V6_REVERSE = '1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.c.b.a.8.7.6.5.ip6.arpa.';
 
 export interface Vector {
   readonly question: string;
@@ -146,7 +149,23 @@ export const VECTORS: readonly Vector[] = [
     type: 'PTR',
     expected: ['NOERROR aa', `1.2.0.192.in-addr.arpa. 5 PTR db-0.${HEAD}`],
   },
-  { question: '2.2.0.192.in-addr.arpa.', type: 'PTR', expected: ['forward'] },
+  {
+    question: '2.2.0.192.in-addr.arpa.',
+    type: 'PTR',
+    expected: ['NOERROR aa', `2.2.0.192.in-addr.arpa. 5 PTR 192-0-2-2.${HEAD}`],
+  },
+  {
+    question: WEB_V6_REVERSE,
+    type: 'PTR',
+    expected: ['NOERROR aa', `${WEB_V6_REVERSE} 5 PTR ${WEB}`],
+  },
+  {
+    question: HEAD_V6_REVERSE,
+    type: 'PTR',
+    expected: ['NOERROR aa', `${HEAD_V6_REVERSE} 5 PTR 5678-abcd--1.${HEAD}`],
+  },
+  // Not ready.
+  { question: '3.2.0.192.in-addr.arpa.', type: 'PTR', expected: ['forward'] },
   {
     question: '1.0.96.10.in-addr.arpa.',
     type: 'A',

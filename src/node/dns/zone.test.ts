@@ -63,6 +63,7 @@ test('Zone.setService() changes one endpoint’s names and the service’s, when
       .sort(),
     [
       '192-0-2-3.db.a.svc.cluster.local. gone',
+      '3.2.0.192.in-addr.arpa. gone',
       'db.a.svc.cluster.local. exists | A 192.0.2.1 | A 192.0.2.2',
     ],
   );

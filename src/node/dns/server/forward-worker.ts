@@ -25,6 +25,8 @@ import { TcpListener } from './tcp.ts';
 
 /** Queries over TCP that wait for the responder; bounded by connections too, this is for all listeners. */
 const MAX_TCP_PENDING = 4096;
+/** Times a query over TCP is given to a responder: once more when one dies, but what it may have died of not for ever. */
+const MAX_TIMES_ASKED = 2;
 /** For counters, and for what changes by time alone. */
 const REPORT_INTERVAL_MS = 1000;
 /** Lines of the log between two reports: a network that is away would fill a disk. */
@@ -51,8 +53,7 @@ interface TcpQuery {
   readonly bytes: Uint8Array;
   readonly peer: Ip;
   readonly answer: (bytes: Uint8Array | undefined) => void;
-  /** The responder that was asked; `undefined` if there was none. */
-  askedOf: object | undefined;
+  timesAsked: number;
 }
 
 const upstreams = upstreamSource({
@@ -130,8 +131,7 @@ function meet({ inbox, wakeFd }: Extract<ToForwarder, { kind: 'responder' }>): v
     if (responder === met) responder = undefined;
   });
   for (const [token, query] of tcpPending) {
-    if (query.askedOf === undefined) send(token, query);
-    // It may be what the last one died of.
+    if (query.timesAsked < MAX_TIMES_ASKED) send(token, query);
     else finish(token, undefined);
   }
   if (listeners.length === 0)
@@ -168,14 +168,15 @@ function answerTcp(bytes: Uint8Array, peer: Ip): Promise<Uint8Array | undefined>
   if (tcpPending.size >= MAX_TCP_PENDING) return Promise.resolve(undefined);
   const token = nextToken++;
   return new Promise((answer) => {
-    const query: TcpQuery = { bytes, peer, answer, askedOf: undefined };
+    const query: TcpQuery = { bytes, peer, answer, timesAsked: 0 };
     tcpPending.set(token, query);
     send(token, query);
   });
 }
 
 function send(token: number, query: TcpQuery): void {
-  query.askedOf = responder;
+  if (responder === undefined) return; // when there is one
+  query.timesAsked++;
   respond({ kind: 'query', token, bytes: query.bytes, peer: query.peer });
 }
 
