@@ -145,7 +145,7 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     await runContainer(m2, { name: 'mixed', role: 'server' });
     for (const name of ['between', 'mixed'])
       await until(`the pod "${name}" is reached from the other machine`, WAIT_MS, async () => {
-        const script = `wget -T 2 -q -O - http://${await ipOf(name)}:8080/`;
+        const script = `timeout 2 wget -q -O - http://${await ipOf(name)}:8080/`;
         return (await execInContainer(m1, 'client', script)).stdout.trim() === name;
       });
     await upgrade(m1, (machine) => cluster.stopAgent(machine));
@@ -169,7 +169,7 @@ describe('an upgrade of two machines', { skip: missing }, () => {
 
   test('keeps pods, records, ports of the node and names', async () => {
     for (const machine of lab.hosts) {
-      const records = readdirSync(join(machine.directory, 'tulle/cni'));
+      const records = readdirSync(join(machine.directory, 'tulle/agent/cni'));
       assert.deepEqual(
         records.filter((name) => !name.endsWith('.json')),
         [],
@@ -207,7 +207,7 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     await m1.runOk(['podman', 'rm', '--force', '--time', '0', 'client']);
     for (const machine of lab.hosts) {
       assert.deepEqual(podLinks(machine), []);
-      assert.deepEqual(readdirSync(join(machine.directory, 'tulle/cni')), []);
+      assert.deepEqual(readdirSync(join(machine.directory, 'tulle/agent/cni')), []);
     }
     await until('no address is held for a pod', WAIT_MS, async () =>
       (await held()).every((line) => line.includes('tunnel')),
