@@ -1,4 +1,5 @@
 /** `traffic.ts` in the network namespaces of lab containers. */
+import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { until } from '#lab/cluster.ts';
@@ -46,4 +47,10 @@ export async function startStream(
     const last = readFileSync(machine.logFile(name), 'utf8').trim().split('\n').at(-1) ?? '';
     return JSON.parse(last) as TrafficReport;
   };
+}
+
+/** @throws AssertionError if anything of the traffic was lost */
+export function assertNothingLost(report: TrafficReport): void {
+  const { lost, failed, sentAgain } = report;
+  assert.deepEqual({ lost, failed, sentAgain }, { lost: [], failed: [], sentAgain: 0 });
 }
