@@ -18,7 +18,16 @@ export interface TrafficReport {
   readonly failed: readonly string[];
   /** TCP segments that this namespace has sent more than once: lost ones, however late the processes came to run. */
   readonly sentAgain: number;
+  readonly tcp: Readonly<Record<string, number>>;
 }
+
+const TCP_COUNTERS = [
+  'RetransSegs',
+  'TCPSynRetrans',
+  'TCPTimeouts',
+  'TCPLossProbes',
+  'TCPDSACKRecv',
+] as const;
 
 const UDP_INTERVAL_MS = 2;
 const TCP_INTERVAL_MS = 10;
@@ -47,7 +56,7 @@ async function ask(host: string, port: number): Promise<void> {
   process.once('SIGTERM', () => {
     isRunning = false;
   });
-  const sentAgainBefore = retransmissions();
+  const countersBefore = tcpCounters();
   const waiting = new Set<number>();
   const socket = createSocket('udp4');
   socket.on('message', (message) => waiting.delete(message.readUInt32BE(0)));
@@ -71,19 +80,23 @@ async function ask(host: string, port: number): Promise<void> {
   }
   await udp;
   await sleep(DRAIN_MS);
-  const sentAgain = retransmissions() - sentAgainBefore;
-  const report: TrafficReport = { sent, lost: [...waiting], connections, failed, sentAgain };
+  const counters = tcpCounters().map((value, i) => value - (countersBefore[i] ?? 0));
+  const tcp = Object.fromEntries(TCP_COUNTERS.map((name, i) => [name, counters[i] ?? 0]));
+  const sentAgain = counters[0] ?? 0;
+  const report: TrafficReport = { sent, lost: [...waiting], connections, failed, sentAgain, tcp };
   console.log(JSON.stringify(report));
   process.exit(0);
 }
 
-/** @see RFC 4022 tcpRetransSegs; /proc/net is that of the network namespace */
-function retransmissions(): number {
-  const tcp = readFileSync('/proc/net/snmp', 'utf8')
-    .split('\n')
-    .filter((line) => line.startsWith('Tcp:'));
-  const [names = [], values = []] = tcp.map((line) => line.split(' '));
-  return Number(values[names.indexOf('RetransSegs')]);
+/** {@link TCP_COUNTERS} of this network namespace, whose /proc/net it is. */
+function tcpCounters(): number[] {
+  const lines = ['snmp', 'netstat']
+    .flatMap((file) => readFileSync(`/proc/net/${file}`, 'utf8').split('\n'))
+    .map((line) => line.split(' '));
+  return TCP_COUNTERS.map((name) => {
+    const head = lines.findIndex((line) => line.includes(name));
+    return Number(lines[head + 1]?.[lines[head]?.indexOf(name) ?? -1]);
+  });
 }
 
 /** @returns what went wrong */
