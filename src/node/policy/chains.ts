@@ -235,10 +235,11 @@ function bundlesOf(direction: Direction, policies: readonly CompiledPolicy[]): B
     open.set(subject, next);
     all.push(next);
   }
-  return all.map((bundle) => ({
-    chain: `np-${letter(direction)}-${shortHash(bundle.map(({ id }) => id).join('|'))}`,
-    policies: bundle,
-  }));
+  return all.map((bundle) => ({ chain: bundleChainName(bundle, direction), policies: bundle }));
+}
+
+export function bundleChainName(policies: readonly CompiledPolicy[], direction: Direction): string {
+  return `np-${letter(direction)}-${shortHash(policies.map(({ id }) => id).join('|'))}`;
 }
 
 /** One in {@link POLICIES_PER_BUNDLE}, by a cheap hash (FNV-1a) of its name. */
