@@ -137,7 +137,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
   }
 
   allocate(request: AddressRequest): Promise<AddressResult> {
-    return this.#watched(async () => {
+    return this.#exclusively(request.owner.handle, async () => {
       const { requested = [], ranges = [] } = request;
       const named = new Set([...requested.map(familyOf), ...ranges.map((it) => it.family)]);
       const families =
@@ -174,7 +174,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       ...addressesOfHandle(block, handle, this.#node),
       ...this.#warm.handedTo(handle).filter((it) => it.block === block.spec.cidr),
     ];
-    return this.#watched(async () => {
+    return this.#exclusively(handle, async () => {
       const released: Ip[] = [];
       for (const [name, known] of await this.#blocks.known()) {
         // Nobody but this node takes addresses for its handles, so what memory does not have needs no write.
@@ -262,6 +262,11 @@ export class Allocator implements AddressSource, AsyncDisposable {
   /** Whether nobody has an address of it; those that are only kept ready are nobody's. */
   #isEmpty(block: IPBlock): boolean {
     return allocationsOf(block).every(({ address }) => this.#warm.isReady(address));
+  }
+
+  /** What is being taken for a handle must be there when it is released, or nobody would release it. */
+  #exclusively<T>(handle: string, action: () => Promise<T>): Promise<T> {
+    return this.#lock.run(`handle ${handle}`, () => this.#watched(action));
   }
 
   /** After any failure memory and API may differ, so the blocks are read again. */
