@@ -289,6 +289,10 @@ export class Allocator implements AddressSource, AsyncDisposable {
     choose: Choose,
   ): Promise<One> {
     const { owner, signal, inUse = false } = request;
+    const isMeant = (it: AllocatedAddress) =>
+      it.family === family && (requested === undefined || it.address === requested);
+    const handed = this.#warm.handedTo(owner.handle).find(isMeant);
+    if (handed !== undefined) return { kind: 'allocated', address: handed, isNew: false };
     if (requested === undefined && owner.purpose === 'Pod') {
       const warm = this.#keeper.take(family, owner, {
         pools: this.#poolsFor(owner),
@@ -300,10 +304,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       }
     }
     const mine = (await this.#had(owner.handle, signal)).find(
-      (it) =>
-        it.family === family &&
-        (requested === undefined || it.address === requested) &&
-        !this.#isRetired(it, owner),
+      (it) => isMeant(it) && !this.#isRetired(it, owner),
     );
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     const ranges = rangesOf(family, request);
