@@ -137,7 +137,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
   }
 
   allocate(request: AddressRequest): Promise<AddressResult> {
-    return this.#watched(async () => {
+    return this.#exclusively(request.owner.handle, async () => {
       const { requested = [], ranges = [] } = request;
       const named = new Set([...requested.map(familyOf), ...ranges.map((it) => it.family)]);
       const families =
@@ -174,7 +174,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       ...addressesOfHandle(block, handle, this.#node),
       ...this.#warm.handedTo(handle).filter((it) => it.block === block.spec.cidr),
     ];
-    return this.#watched(async () => {
+    return this.#exclusively(handle, async () => {
       const released: Ip[] = [];
       for (const [name, known] of await this.#blocks.known()) {
         // Nobody but this node takes addresses for its handles, so what memory does not have needs no write.
@@ -264,6 +264,11 @@ export class Allocator implements AddressSource, AsyncDisposable {
     return allocationsOf(block).every(({ address }) => this.#warm.isReady(address));
   }
 
+  /** What is being taken for a handle must be there when it is released, or nobody would release it. */
+  #exclusively<T>(handle: string, action: () => Promise<T>): Promise<T> {
+    return this.#lock.run(`handle ${handle}`, () => this.#watched(action));
+  }
+
   /** After any failure memory and API may differ, so the blocks are read again. */
   async #watched<T>(action: () => Promise<T>): Promise<T> {
     try {
@@ -284,6 +289,10 @@ export class Allocator implements AddressSource, AsyncDisposable {
     choose: Choose,
   ): Promise<One> {
     const { owner, signal, inUse = false } = request;
+    const isMeant = (it: AllocatedAddress) =>
+      it.family === family && (requested === undefined || it.address === requested);
+    const handed = this.#warm.handedTo(owner.handle).find(isMeant);
+    if (handed !== undefined) return { kind: 'allocated', address: handed, isNew: false };
     if (requested === undefined && owner.purpose === 'Pod') {
       const warm = this.#keeper.take(family, owner, {
         pools: this.#poolsFor(owner),
@@ -295,10 +304,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       }
     }
     const mine = (await this.#had(owner.handle, signal)).find(
-      (it) =>
-        it.family === family &&
-        (requested === undefined || it.address === requested) &&
-        !this.#isRetired(it, owner),
+      (it) => isMeant(it) && !this.#isRetired(it, owner),
     );
     if (mine !== undefined) return { kind: 'allocated', address: mine, isNew: false };
     const ranges = rangesOf(family, request);

@@ -60,6 +60,19 @@ describe('planGc()', () => {
     assert.deepEqual(look([next], 5000, first.state).release, []);
   });
 
+  test('releases what an earlier process kept warm, unless a record has it', () => {
+    const left = own('warm-n1-before', { purpose: 'Warm' });
+    const input = { node: 'n1', allocations: [left], nowMs: 0, graceMs: 0 };
+    const live = new Set(['warm-n1-now']);
+    const plan = (inUse: OwnAllocation[]) => {
+      const addresses = new Set(inUse.map((it) => it.address.address));
+      const first = planGc({ ...input, live, inUse: addresses, state: EMPTY });
+      return planGc({ ...input, live, inUse: addresses, state: first.state }).release;
+    };
+    assert.deepEqual(plan([]), [left]);
+    assert.deepEqual(plan([left]), []);
+  });
+
   for (const [what, allocation] of [
     ['a tunnel address', own('t', { purpose: 'Tunnel' })],
     ["another node's allocation", own('a', { node: 'n2' })],

@@ -182,12 +182,12 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
 }
 
 async function retake(
-  { allocator, liveHandles, log }: IpamGcOptions,
+  { allocator, held, log }: IpamGcOptions,
   missing: readonly { owner: AddressOwner; address: Ip }[],
 ): Promise<void> {
   for (const { owner, address } of missing) {
-    // It may have gone while we were looking.
-    if (!new Set(liveHandles()).has(owner.handle)) continue;
+    // It may have gone while we were looking. What goes from here on releases what is taken now.
+    if (![...(held?.() ?? [])].some((it) => it.owner.handle === owner.handle)) continue;
     const result = await allocator.allocate({ owner, requested: [address], inUse: true });
     if (result.kind === 'allocated')
       log.warn(

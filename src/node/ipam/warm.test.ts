@@ -183,6 +183,16 @@ describe('Allocator with warm addresses', () => {
     assert.deepEqual(warm(), []);
   });
 
+  test('what becomes a pod’s again while the pod goes is released with it', async () => {
+    const { allocator, start, of } = await setup();
+    const { address } = only(await allocator.allocate(pod('p')));
+    const next = start();
+    const again = next.allocate({ ...pod('p'), requested: [address], inUse: true });
+    await next.release('p');
+    assert.equal(only(await again).address, address);
+    assert.equal(of(address), undefined);
+  });
+
   test('keeps addresses free for others, and more warm after a burst', async () => {
     const { clock, allocator, warm } = await setup({ count: 2, keepFree: 20 });
     for (let i = 0; i < 6; i++) await allocator.allocate(pod(`p${i}`));

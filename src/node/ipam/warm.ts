@@ -87,8 +87,6 @@ export class WarmAddresses {
     { nowMs, suits }: Pick<WarmSituation, 'nowMs' | 'suits'>,
   ): AllocatedAddress | undefined {
     this.#asked.set(family, [...(this.#asked.get(family) ?? []).slice(1 - MAX_COUNT), nowMs]);
-    const before = this.handedTo(owner.handle).find((it) => it.family === family);
-    if (before !== undefined) return before;
     for (const [key, address] of this.#ready) {
       if (address.family !== family || !suits(address)) continue;
       this.#hand(key, address, owner);
