@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { familyOf, type Ip } from '#lib/ip.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
-import { PROTOCOL_NUMBERS } from './program.ts';
+import { ENDPOINTS, PROTOCOL_NUMBERS } from './program.ts';
 import { startFlowFeature } from './testing/flow-feature.ts';
 import {
   ADDRESS,
@@ -82,3 +82,31 @@ for (const service of services)
       for (const flow of strayFlowsOf(service))
         assert.deepEqual(traced(flow), flow.expected, flow.title);
     });
+
+for (const family of ['ip', 'ip6'] as const)
+  test(`a packet that finds no endpoint because the rules change is dropped, and not refused, ${family}`, () => {
+    const table = nftables.dumpTable(family, 'tulle');
+    assert.ok(table);
+    const torn = new Tracer(
+      {
+        ...table,
+        sets: table.sets.map((it) => (it.set === ENDPOINTS ? { ...it, elements: [] } : it)),
+      },
+      { route: linkTo, isLocal: (address) => linkTo(address) === 'lo', draw: () => 0 },
+    );
+    const balanced = services
+      .filter((it) => it.family === (family === 'ip' ? 4 : 6) && !it.affinity)
+      .flatMap(flowsOf)
+      .filter((it) => it.frontend === 'cluster IP' && it.expected.verdict === 'accept');
+    assert.ok(balanced.length > 100, `${balanced.length} flows`);
+    for (const { service, source, destination, port, title } of balanced) {
+      torn.forget();
+      const { verdict } = torn.trace({
+        source: ADDRESS[service.family][source],
+        ...{ destination, protocol: PROTOCOL_NUMBERS[service.protocol] },
+        ...{ sourcePort: 40_000, destinationPort: port },
+        ...(source === 'node' ? {} : { link: LINK[source] }),
+      });
+      assert.equal(verdict, 'drop', title);
+    }
+  });

@@ -9,11 +9,15 @@
  *                        ├► hK          the same with a hash of the client's address
  *                        ├► reject-service, drop-service
  *                 ─► filter-forward     still a cluster IP: no such port, or nobody's         reject
+ *                                       a frontend's, all the same                            drop
  *                 ─► nat-postrouting    where the answer would not come past this node        masquerade
  * ```
  * Packets of the node itself take the same maps from the output hooks. There is one chain per distinct number of slots
  * (and affinity timeout) and none per service or endpoint, so nothing is walked and the cost of a packet does not grow.
  * Later packets of a connection see none of this: conntrack translates them.
+ *
+ * A commit is one for packets that come after it. One that is on its way through these maps just then may find the number
+ * of the old rules and no endpoint in the new ones. It must not be refused: a client that hears nothing tries again.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
 import { POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
@@ -138,6 +142,15 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     comment: 'not in loadBalancerSourceRanges',
   };
   const wrong = [
+    {
+      expressions: [
+        ...isNew,
+        ...inSet([daddr], CLUSTER_IPS),
+        ...numberOf(frontend, FRONTENDS).expressions,
+        drop,
+      ],
+      comment: 'the rules changed while it was led: it is sent again',
+    },
     {
       expressions: [...isNew, ...inSet([daddr], CLUSTER_IPS), reject],
       comment: 'a cluster IP, but no such port',
@@ -270,13 +283,24 @@ export function balanceChain(family: 'ip' | 'ip6', spec: ChainSpec): ChainConten
 
 /** `key → number → chain`; a rule whose maps have nothing of the packet ends. */
 function balanceBy(key: readonly Source[], frontends: string): Expression[] {
+  const { expressions, register } = numberOf(key, frontends);
+  return [...expressions, { kind: 'lookup', set: CHOICES, from: register, to: 'verdict' }];
+}
+
+/** `key → number`, in a register; a rule ends for a packet of which the map has nothing. */
+function numberOf(
+  key: readonly Source[],
+  frontends: string,
+): { expressions: Expression[]; register: Register } {
   const { expressions, register, next } = loadConcat(key);
-  return [
-    ...expressions,
-    { kind: 'lookup', set: frontends, from: register, to: register },
-    ...throughMark(register, next),
-    { kind: 'lookup', set: CHOICES, from: register, to: 'verdict' },
-  ];
+  return {
+    expressions: [
+      ...expressions,
+      { kind: 'lookup', set: frontends, from: register, to: register },
+      ...throughMark(register, next),
+    ],
+    register,
+  };
 }
 
 /**
