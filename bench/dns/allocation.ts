@@ -8,12 +8,15 @@
 import { getHeapStatistics } from 'node:v8';
 import { ip } from '#lib/ip.ts';
 import { AnswerCache } from '#node/dns/cache.ts';
+import { Cookies, SECRET_BYTES } from '#node/dns/cookies.ts';
 import { answerWith } from '#node/dns/fake-upstream.ts';
+import { randomBelowFrom } from '#node/dns/random-below.ts';
 import { Clients } from '#node/dns/server/clients.ts';
 import { type Request, Responder } from '#node/dns/server/responder.ts';
-import { answererOf, exampleZone, queryBytes } from '#node/dns/testing.ts';
-import { UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
-import { decodeMessage, encodeMessage } from '#wire/dns/message.ts';
+import { answererOf, exampleZone, typeNumber } from '#node/dns/testing.ts';
+import { OPTION_COOKIE, UDP_PAYLOAD_BYTES } from '#wire/dns/constants.ts';
+import { type Edns, encodeMessage, makeQuery } from '#wire/dns/message.ts';
+import { name } from '#wire/dns/name.ts';
 
 const QUERIES = Number(process.env.TULLE_BENCH_QUERIES ?? 1_000_000);
 /** Until then the engine compiles, which allocates too. */
@@ -23,9 +26,12 @@ const BATCH = 64;
 const OUTSIDE = 'www.example.com';
 const SEARCH = '.default.svc.cluster.local';
 
-const CASES: readonly [what: string, name: string, type: string, edns?: boolean][] = [
+const COOKIE = { options: [{ code: OPTION_COOKIE, bytes: new Uint8Array(8).fill(1) }] };
+
+const CASES: readonly [what: string, name: string, type: string, edns?: Partial<Edns>][] = [
   ['A', 'web.default.svc.cluster.local', 'A'],
-  ['A with EDNS', 'web.default.svc.cluster.local', 'A', true],
+  ['A with EDNS', 'web.default.svc.cluster.local', 'A', {}],
+  ['A with a cookie', 'web.default.svc.cluster.local', 'A', COOKIE],
   ['A, headless', 'head.db.svc.cluster.local', 'A'],
   ['AAAA', 'web.default.svc.cluster.local', 'AAAA'],
   ['SRV', '_http._tcp.web.default.svc.cluster.local', 'SRV'],
@@ -33,7 +39,7 @@ const CASES: readonly [what: string, name: string, type: string, edns?: boolean]
   ['NXDOMAIN', 'none.default.svc.cluster.local', 'A'],
   ['NODATA', 'web.default.svc.cluster.local', 'TXT'],
   ['cached outside', OUTSIDE, 'A'],
-  ['cached outside with EDNS', OUTSIDE, 'A', true],
+  ['cached outside with EDNS', OUTSIDE, 'A', {}],
   ['searched, outside', `${OUTSIDE}${SEARCH}`, 'A'],
   ['searched, cluster', `web.default.svc.cluster.local${SEARCH}`, 'A'],
 ];
@@ -48,8 +54,9 @@ let token = 0;
 const responder = new Responder({
   table: answererOf(exampleZone()).table,
   cache: new AnswerCache({ maxEntries: 100, maxStaleS: 3600 }),
-  random: Math.random,
+  random: randomBelowFrom(1),
   nowMs: Date.now,
+  cookies: new Cookies(new Uint8Array(SECRET_BYTES)),
   forward: (asked) => {
     token = asked;
   },
@@ -80,8 +87,8 @@ for (const [what, owner, type, edns] of CASES) {
   line(what, 'ns/query', (tookMs / QUERIES) * 1e6);
 }
 
-function setQuery(owner: string, type: string, edns = false): void {
-  const query = queryBytes(owner, type, edns ? { udpPayloadBytes: 1232 } : undefined);
+function setQuery(owner: string, type: string, edns?: Partial<Edns>): void {
+  const query = encodeMessage(makeQuery(1, { name: name(owner), type: typeNumber(type) }, edns));
   request.bytes.set(query);
   request.length = query.length;
 }
@@ -100,8 +107,8 @@ function answer(queries: number): number {
 }
 
 /** What an upstream says to the last question that was forwarded. */
-function keepOutside(edns = false): void {
-  const query = decodeMessage(queryBytes(OUTSIDE, 'A', edns ? {} : undefined));
+function keepOutside(edns?: Partial<Edns>): void {
+  const query = makeQuery(0, { name: name(OUTSIDE), type: typeNumber('A') }, edns);
   responder.resolved(token, encodeMessage(answerWith(query, ['192.0.2.80'])));
 }
 

@@ -32,7 +32,7 @@ function create() {
   const responder = new Responder({
     table: answererOf(exampleZone()).table,
     cache: new AnswerCache({ maxEntries: 100, maxStaleS: 3600 }),
-    random: () => 0.999,
+    random: (end) => end - 1,
     nowMs: () => clock.nowMs,
     forward: (token, question) => asked.push({ token, question }),
     log: (query) => logged.push(query),
