@@ -46,6 +46,10 @@ export interface AnswerLabels {
   forwarded: boolean;
 }
 
+export function newAnswerLabels(): AnswerLabels {
+  return { rcode: 0, type: 0, family: 4, transport: 'udp', forwarded: false };
+}
+
 export function requestKey(labels: Readonly<AnswerLabels>): number {
   const type = labels.type < 256 ? (TYPE_INDEX[labels.type] ?? TYPES.length) : TYPES.length;
   const flags =

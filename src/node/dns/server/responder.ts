@@ -35,9 +35,10 @@ import { hashName, type Query, readQuery } from '../query.ts';
 import type { RandomBelow } from '../random-below.ts';
 import { prepareRelay, type Relay, writeAliasedRelay, writeRelay } from '../relay.ts';
 import { rcodeOf, writeError, writeNegative, writeTruncated } from '../reply.ts';
-import { type AnswerLabels, requestKey, Stats, sizeSlot } from '../stats.ts';
+import { newAnswerLabels, requestKey, Stats, sizeSlot } from '../stats.ts';
 import { type NameTable, QUESTION_AT } from '../table.ts';
 import { allow, type ClientState, Clients } from './clients.ts';
+import { type Asked, type LoggedQuery, newGiving, type Request, type Send } from './request.ts';
 
 /** Clients that wait for upstreams at once. Twice what is asked at once, because many ask the same. */
 const MAX_WAITING = 2000;
@@ -52,42 +53,6 @@ const MIN_PREFETCH_HITS = 3;
 /** …when less than this part of its time is left. CoreDNS's share. */
 const PREFETCH_SHARE = 0.1;
 
-/** Where an answer goes that comes later. @param length 0 if there is none */
-export type Send = (reply: Uint8Array, length: number) => void;
-
-/** A query and who asks. */
-interface Asked {
-  readonly bytes: Uint8Array;
-  /** Octets of the query, which may be fewer than those of `bytes`. */
-  readonly length: number;
-  readonly transport: 'udp' | 'tcp';
-  readonly client: ClientState;
-}
-
-/** One query. The same object is used again for every query of a socket. */
-export interface Request extends Asked {
-  bytes: Uint8Array;
-  length: number;
-  /** Gets the answer; see `answerQuery` for its size. */
-  reply: Uint8Array;
-  client: ClientState;
-  searchSuffix: Uint8Array | undefined;
-  /** Keeps the way back to the client, for an answer that comes later. */
-  readonly defer: () => Send;
-}
-
-/** An answer from elsewhere, and how it is given. */
-interface Giving {
-  relay: Relay;
-  /** Whole seconds since it came. */
-  ageS: number;
-  transport: 'udp' | 'tcp';
-  /** Records of ours that stand in front of it. */
-  aliases: readonly ResourceRecord[];
-  /** The client asked for a name of its search list. */
-  searched: boolean;
-}
-
 interface Waiting extends Asked {
   /** `undefined`: nobody waits any more, or nobody did. */
   send: Send | undefined;
@@ -95,19 +60,6 @@ interface Waiting extends Asked {
   readonly searched: boolean;
   readonly question: CacheQuestion;
   readonly sinceMs: number;
-}
-
-/** One line of a pod's query log. */
-export interface LoggedQuery {
-  readonly atMs: number;
-  readonly pod: string;
-  readonly transport: 'udp' | 'tcp';
-  readonly name: string;
-  readonly type: number;
-  readonly rcode: number;
-  readonly bytes: number;
-  readonly durationMs: number;
-  readonly from: 'cluster' | 'forward';
 }
 
 export interface ResponderOptions {
@@ -128,10 +80,13 @@ export class Responder {
   prefetch: boolean;
   /** Whether cookies are answered. */
   cookies = true;
-  /** Whose query is being answered, whether a cookie has proven the address, and whether others know the answer. */
+  // Of the query that is being answered.
   #client: ClientState = NOBODY;
+  /** A cookie has proven the client's address. */
   #isProven = false;
+  /** The answer is others' to know. */
   #isForwarded = false;
+  #nowS = 0;
   readonly #options: ResponderOptions;
   readonly #answerer: ReturnType<typeof newAnswerer>;
   readonly #cache: AnswerCache;
@@ -143,20 +98,8 @@ export class Responder {
   readonly #question = emptyQuestion();
   /** What the client asked, when that is a searched name. */
   readonly #asked = emptyQuestion();
-  readonly #giving: Giving = {
-    relay: NO_RELAY,
-    ageS: 0,
-    transport: 'udp',
-    aliases: NO_ALIASES,
-    searched: false,
-  };
-  readonly #labels: AnswerLabels = {
-    rcode: 0,
-    type: 0,
-    family: 4,
-    transport: 'udp',
-    forwarded: false,
-  };
+  readonly #giving = newGiving();
+  readonly #labels = newAnswerLabels();
   #nextToken = 1;
 
   constructor(options: ResponderOptions) {
@@ -184,8 +127,7 @@ export class Responder {
       return 0;
     }
     request.searchSuffix = client.searchSuffix;
-    this.#client = client;
-    this.#isProven = false;
+    this.#begin(client, nowMs);
     let length = answerQuery(this.#answerer, bytes, request);
     if (length === DROP) {
       this.stats.dropped++;
@@ -249,8 +191,7 @@ export class Responder {
     // The answerer's scratch holds a later query by now.
     const { query } = this.#answerer;
     readQuery(bytes, bytes.length, this.#options.table.seed, query);
-    this.#client = client;
-    this.#isProven = false;
+    this.#begin(client, nowMs);
     this.#isForwarded = true;
     if (query.cookieBytes > 0) this.#checkCookie(bytes, query);
     this.#setGiving(waiting, waiting.plan.aliases, waiting.searched);
@@ -258,6 +199,12 @@ export class Responder {
     const length = this.#finish(waiting, this.#late, written, sinceMs);
     this.stats.observe(Math.max(0, nowMs - sinceMs) / 1000, 1);
     send?.(this.#late, length);
+  }
+
+  #begin(client: ClientState, nowMs: number): void {
+    this.#client = client;
+    this.#isProven = false;
+    this.#nowS = Math.floor(nowMs / 1000);
   }
 
   /** Cuts an answer to what the client may get, and counts it. @returns its length */
@@ -467,10 +414,9 @@ export class Responder {
   }
 
   #checkCookie(bytes: Uint8Array, query: Query): void {
-    const { cookies, nowMs } = this.#options;
+    const { cookies } = this.#options;
     if (cookies === undefined || !this.cookies) return;
-    const nowS = Math.floor(nowMs() / 1000);
-    this.#isProven = cookies.check(bytes, query, this.#client.address, nowS);
+    this.#isProven = cookies.check(bytes, query, this.#client.address, this.#nowS);
   }
 
   #count({ client, transport, length: askedBytes }: Asked, reply: Uint8Array, bytes: number): void {
@@ -509,14 +455,6 @@ export class Responder {
 /** What most questions forwarded are: the client's own. Its name is not needed for an answer that is there. */
 const NO_ALIASES: readonly ResourceRecord[] = [];
 const DIRECT: ForwardPlan = { name: ROOT_NAME, type: 0, aliases: NO_ALIASES };
-const NO_RELAY: Relay = {
-  bytes: new Uint8Array(0),
-  questionEnd: 0,
-  ttlOffsets: [],
-  rcode: 0,
-  lifetimeS: 0,
-  negative: true,
-};
 /** Who asks when nobody does. */
 const NOBODY: ClientState = new Clients(ROOT_NAME).find(new Uint8Array(4), 0, 4);
 

@@ -25,7 +25,8 @@ import type {
   ResponderSettings,
   ToResponder,
 } from './messages.ts';
-import { type LoggedQuery, type Request, Responder } from './responder.ts';
+import type { LoggedQuery, Request } from './request.ts';
+import { Responder } from './responder.ts';
 
 /** Room for a query with options; what is longer is cut and gets FORMERR. */
 const REQUEST_BYTES = 1280;
