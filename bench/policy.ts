@@ -5,8 +5,11 @@
  *
  * 250 pods on this node, 10,000 elsewhere. Peer of the packet cases: the same path with no policy rules at all.
  */
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcessByStdio, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { setTimeout } from 'node:timers/promises';
 import { type Ip, ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
@@ -24,9 +27,12 @@ const SELECTED_BY = 1_000;
 const CHANGES = 200;
 const FIRST_PODS = 40;
 const REST_MS = 300;
-const ROUNDS = 5;
-const CONNECTIONS = 2_000;
-const STREAM_SECONDS = 2;
+/** Short rounds and many: what else the machine does meets all paths alike. */
+const CONNECTION_ROUNDS = 60;
+const CONNECTIONS = 400;
+const STREAM_ROUNDS = 5;
+const STREAM_SECONDS = 1;
+const SETTLE_MS = 1_000;
 const CLIENT = '10.0.0.250';
 const SERVER = '10.0.0.251';
 
@@ -198,83 +204,121 @@ function benchProgramming(policies: number): void {
   });
 }
 
-/** Connections and bytes from pod to pod: without any rule, and with policies of which one is about the server. */
+/**
+ * Connections and bytes from pod to pod, on paths that live side by side: two without any rule, of which the second tells
+ * how far two equal ones are apart, and two under policies of which one is about the server.
+ */
 async function benchPackets(): Promise<void> {
-  const name = `tulle-bench-${process.pid}`;
-  const names = [name, `${name}-a`, `${name}-b`];
-  for (const it of names) execFileSync('ip', ['netns', 'add', it]);
-  const run = (netns: string, ...argv: string[]) =>
-    execFileSync('ip', ['netns', 'exec', netns, ...argv], { encoding: 'utf8' });
-  try {
-    run(name, 'sysctl', '-qw', 'net.ipv4.ip_forward=1');
+  const names = ['none', 'none again', '1', '10000'] as const;
+  await using stack = new AsyncDisposableStack();
+  const paths = new Map<(typeof names)[number], Path>();
+  for (const [i, name] of names.entries()) {
+    const path = stack.use(await Path.start(`tulle-bench-${process.pid}-${i}`));
+    using nftables = openNftables({ netns: `/run/netns/${path.node}` });
+    // All have conntrack, as every node with services has.
+    if (name.startsWith('none')) trackOnly(nftables);
+    else await program(nftables, Number(name));
+    paths.set(name, path);
+  }
+  // What was made leaves garbage, here and in the kernel.
+  await setTimeout(SETTLE_MS);
+  const measure = async (what: string, unit: string, rounds: number, once: Measurement) => {
+    const values = new Map(names.map((name) => [name, [] as number[]]));
+    for (let round = 0; round < rounds + 1; round++)
+      for (const i of names.keys()) {
+        // Each comes first, and after each other, equally often.
+        const name = names[(round % 2 === 0 ? i + round : names.length - i + round) % names.length];
+        const path = name === undefined ? undefined : paths.get(name);
+        if (name === undefined || path === undefined) throw new Error('no such path');
+        const value = await once(path);
+        // The first round fills caches.
+        if (round > 0) values.get(name)?.push(value);
+      }
+    const none = values.get('none') ?? [];
+    for (const [name, ours] of values)
+      if (name !== 'none')
+        compare(`${what}, ${name === 'none again' ? name : `${name} policies`}`, ours, none, unit);
+  };
+  await measure('new connections', '1/s', CONNECTION_ROUNDS, (path) => path.connect());
+  if (spawnSync('iperf3', ['--version']).status === 0)
+    await measure('established throughput', 'Gbit/s', STREAM_ROUNDS, (path) => path.stream());
+  else console.error('iperf3 is not installed: no throughput');
+}
+
+type Measurement = (path: Path) => Promise<number> | number;
+
+/** A node with two pods: one connects, one answers. */
+class Path implements AsyncDisposable {
+  readonly node: string;
+  readonly #children: ChildProcessByStdio<Writable, Readable, null>[] = [];
+  #client: AsyncIterator<string> | undefined;
+
+  static async start(node: string): Promise<Path> {
+    const path = new Path(node);
+    const server = path.#script(`${node}-b`, SERVER_SCRIPT, SERVER);
+    await server.next();
+    path.#client = path.#script(`${node}-a`, CLIENT_SCRIPT, SERVER, String(CONNECTIONS));
+    return path;
+  }
+
+  private constructor(node: string) {
+    this.node = node;
+    for (const it of [node, `${node}-a`, `${node}-b`]) execFileSync('ip', ['netns', 'add', it]);
+    const run = (netns: string, ...argv: string[]) =>
+      execFileSync('ip', ['netns', 'exec', netns, ...argv], { encoding: 'utf8' });
+    run(node, 'sysctl', '-qw', 'net.ipv4.ip_forward=1');
     for (const [netns, address, link] of [
-      [`${name}-a`, CLIENT, 'tla'],
-      [`${name}-b`, SERVER, 'tlb'],
+      [`${node}-a`, CLIENT, 'tla'],
+      [`${node}-b`, SERVER, 'tlb'],
     ] as const) {
-      run(name, 'ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', netns);
-      run(name, 'ip', 'link', 'set', link, 'up');
-      run(name, 'ip', 'address', 'add', '169.254.1.1/32', 'dev', link);
-      run(name, 'ip', 'route', 'add', `${address}/32`, 'dev', link);
+      run(node, 'ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', netns);
+      run(node, 'ip', 'link', 'set', link, 'up');
+      run(node, 'ip', 'address', 'add', '169.254.1.1/32', 'dev', link);
+      run(node, 'ip', 'route', 'add', `${address}/32`, 'dev', link);
       run(netns, 'ip', 'link', 'set', 'eth0', 'up');
       run(netns, 'ip', 'address', 'add', `${address}/32`, 'dev', 'eth0');
       run(netns, 'ip', 'route', 'add', '169.254.1.1', 'dev', 'eth0');
       run(netns, 'ip', 'route', 'add', 'default', 'via', '169.254.1.1');
     }
-    await comparePackets(name);
-  } finally {
-    for (const it of names) execFileSync('ip', ['netns', 'delete', it]);
   }
-}
 
-async function comparePackets(netns: string): Promise<void> {
-  using nftables = openNftables({ netns: `/run/netns/${netns}` });
-  const argv = ['netns', 'exec', `${netns}-b`, process.execPath, '-e', SERVER_SCRIPT, SERVER];
-  const server = spawn('ip', argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-  await once(server.stdout, 'data');
-  const hasIperf = spawnSync('iperf3', ['--version']).status === 0;
-  const iperf = hasIperf
-    ? spawn('ip', ['netns', 'exec', `${netns}-b`, 'iperf3', '-s', '-B', SERVER], {
-        stdio: 'ignore',
-      })
-    : undefined;
-  try {
-    for (const policies of [1, 10_000]) {
-      const rates: Record<'with' | 'without', { connections: number[]; bits: number[] }> = {
-        with: { connections: [], bits: [] },
-        without: { connections: [], bits: [] },
-      };
-      for (let round = 0; round < ROUNDS; round++)
-        for (const state of round % 2 === 0
-          ? (['without', 'with'] as const)
-          : (['with', 'without'] as const)) {
-          // Both have conntrack, as every node with services has.
-          if (state === 'with') await program(nftables, policies);
-          else trackOnly(nftables);
-          connect(netns);
-          rates[state].connections.push(connect(netns));
-          if (hasIperf) rates[state].bits.push(stream(netns));
-        }
-      compare(
-        `new connections, ${policies} policies`,
-        rates.with.connections,
-        rates.without.connections,
-        '1/s',
-      );
-      if (hasIperf)
-        compare(
-          `established throughput, ${policies} policies`,
-          rates.with.bits,
-          rates.without.bits,
-          'Gbit/s',
-        );
-    }
-  } finally {
-    for (const child of [server, iperf]) {
-      child?.kill('SIGKILL');
-      if (child !== undefined) await once(child, 'exit');
-    }
+  /** @returns connections in a second */
+  async connect(): Promise<number> {
+    this.#children.at(-1)?.stdin.write('\n');
+    return Number((await this.#client?.next())?.value);
   }
-  if (!hasIperf) console.error('iperf3 is not installed: no throughput');
+
+  /** @returns gigabits in a second */
+  async stream(): Promise<number> {
+    const inPod = (pod: string) => ['netns', 'exec', `${this.node}-${pod}`, 'iperf3'];
+    const server = spawn('ip', [...inPod('b'), '-s', '-1', '-B', SERVER, '--forceflush'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(server.stdout, 'data');
+    const argv = [...inPod('a'), '-J', '-c', SERVER, '-t', String(STREAM_SECONDS)];
+    const result = JSON.parse(execFileSync('ip', argv, { encoding: 'utf8' })) as {
+      end: { sum_received: { bits_per_second: number } };
+    };
+    if (server.exitCode === null) await once(server, 'exit');
+    return result.end.sum_received.bits_per_second / 1e9;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.#children) {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+    for (const it of [`${this.node}-a`, `${this.node}-b`, this.node])
+      execFileSync('ip', ['netns', 'delete', it]);
+  }
+
+  /** @returns its lines */
+  #script(netns: string, script: string, ...argv: string[]): AsyncIterator<string> {
+    const all = ['netns', 'exec', netns, process.execPath, '-e', script, ...argv];
+    const child = spawn('ip', all, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#children.push(child);
+    return createInterface(child.stdout)[Symbol.asyncIterator]();
+  }
 }
 
 const SERVER_SCRIPT = `
@@ -282,42 +326,21 @@ require('node:net').createServer((s) => { s.on('error', () => {}); s.end(); })
   .listen({ port: 80, host: process.argv[1], backlog: 4096 }, () => console.log('ready'));`;
 const CLIENT_SCRIPT = `
 const [host, count] = process.argv.slice(1);
-const begin = process.hrtime.bigint();
-let left = Number(count), open = 0, done = 0;
-const next = () => {
-  while (open < 16 && left > 0) {
-    open++; left--;
-    const s = require('node:net').connect(80, host);
-    s.on('error', (e) => { console.error(e.code); process.exit(1); });
-    s.on('close', () => { open--; done++; if (done === Number(count)) end(); else next(); });
-    s.resume();
-  }
-};
-const end = () => console.log(Number(count) / (Number(process.hrtime.bigint() - begin) / 1e9));
-next();`;
-
-function connect(netns: string): number {
-  const argv = ['netns', 'exec', `${netns}-a`, process.execPath, '-e', CLIENT_SCRIPT, SERVER];
-  return Number(execFileSync('ip', [...argv, String(CONNECTIONS)], { encoding: 'utf8' }));
-}
-
-function stream(netns: string): number {
-  const argv = [
-    'netns',
-    'exec',
-    `${netns}-a`,
-    'iperf3',
-    '-J',
-    '-c',
-    SERVER,
-    '-t',
-    String(STREAM_SECONDS),
-  ];
-  const result = JSON.parse(execFileSync('ip', argv, { encoding: 'utf8' })) as {
-    end: { sum_received: { bits_per_second: number } };
+process.stdin.on('data', () => {
+  const begin = process.hrtime.bigint();
+  let left = Number(count), open = 0, done = 0;
+  const next = () => {
+    while (open < 16 && left > 0) {
+      open++; left--;
+      const s = require('node:net').connect(80, host);
+      s.on('error', (e) => { console.error(e.code); process.exit(1); });
+      s.on('close', () => { open--; done++; if (done === Number(count)) end(); else next(); });
+      s.resume();
+    }
   };
-  return result.end.sum_received.bits_per_second / 1e9;
-}
+  const end = () => console.log(Number(count) / (Number(process.hrtime.bigint() - begin) / 1e9));
+  next();
+});`;
 
 function trackOnly(nftables: Nftables): void {
   const table = { family: 'ip', table: 'tulle' } as const;
@@ -384,6 +407,8 @@ function compare(
   unit: string,
 ): void {
   const ratios = ours.map((value, i) => value / (peer[i] ?? Number.NaN));
+  const [low, high] = [0.25, 0.75].map((q) => quantile(ratios, q).toFixed(3));
+  console.error(`${what}: half of the ratios are between ${low} and ${high}`);
   print(what, quantile(ours, 0.5), unit, 'no policy', quantile(peer, 0.5), quantile(ratios, 0.5));
 }
 function reportQuantiles(what: string, values: readonly number[]): void {

@@ -27,6 +27,8 @@ const JOIN_TOKEN = 'server/join-token';
 
 export class LabCluster {
   readonly lab: Lab;
+  /** What is started next: another version's `src/bin/tulle.ts` to try an upgrade. */
+  program = TULLE;
   #server: ProcessIdentity | undefined;
   #agents = new Map<string, ProcessIdentity>();
   #client: ApiClient | undefined;
@@ -62,7 +64,7 @@ export class LabCluster {
     try {
       this.#server = await machine.start(
         'server',
-        [...tulle('server'), '--listen', `${inUrl(machine.address)}:${API_PORT}`, ...flags],
+        [...this.#command('server'), '--listen', `${inUrl(machine.address)}:${API_PORT}`, ...flags],
         {
           // The PID is not known before the fork, and nothing stands between us and the program: it may be left out.
           env: { ...process.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'api' },
@@ -116,7 +118,7 @@ export class LabCluster {
   ): Promise<void> {
     const token = join(this.serverMachine.directory, 'tulle', JOIN_TOKEN);
     const identity = await machine.start('agent', [
-      ...tulle('agent'),
+      ...this.#command('agent'),
       '--server',
       `https://${inUrl(this.serverMachine.address)}:${API_PORT}`,
       '--token',
@@ -158,6 +160,11 @@ export class LabCluster {
     );
   }
 
+  #command(name: string): string[] {
+    const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
+    return [process.execPath, ...flags, this.program, name];
+  }
+
   #mustLive(identity: ProcessIdentity | undefined, machine: Machine, name: string): void {
     if (identity !== undefined && isAlive(identity)) return;
     const log = machine.logFile(name);
@@ -194,11 +201,6 @@ export async function until(
 /** An address before a port: an IPv6 one in brackets. */
 function inUrl(address: string): string {
   return address.includes(':') ? `[${address}]` : address;
-}
-
-function tulle(command: string): string[] {
-  const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
-  return [process.execPath, ...flags, TULLE, command];
 }
 
 async function stop(identity: ProcessIdentity | undefined, signal: NodeJS.Signals): Promise<void> {

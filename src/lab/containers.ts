@@ -108,6 +108,8 @@ export interface ContainerSpec {
   readonly name: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly aliases?: readonly string[];
+  /** Ports of the machine that lead to it, as podman's --publish takes them. */
+  readonly ports?: readonly string[];
   /** `server` answers HTTP with its name; `client` waits for commands. */
   readonly role: 'server' | 'client';
 }
@@ -116,12 +118,13 @@ export interface ContainerSpec {
 export async function runContainer(machine: Machine, spec: ContainerSpec): Promise<void> {
   const labels = Object.entries(spec.labels ?? {}).flatMap(([k, v]) => ['--label', `${k}=${v}`]);
   const aliases = (spec.aliases ?? []).flatMap((alias) => ['--network-alias', alias]);
+  const ports = (spec.ports ?? []).flatMap((port) => ['--publish', port]);
   const command = spec.role === 'server' ? SERVER_SCRIPT : 'exec sleep 86400';
   await machine.runOk(
     [
       ...['podman', 'run', '--detach', '--name', spec.name, '--hostname', spec.name],
       ...['--network', 'tulle', '--tmpfs', '/srv', '--cap-add', 'NET_RAW', ...labels, ...aliases],
-      ...['--rootfs', ROOTFS, 'sh', '-c', command],
+      ...[...ports, '--rootfs', ROOTFS, 'sh', '-c', command],
     ],
     { timeoutMs: 60_000 },
   );

@@ -15,6 +15,7 @@ import {
   ipFromBytes,
   ipToBigInt,
   ipToBytes,
+  linkLocalAddress,
   mac,
   macFromBytes,
   macToBytes,
@@ -141,4 +142,10 @@ test('parseMac() takes six hex pairs and gives lower case', () => {
   assert.throws(() => mac('x'), /"x" is not a MAC address/);
   const address = mac('02:ab:00:00:00:0a');
   assert.equal(macFromBytes(macToBytes(address)), address);
+});
+
+test('linkLocalAddress() is the modified EUI-64 of the MAC', () => {
+  // RFC 2464 section 4 has this MAC and its interface identifier.
+  assert.equal(linkLocalAddress(mac('34:56:78:9a:bc:de')), 'fe80::3656:78ff:fe9a:bcde');
+  assert.equal(linkLocalAddress(mac('02:00:00:00:00:01')), 'fe80::ff:fe00:1');
 });

@@ -248,3 +248,13 @@ function groupsOf(part: string): number[] {
     return [(a << 8) | b, (c << 8) | d];
   });
 }
+
+/**
+ * The link-local address that the kernel makes of a MAC unless it is told otherwise (`addr_gen_mode` 0).
+ * @see RFC 4291 appendix A: the MAC's two halves around `ff:fe`, its universal/local bit inverted
+ */
+export function linkLocalAddress(mac: Mac): Ip {
+  const [first = 0, ...rest] = macToBytes(mac);
+  const host = [first ^ 0x02, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
+  return ipFromBytes(Uint8Array.from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...host]));
+}

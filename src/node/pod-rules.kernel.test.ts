@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { hostLinkName } from './cni/plan.ts';
 import { HOST_V4, HOST_V6, Machine } from './pod-machine.ts';
+import { sctpInit } from './policy/sctp.testing.ts';
 
 const PING = 'ping -c 1 -W 1 -q';
 const fixture = (name: string) => join(import.meta.dirname, 'pod-rules', `${name}.fixture.ts`);
@@ -106,8 +107,14 @@ describe('PodRules: host ports', () => {
           assert.match(answer, /^(192\.0\.2\.1|2001:db8::1) /);
       assert.match(ask(machine, machine.host, protocol, '127.0.0.1', 8080), /^192\.0\.2\.1 /);
     }
-    const rules = machine.run(machine.host, 'nft list map ip tulle host-ports-any');
-    assert.match(rules, /sctp \. 8080 : 192\.0\.2\.1 \. 80|132 \. 8080/);
+    const inside = (namespace: string) => ['ip', 'netns', 'exec', namespace];
+    const init = (port: number) =>
+      sctpInit(
+        { from: inside(outside), to: inside(pod) },
+        { host: '203.0.113.1', port, arrivesAt: 80 },
+      );
+    assert.equal(await init(8080), 'ok');
+    assert.equal(await init(8081), 'timeout');
   });
 
   test('with an address listen on that address only', async () => {

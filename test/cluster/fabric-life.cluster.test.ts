@@ -1,28 +1,24 @@
 /** The fabric's life on two machines under traffic: broken by hand, agents that stop and come back, nodes that move. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { type LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, execInContainer, runContainer } from '#lab/containers.ts';
+import { execInContainer, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { ip } from '#lib/ip.ts';
 import { POD_LINK_PREFIX, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
-import { isAlive } from '#proc/identity.ts';
 import { DAMAGES } from './damages.ts';
+import { assertNothingLost, enterPod, startEcho, startStream } from './pod-traffic.ts';
 import { DUAL_STACK, startCluster } from './start-cluster.ts';
 import type { TrafficReport } from './traffic.ts';
 
 const WAIT_MS = 20_000;
-const PORT = 5390;
-const TRAFFIC = join(import.meta.dirname, 'traffic.ts');
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-const NODE_ARGV = [process.execPath, '--disable-warning=ExperimentalWarning', TRAFFIC];
 
 describe('two machines under traffic', () => {
   let lab: Lab;
@@ -48,11 +44,8 @@ describe('two machines under traffic', () => {
       [near, far] = [await addressOf('client'), await addressOf('server')];
       return near !== '' && far !== '';
     });
-    inClient = await enter(m1, 'client');
-    await m2.start('traffic-server', [
-      ...(await enter(m2, 'server')),
-      ...[...NODE_ARGV, 'server', String(PORT)],
-    ]);
+    inClient = await enterPod(m1, 'client');
+    await startEcho(m2, 'server');
     await until('the server answers', WAIT_MS, async () => {
       const { sent, lost, failed } = await traffic(() => pause(1_000));
       return sent > 0 && lost.length === 0 && failed.length === 0;
@@ -60,21 +53,11 @@ describe('two machines under traffic', () => {
   });
   after(() => Lab.remove('test-life'));
 
-  const enter = async (machine: Machine, name: string) => [
-    ...['nsenter', '--target', String(await containerPid(machine, name)), '--net', '--'],
-  ];
-
   /** Traffic from the near pod to the far one while something happens. */
   async function traffic(during: () => Promise<void>): Promise<TrafficReport> {
-    const log = m1.logFile('traffic-client');
-    const client = await m1.start('traffic-client', [
-      ...[...inClient, ...NODE_ARGV, 'client', far, String(PORT)],
-    ]);
+    const end = await startStream(m1, { container: 'client', to: far });
     await during();
-    process.kill(client.pid, 'SIGTERM');
-    await until('the report is written', WAIT_MS, async () => !isAlive(client));
-    const last = readFileSync(log, 'utf8').trim().split('\n').at(-1) ?? '';
-    return JSON.parse(last) as TrafficReport;
+    return end();
   }
 
   /** The Node says Ready for a while longer than its agent lives; the log does not. */
@@ -96,7 +79,7 @@ describe('two machines under traffic', () => {
           await pause(300);
         }
       });
-      assert.deepEqual([report.lost, report.failed], [[], []], JSON.stringify(report));
+      assertNothingLost(report);
       assert.ok(report.sent > 200 && report.connections > 40, JSON.stringify(report));
     });
 
@@ -131,7 +114,7 @@ describe('two machines under traffic', () => {
           (await machine.runOk(['iptables', '-S'])).includes('-j TULLE-INPUT'),
         );
       const report = await traffic(() => pause(1_000));
-      assert.deepEqual([report.lost, report.failed], [[], []], JSON.stringify(report));
+      assertNothingLost(report);
       const name = 'kubernetes.default.svc.cluster.local';
       const { stdout } = await execInContainer(m1, 'client', `timeout 5 nslookup ${name}`);
       assert.match(stdout, /10\.96\.0\.1/);

@@ -308,10 +308,16 @@ describe('mode bridge', { skip }, () => {
     const known = () => machine.json(b, `ip -6 -j neigh show ${gateway}`)[0]?.lladdr;
     const before = known();
     assert.ok(before !== undefined);
-    const dropped = () =>
-      machine
-        .run(machine.host, 'nft list chain bridge tulle check-neighbour-discovery')
-        .match(/counter packets ([1-9]\d*) /g)?.length ?? 0;
+    const dropped = () => {
+      const rules = machine.run(
+        machine.host,
+        'nft list chain bridge tulle check-neighbour-discovery',
+      );
+      return [...rules.matchAll(/counter packets (\d+) /g)].reduce(
+        (sum, [, n]) => sum + Number(n),
+        0,
+      );
+    };
     const mac = machine.json(a, 'ip -j link show eth0')[0]?.address;
     const say = (type: number, target: string) =>
       machine.run(a, `perl ${DISCOVERY} ${type} ${target} ${mac}`);
@@ -329,7 +335,16 @@ describe('mode bridge', { skip }, () => {
     }
     assert.equal(known(), before);
     say(136, '2001:db8:88::2');
-    assert.equal(dropped(), 4, 'its own address it may tell of');
+    const linkLocal = (pod: string) =>
+      machine.run(pod, 'ip -6 -o address show dev eth0 scope link').match(/fe80:\S+(?=\/)/)?.[0] ??
+      '';
+    say(136, linkLocal(a));
+    assert.equal(dropped(), 4, 'its own addresses it may tell of');
+    say(136, linkLocal(b));
+    assert.equal(dropped(), 5, 'not of the link-local one of another');
+    machine.run(a, `${PING} -I eth0 ${linkLocal(b)}`);
+    machine.run(a, 'ip address add fe80::66/64 dev eth0 nodad');
+    assert.throws(() => machine.run(a, `ping -c 1 -W 1 -q -I fe80::66%eth0 ${linkLocal(b)}%eth0`));
     machine.run(b, `${PING} 2001:db8:88::2`);
   });
 

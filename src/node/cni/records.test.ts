@@ -62,3 +62,25 @@ test('AttachmentRecords says which folder it cannot use', () => {
     (error) => error instanceof UserError && error.message.includes(path),
   );
 });
+
+test('AttachmentRecords reads what earlier versions have written', () => {
+  using directory = folder();
+  writeFileSync(join(directory.path, 'tulle.56ad.eth0.json'), OF_FIRST_VERSIONS);
+  const [record, ...others] = new AttachmentRecords(directory.path, silentLogger).values();
+  assert.deepEqual(others, []);
+  assert.equal(record?.phase, 'attached');
+  assert.deepEqual(record.attachment, JSON.parse(OF_FIRST_VERSIONS).attachment);
+  assert.deepEqual(readdirSync(directory.path), ['tulle.56ad.eth0.json']);
+});
+
+/** By an agent from before addresses were kept warm and bridges had pools; the container's id is cut short. */
+const OF_FIRST_VERSIONS = `{"version":1,"phase":"attached","attachment":{"handle":"tulle.56ad.eth0",
+"network":"tulle","containerId":"56ad","ifName":"eth0",
+"netns":"/run/netns/netns-08e2cc7f-0aea-95da-1645-991b9a1f78ea","hostLink":"tlb24438b658b",
+"mac":"d6:be:02:70:64:62","mtuBytes":1450,"addresses":[
+{"address":"10.244.137.67","family":4,"pool":"default-ipv4","block":"10.244.137.64/26","sequence":4},
+{"address":"fd00:10:244:7:f617:7cd8:dd33:cec3","family":6,"pool":"default-ipv6",
+"block":"fd00:10:244:7:f617:7cd8:dd33:cec0/122","sequence":4}],
+"pod":{"namespace":"default","name":"published","kubelet":false},
+"portMappings":[{"hostPort":8088,"containerPort":8080,"protocol":"tcp"}],
+"aliases":["56adbd644325"],"createdAt":"2026-11-20T17:19:18.617Z"}}`;

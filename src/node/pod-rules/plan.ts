@@ -20,11 +20,11 @@ import {
   hostCidr,
   type Ip,
   ipToBytes,
+  linkLocalAddress,
   macToBytes,
   parseIp,
   splitCidr,
 } from '#lib/ip.ts';
-import { GATEWAY_V6 } from '#lib/kernel-objects.ts';
 import type { PortProtocol } from '#wire/cni/capabilities.ts';
 import {
   accept,
@@ -191,7 +191,10 @@ function networkPart(family: 'ip' | 'ip6'): RulesetPart {
               returnToCaller,
             ],
           },
-          ...(family === 'ip6' ? linkLocalRules([meta.iifname, ether.saddr]) : []),
+          // A routed pod has nobody beside it on its link whose link-local address it could take.
+          ...(family === 'ip6' ? [LINK_LOCAL_V6, UNSPECIFIED_V6] : []).map((prefix) =>
+            fromPrefix(prefix, [meta.iifname, ether.saddr]),
+          ),
           { expressions: [counter(), drop], comment: 'not an address or MAC of this pod' },
         ],
       },
@@ -270,22 +273,6 @@ function bridgePart(): RulesetPart {
               returnToCaller,
             ],
           },
-          // fe80::1 is the node's on bridges with addresses of pools; other link-local ones the container makes itself.
-          {
-            expressions: [
-              ...isType('neighbourAdvertisement'),
-              ...inPrefix(icmpv6.target, hostCidr(GATEWAY_V6)),
-              counter(),
-              drop,
-            ],
-          },
-          {
-            expressions: [
-              ...isType('neighbourAdvertisement'),
-              ...inPrefix(icmpv6.target, LINK_LOCAL_V6),
-              returnToCaller,
-            ],
-          },
           { expressions: [...isType('neighbourAdvertisement'), counter(), drop] },
         ],
       },
@@ -299,7 +286,7 @@ function bridgePart(): RulesetPart {
             ],
           },
           { expressions: [...inSet([iifname, ether.saddr, ip6.saddr], 'pod-sources-v6'), accept] },
-          ...linkLocalRules([iifname, ether.saddr]),
+          fromPrefix(UNSPECIFIED_V6, [iifname, ether.saddr]),
           { expressions: [counter(), drop] },
         ],
       },
@@ -342,10 +329,13 @@ function isType(type: keyof typeof ICMPV6_TYPE) {
 }
 
 /** Neighbour discovery speaks from link-local addresses and, while it looks for duplicates, from none. */
-function linkLocalRules(link: readonly Source[]): RulesetPart['chains'][number]['rules'] {
-  return [LINK_LOCAL_V6, UNSPECIFIED_V6].map((prefix) => ({
+function fromPrefix(
+  prefix: Cidr,
+  link: readonly Source[],
+): RulesetPart['chains'][number]['rules'][number] {
+  return {
     expressions: [...inPrefix(ip6.saddr, prefix), ...inSet(link, POD_MACS), returnToCaller],
-  }));
+  };
 }
 
 function translate(family: 'ip' | 'ip6', key: readonly Source[], map: string) {
@@ -381,6 +371,7 @@ function sourceElements(attachment: Attachment, family: PodRulesFamily): PlacedE
   return [
     linkElement,
     macElement,
+    { set: 'pod-sources-v6', element: key(linkLocalAddress(mac)) },
     ...addresses.flatMap((it) =>
       familyOf(it) === 4
         ? [

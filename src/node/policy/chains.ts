@@ -3,13 +3,14 @@
  *
  * ```text
  *  forward ─► policy-from-pods   established? out.  saddr vmap @policy-egress  ─┐ jump   ┌─► tier-… (Admin)
- *  input   ─► policy-to-node     the same                                       ├─► pods-… ─► np-… one per NetworkPolicy
+ *  input   ─► policy-to-node     the same                                       ├─► pods-… ─► np-… NetworkPolicies
  *  forward ─► policy-to-pods     established? out.  daddr vmap @policy-ingress ─┘        └─► tier-… (Baseline)
  * ```
  * Each direction has a base chain of its own, so that `accept` means "this direction agrees" and the other is still
  * asked. A pod's link whose address is in neither map is closed: a new pod is isolated before anybody says so. (What
  * goes between ports of one bridge comes in by the bridge; there the source's check of the bridge closes it.)
- * There is one `pods-…` chain per distinct list of policies, whatever number of pods has it.
+ * There is one `pods-…` chain per distinct list of policies, whatever number of pods has it. NetworkPolicies that are
+ * about the same pods share `np-…` chains, some policies to each: no pod can have one of them alone.
  */
 import { CT_MARK_CUT, NFLOG_GROUP, POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
 import type { CompiledPolicy, CompiledRule, Direction, PolicyTier } from '#policy/model.ts';
@@ -61,11 +62,30 @@ export interface BuiltChain {
 
 type NftRule = ChainContent['rules'][number];
 
-/** The policies of a pod in one direction, each list in order. Equal lists give one chain. */
+/** Rules of a chain with the sets that they look into. */
+export interface ChainPart {
+  readonly rules: readonly NftRule[];
+  readonly sets: readonly NeededSet[];
+}
+
+/** The policies of a pod in one direction, in order. Pods with equal lists have one rule set, and one chain. */
 export interface RuleSet {
+  readonly id: string;
   readonly direction: Direction;
   readonly policies: readonly CompiledPolicy[];
+  readonly bundles: readonly Bundle[];
 }
+
+/** NetworkPolicies about the same pods: their rules stand in one chain. */
+export interface Bundle {
+  readonly chain: string;
+  readonly policies: readonly CompiledPolicy[];
+}
+
+/** On average. A chain for each policy would be half the cost of a pod that many select; one for all, of a change. */
+const POLICIES_PER_BUNDLE = 16;
+/** Where names are such that no bundle would end. */
+const MAX_POLICIES_PER_BUNDLE = 64;
 
 /** Before other programs' filters at priority 0, so that what they accept is not spared. */
 const EGRESS_PRIORITY = PRIORITY.filter - 10;
@@ -186,12 +206,51 @@ function neighbourDiscovery(): NftRule[] {
   ];
 }
 
-export function ruleSetId({ direction, policies }: RuleSet): string {
+export function ruleSetId(direction: Direction, policies: readonly CompiledPolicy[]): string {
   return `${direction} ${policies.map(({ id }) => id).join('|')}`;
 }
 
-export function ruleSetChainName(ruleSet: RuleSet): string {
-  return `pods-${letter(ruleSet.direction)}-${shortHash(ruleSetId(ruleSet))}`;
+export function ruleSetOf(direction: Direction, policies: readonly CompiledPolicy[]): RuleSet {
+  const id = ruleSetId(direction, policies);
+  return { id, direction, policies, bundles: bundlesOf(direction, policies) };
+}
+
+/**
+ * The names of the policies say where a bundle ends, not how many came before: so it does not depend on history, and
+ * one policy more or less changes one bundle.
+ */
+function bundlesOf(direction: Direction, policies: readonly CompiledPolicy[]): Bundle[] {
+  const all: CompiledPolicy[][] = [];
+  const open = new Map<string, CompiledPolicy[]>();
+  for (const policy of policies) {
+    if (policy.staged || policy.tier !== 'NetworkPolicy') continue;
+    const subject = JSON.stringify(policy.subject);
+    const bundle = open.get(subject);
+    const isFull = bundle === undefined || bundle.length >= MAX_POLICIES_PER_BUNDLE;
+    if (!isFull && !beginsBundle(policy)) {
+      bundle.push(policy);
+      continue;
+    }
+    const next = [policy];
+    open.set(subject, next);
+    all.push(next);
+  }
+  return all.map((bundle) => ({ chain: bundleChainName(bundle, direction), policies: bundle }));
+}
+
+export function bundleChainName(policies: readonly CompiledPolicy[], direction: Direction): string {
+  return `np-${letter(direction)}-${shortHash(policies.map(({ id }) => id).join('|'))}`;
+}
+
+/** One in {@link POLICIES_PER_BUNDLE}, by a cheap hash (FNV-1a) of its name. */
+function beginsBundle({ id }: CompiledPolicy): boolean {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < id.length; i++) hash = Math.imul(hash ^ id.charCodeAt(i), 0x01000193);
+  return (hash >>> 16) % POLICIES_PER_BUNDLE === 0;
+}
+
+export function ruleSetChainName({ id, direction }: RuleSet): string {
+  return `pods-${letter(direction)}-${shortHash(id)}`;
 }
 
 /** The chain to which a pod's address leads, and the names of the chains that it jumps to. */
@@ -206,11 +265,10 @@ export function ruleSetChain(ruleSet: RuleSet): BuiltChain {
     rules.push({ expressions: [jump(tierChainName(inTier('Admin'), direction))] });
   const isolating = inTier('NetworkPolicy');
   if (isolating.length > 0) {
-    for (const policy of isolating)
-      rules.push({ expressions: [jump(policyChainName(policy, direction))] });
+    for (const { chain } of ruleSet.bundles) rules.push({ expressions: [jump(chain)] });
     rules.push(
       ...refuse(
-        { verdict: 'isolated', direction, source: shortHash(ruleSetId(ruleSet)), rule: -1 },
+        { verdict: 'isolated', direction, source: shortHash(ruleSet.id), rule: -1 },
         `isolated, ${direction}: ${isolating.map(({ namespace, name }) => `${namespace}/${name}`).join(', ')}`,
       ),
     );
@@ -231,29 +289,28 @@ export function tiersOf({ policies }: RuleSet): (readonly CompiledPolicy[])[] {
   return [tier('Admin'), baseline].filter((list) => list.length > 0);
 }
 
-export function networkPoliciesOf({ policies }: RuleSet): CompiledPolicy[] {
-  return policies.filter((policy) => !policy.staged && policy.tier === 'NetworkPolicy');
-}
-
-export function policyChainName(policy: CompiledPolicy, direction: Direction): string {
-  return `np-${letter(direction)}-${shortHash(policy.id)}`;
-}
-
 /** One NetworkPolicy's rules in one direction, for all pods that it selects. */
-export function policyChain(
+export function policyPart(
   policy: CompiledPolicy,
   direction: Direction,
   family: NftFamilyName,
-): BuiltChain {
-  const built = (policy[direction] ?? []).map((rule) =>
+): ChainPart {
+  const parts = (policy[direction] ?? []).map((rule) =>
     policyRules(policy, rule, { direction, family }),
   );
+  return joinParts(parts);
+}
+
+/** A chain of parts, in order. */
+export function chainOf(name: string, parts: readonly ChainPart[]): BuiltChain {
+  const { rules, sets } = joinParts(parts);
+  return { content: { name, rules }, sets };
+}
+
+function joinParts(parts: readonly ChainPart[]): ChainPart {
   return {
-    content: {
-      name: policyChainName(policy, direction),
-      rules: built.flatMap(({ rules }) => rules),
-    },
-    sets: built.flatMap(({ sets }) => sets),
+    rules: parts.flatMap(({ rules }) => rules),
+    sets: parts.flatMap(({ sets }) => sets),
   };
 }
 
@@ -267,16 +324,10 @@ export function tierChain(
   direction: Direction,
   family: NftFamilyName,
 ): BuiltChain {
-  const built = policies.flatMap((policy) =>
-    (policy[direction] ?? []).map((rule) => policyRules(policy, rule, { direction, family })),
+  return chainOf(
+    tierChainName(policies, direction),
+    policies.map((policy) => policyPart(policy, direction, family)),
   );
-  return {
-    content: {
-      name: tierChainName(policies, direction),
-      rules: built.flatMap(({ rules }) => rules),
-    },
-    sets: built.flatMap(({ sets }) => sets),
-  };
 }
 
 interface RuleContext {
@@ -288,7 +339,7 @@ function policyRules(
   policy: CompiledPolicy,
   rule: CompiledRule,
   { direction, family }: RuleContext,
-): { rules: NftRule[]; sets: readonly NeededSet[] } {
+): ChainPart {
   const { alternatives, sets } = matchOf(rule, direction, family);
   const comment = ruleComment(policy, direction, rule);
   const source = shortHash(policy.id);
@@ -335,7 +386,7 @@ function sampled(mark: LogMark): Expression[] {
 }
 
 function stagedChainName(ruleSet: RuleSet): string {
-  return `staged-${letter(ruleSet.direction)}-${shortHash(ruleSetId(ruleSet))}`;
+  return `staged-${letter(ruleSet.direction)}-${shortHash(ruleSet.id)}`;
 }
 
 /**
@@ -351,7 +402,7 @@ export function stagedChains(ruleSet: RuleSet, family: NftFamilyName): BuiltChai
   const wouldRefuse = sampled({
     verdict: 'staged',
     direction,
-    source: shortHash(ruleSetId(ruleSet)),
+    source: shortHash(ruleSet.id),
     rule: -1,
   });
   const rulesOf = (tier: PolicyTier, onPass: Expression): NftRule[] =>

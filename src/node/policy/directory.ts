@@ -39,8 +39,8 @@ export class Directory {
   readonly pods = new Map<string, PolicyPod>();
   readonly namespaces = new Map<string, PolicyNamespace>();
   readonly nodes = new Map<string, PolicyNode>();
-  readonly #byNamespace = new Map<string, Set<PolicyPod>>();
-  readonly #byLabel = new Map<string, Set<PolicyPod>>();
+  readonly #byNamespace = new Map<string, PodIndex>();
+  readonly #everywhere = new PodIndex();
   readonly #namespacesByLabel = new Map<string, Set<PolicyNamespace>>();
   readonly #byIp = new Map<Ip, Set<PolicyPod>>();
   readonly #sets = new Map<string, Followed>();
@@ -71,7 +71,7 @@ export class Directory {
   }
 
   podsIn(namespace: string): ReadonlySet<PolicyPod> {
-    return this.#byNamespace.get(namespace) ?? NO_PODS;
+    return this.#byNamespace.get(namespace)?.pods ?? NO_PODS;
   }
 
   setPod(key: string, pod: PolicyPod | undefined): void {
@@ -214,21 +214,21 @@ export class Directory {
   }
 
   /** The fewest pods of which those that are meant are surely some. */
-  #candidatesOf(choice: PodChoice): Iterable<PolicyPod> {
-    const labelled = choice.pods.flatMap((requirement) => {
-      const label = labelOf(requirement);
-      return label === undefined ? [] : [this.#byLabel.get(label) ?? NO_PODS];
-    });
-    if (choice.namespace !== undefined) labelled.push(this.podsIn(choice.namespace));
-    const [smallest] = labelled.sort((a, b) => a.size - b.size);
-    if (choice.namespaces.length === 0) return smallest ?? this.pods.values();
-    const chosen = [...this.#namespacesLike(choice.namespaces)]
-      .filter((namespace) => matchLabels(choice.namespaces, namespace.labels))
-      .map(({ name }) => this.podsIn(name));
-    const total = chosen.reduce((sum, pods) => sum + pods.size, 0);
-    return smallest !== undefined && smallest.size <= total
-      ? smallest
-      : chosen.flatMap((pods) => [...pods]);
+  *#candidatesOf({ namespace, namespaces, pods }: PodChoice): Iterable<PolicyPod> {
+    const anywhere = this.#everywhere.like(pods);
+    const chosen =
+      namespace !== undefined
+        ? [namespace]
+        : namespaces.length === 0
+          ? undefined
+          : [...this.#namespacesLike(namespaces)]
+              .filter(({ labels }) => matchLabels(namespaces, labels))
+              .map(({ name }) => name);
+    if (chosen === undefined || anywhere.size <= chosen.length) {
+      yield* anywhere;
+      return;
+    }
+    for (const name of chosen) yield* this.#byNamespace.get(name)?.like(pods) ?? NO_PODS;
   }
 
   /** Namespaces of which those that are meant are surely some: a selector by name looks at one. */
@@ -241,15 +241,44 @@ export class Directory {
   }
 
   #index(pod: PolicyPod): void {
-    addTo(this.#byNamespace, pod.namespace, pod);
-    for (const label of labelsOf(pod)) addTo(this.#byLabel, label, pod);
+    const index = this.#byNamespace.get(pod.namespace) ?? new PodIndex();
+    this.#byNamespace.set(pod.namespace, index);
+    for (const it of [index, this.#everywhere]) it.add(pod);
     for (const address of pod.ips) addTo(this.#byIp, address, pod);
   }
 
   #unindex(pod: PolicyPod): void {
-    removeFrom(this.#byNamespace, pod.namespace, pod);
-    for (const label of labelsOf(pod)) removeFrom(this.#byLabel, label, pod);
+    const index = this.#byNamespace.get(pod.namespace);
+    for (const it of [index, this.#everywhere]) it?.delete(pod);
+    if (index?.pods.size === 0) this.#byNamespace.delete(pod.namespace);
     for (const address of pod.ips) removeFrom(this.#byIp, address, pod);
+  }
+}
+
+/** Pods, found by label. */
+class PodIndex {
+  readonly pods = new Set<PolicyPod>();
+  readonly #byLabel = new Map<string, Set<PolicyPod>>();
+
+  add(pod: PolicyPod): void {
+    this.pods.add(pod);
+    for (const label of labelsOf(pod)) addTo(this.#byLabel, label, pod);
+  }
+
+  delete(pod: PolicyPod): void {
+    this.pods.delete(pod);
+    for (const label of labelsOf(pod)) removeFrom(this.#byLabel, label, pod);
+  }
+
+  /** The fewest pods of which those that the selector means are surely some. */
+  like(selector: Selector): ReadonlySet<PolicyPod> {
+    let fewest: ReadonlySet<PolicyPod> = this.pods;
+    for (const requirement of selector) {
+      const label = labelOf(requirement);
+      const labelled = label === undefined ? fewest : (this.#byLabel.get(label) ?? NO_PODS);
+      if (labelled.size < fewest.size) fewest = labelled;
+    }
+    return fewest;
   }
 }
 

@@ -6,7 +6,7 @@ import { ENOENT, KernelError } from '#lib/errors.ts';
 import { compilePolicy } from '#policy/world.ts';
 import { inTable, type Operation } from '#wire/nftables/objects.ts';
 import type { Refusal } from '../ruleset.ts';
-import { policyChain, tierChain } from './chains.ts';
+import { bundleChainName, policyPart, tierChain } from './chains.ts';
 import { isolate, ownersOf } from './isolate.ts';
 import { clusterPolicy, networkPolicy } from './testing.ts';
 
@@ -120,13 +120,14 @@ describe('ownersOf()', () => {
         const options = comment === undefined ? {} : { comment };
         assert.deepEqual(owners(rule.add('tier', expressions, options)), [policy.id]);
       }
-    const { content } = policyChain(one, 'ingress', 'ip');
-    assert.deepEqual(owners(chain.add(content.name)), [one.id]);
-    assert.deepEqual(owners(chain.flush(content.name)), [one.id]);
+    const name = bundleChainName([one], 'ingress');
+    assert.deepEqual(owners(chain.add(name)), [one.id]);
+    assert.deepEqual(owners(chain.flush(name)), [one.id]);
+    assert.deepEqual(owners(chain.add(bundleChainName([one, two], 'ingress'))), []);
   });
 
   test('a set belongs to all whose rules look into it', () => {
-    const [addresses, several] = policyChain(one, 'ingress', 'ip').sets.map(({ name }) => name);
+    const [addresses, several] = policyPart(one, 'ingress', 'ip').sets.map(({ name }) => name);
     assert.ok(addresses !== undefined && several !== undefined);
     assert.deepEqual(owners(set.add(addresses, { key: ['ipv4_addr'] })), [one.id, two.id]);
     assert.deepEqual(owners(elements.add(several, [])), [one.id]);

@@ -6,31 +6,28 @@
  * pods and policies that it is about. The result never depends on the order in which changes came; the tests hold a
  * planner with a history against one that saw only the end.
  */
-import { familyOf, ipToBytes } from '#lib/ip.ts';
 import { chooses, policiesOf } from '#policy/match.ts';
 import {
   type CompiledPolicy,
   comparePolicies,
-  DIRECTIONS,
   type Direction,
   type PolicyNamespace,
   type PolicyNode,
   type PolicyPod,
 } from '#policy/model.ts';
-import { goTo, jumpTo, type Verdict } from '#wire/nftables/expressions.ts';
-import type { SetElement } from '#wire/nftables/objects.ts';
-import { concat } from '#wire/nftables/values.ts';
 import type { ChainContent, RulesetPart, SetContent } from '../ruleset.ts';
 import {
   type BuiltChain,
   baseChains,
   baseSets,
-  networkPoliciesOf,
-  policyChain,
+  type ChainPart,
+  chainOf,
+  policyPart,
   type RuleSet,
   ruleSetChain,
   ruleSetChainName,
   ruleSetId,
+  ruleSetOf,
   stagedChains,
   tierChain,
   tierChainName,
@@ -38,13 +35,13 @@ import {
 } from './chains.ts';
 import { Directory } from './directory.ts';
 import {
-  CLOSED_CHAIN,
-  CLOSED_INGRESS_CHAIN,
-  EGRESS_PODS,
-  INGRESS_PODS,
-  SELF,
-  shortHash,
-} from './names.ts';
+  Dispatch,
+  type DispatchElement,
+  dispatchOf,
+  type Selection,
+  type SetChange,
+} from './dispatch.ts';
+import { shortHash } from './names.ts';
 import { type NeededSet, type NftFamilyName, setContent } from './rules.ts';
 
 /** What must change in the ruleset of one family. */
@@ -53,12 +50,6 @@ export interface PlanChange {
   /** Undefined: chains and sets stay. */
   readonly part: RulesetPart | undefined;
   readonly elements: readonly SetChange[];
-}
-
-export interface SetChange {
-  readonly set: string;
-  readonly add: readonly SetElement[];
-  readonly remove: readonly SetElement[];
 }
 
 interface Rebuilt {
@@ -72,12 +63,6 @@ export interface LocalPod {
   /** Of the attachment. */
   readonly handle: string;
   readonly pod: PolicyPod;
-}
-
-interface Selection {
-  /** Undefined: closed. */
-  readonly egress: RuleSet | undefined;
-  readonly ingress: RuleSet | undefined;
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
@@ -95,7 +80,8 @@ export class PolicyPlanner {
   readonly #locals = new Map<string, LocalPod>();
   readonly #selections = new Map<string, Selection>();
   readonly #dirtyLocals = new Set<string>();
-  /** Dispatch elements in force, by local pod: what is taken back when it changes. */
+  readonly #dispatch = new Dispatch();
+  /** What local pods have there: it is taken back when they change. */
   readonly #dispatched = new Map<string, DispatchElement[]>();
   readonly #chains: Record<NftFamilyName, ChainMemo> = {
     ip: new ChainMemo(),
@@ -103,6 +89,9 @@ export class PolicyPlanner {
   };
   readonly #fixedSets: Record<NftFamilyName, Set<string>> = { ip: new Set(), ip6: new Set() };
   #chainsDirty = true;
+  /** The rule sets that pods have, by id; how many addresses lead there; and by the hash that a log names. */
+  readonly #ruleSets = new Map<string, RuleSet>();
+  readonly #uses = new Map<RuleSet, Record<NftFamilyName, number>>();
   #ruleSetSources = new Map<string, RuleSet>();
 
   constructor(directory = new Directory()) {
@@ -192,7 +181,8 @@ export class PolicyPlanner {
 
   /** What must change in the kernel since the last call. */
   take(): PlanChange[] {
-    const dispatch = this.#reselect();
+    this.#reselect();
+    const dispatch = this.#dispatch.take();
     const parts = this.#chainsDirty ? this.#rebuild() : undefined;
     this.#chainsDirty = false;
     const moving = this.directory.takeChanges();
@@ -204,7 +194,7 @@ export class PolicyPlanner {
         elements: [
           ...(part?.fixed ?? []),
           ...moving.filter((change) => change.family === family),
-          ...dispatchChanges(dispatch, family),
+          ...dispatch[family],
         ],
       };
     });
@@ -226,27 +216,24 @@ export class PolicyPlanner {
     return set;
   }
 
-  /** Finds the rule sets of the pods that something has changed for. @returns the changes of the dispatch maps */
-  #reselect(): { add: DispatchElement[]; remove: DispatchElement[] } {
-    const add: DispatchElement[] = [];
-    const remove: DispatchElement[] = [];
+  /** Finds the rule sets of the pods that something has changed for. */
+  #reselect(): void {
     for (const handle of this.#dirtyLocals) {
-      const local = this.#locals.get(handle);
-      const old = this.#selections.get(handle);
-      const selection = local === undefined ? undefined : this.#select(local.pod);
-      if (!sameSelection(old, selection) || !sameFamilies(this.#dispatched.get(handle), local?.pod))
-        this.#chainsDirty = true;
+      const pod = this.#locals.get(handle)?.pod;
+      const selection = pod === undefined ? undefined : this.#select(pod);
+      const elements =
+        pod === undefined || selection === undefined ? [] : dispatchOf(pod, selection);
+      const old = this.#dispatched.get(handle) ?? [];
+      // The new first: a rule set that the pod keeps is used all the time.
+      for (const { ruleSet, family } of elements) this.#use(ruleSet, family, 1);
+      for (const { ruleSet, family } of old) this.#use(ruleSet, family, -1);
+      this.#dispatch.exchange(old, elements);
       if (selection === undefined) this.#selections.delete(handle);
       else this.#selections.set(handle, selection);
-      remove.push(...(this.#dispatched.get(handle) ?? []));
-      const elements =
-        local === undefined || selection === undefined ? [] : dispatchOf(local.pod, selection);
       if (elements.length === 0) this.#dispatched.delete(handle);
       else this.#dispatched.set(handle, elements);
-      add.push(...elements);
     }
     this.#dirtyLocals.clear();
-    return { add, remove };
   }
 
   #select(pod: PolicyPod): Selection {
@@ -258,22 +245,42 @@ export class PolicyPlanner {
       // What enforces nothing closes nothing either.
       if (policies.some((policy) => isLeftOut(policy) && !policy.staged)) return undefined;
       const kept = policies.filter((policy) => !isLeftOut(policy));
-      return { direction, policies: kept.sort(comparePolicies) };
+      return this.#ruleSet(direction, kept.sort(comparePolicies));
     };
     return { egress: of('egress'), ingress: of('ingress') };
   }
 
+  /** The one of these policies: pods share it as long as the policies are the same. */
+  #ruleSet(direction: Direction, policies: readonly CompiledPolicy[]): RuleSet {
+    const known = this.#ruleSets.get(ruleSetId(direction, policies));
+    if (known !== undefined && sameList(known.policies, policies)) return known;
+    return ruleSetOf(direction, policies);
+  }
+
+  /** Counts what leads to a rule set: its chains are there, in the families of which something does. */
+  #use(ruleSet: RuleSet | undefined, family: NftFamilyName, change: 1 | -1): void {
+    if (ruleSet === undefined) return;
+    const uses = this.#uses.get(ruleSet) ?? { ip: 0, ip6: 0 };
+    if (change > 0) {
+      this.#uses.set(ruleSet, uses);
+      this.#ruleSets.set(ruleSet.id, ruleSet);
+    }
+    const wasUsed = uses[family] > 0;
+    uses[family] += change;
+    if (wasUsed !== uses[family] > 0) this.#chainsDirty = true;
+    if (uses.ip > 0 || uses.ip6 > 0) return;
+    this.#uses.delete(ruleSet);
+    if (this.#ruleSets.get(ruleSet.id) === ruleSet) this.#ruleSets.delete(ruleSet.id);
+  }
+
   /** Which chains and sets there must be, and what is in the sets that never change. */
   #rebuild(): Partial<Record<NftFamilyName, Rebuilt>> {
-    const ruleSets = this.#ruleSets();
-    this.#ruleSetSources = new Map(
-      [...ruleSets].map(([id, { ruleSet }]) => [shortHash(id), ruleSet]),
-    );
+    const used = [...this.#uses].filter(([{ policies }]) => policies.length > 0);
+    this.#ruleSetSources = new Map(used.map(([ruleSet]) => [shortHash(ruleSet.id), ruleSet]));
     const followed = new Map<string, Exclude<NeededSet, { kind: 'fixed' }>>();
     const built = FAMILIES.map((family) => {
-      const needed = [...ruleSets.values()].filter(({ families }) => families.has(family));
       const { chains, sets } = this.#chains[family].build(
-        needed.map(({ ruleSet }) => ruleSet),
+        used.flatMap(([ruleSet, uses]) => (uses[family] > 0 ? [ruleSet] : [])),
         family,
       );
       const contents = new Map<string, SetContent>();
@@ -308,21 +315,6 @@ export class PolicyPlanner {
     );
   }
 
-  /** The rule sets that pods have, with the families of the addresses that lead there: no other needs its chains. */
-  #ruleSets(): Map<string, { ruleSet: RuleSet; families: Set<NftFamilyName> }> {
-    const found = new Map<string, { ruleSet: RuleSet; families: Set<NftFamilyName> }>();
-    for (const [handle, { egress, ingress }] of this.#selections)
-      for (const ruleSet of [egress, ingress]) {
-        if (ruleSet === undefined || ruleSet.policies.length === 0) continue;
-        const id = ruleSetId(ruleSet);
-        const entry = found.get(id) ?? { ruleSet, families: new Set() };
-        found.set(id, entry);
-        for (const address of this.#locals.get(handle)?.pod.ips ?? [])
-          entry.families.add(familyOf(address) === 4 ? 'ip' : 'ip6');
-      }
-    return found;
-  }
-
   /** The same objects each time, so that the ruleset sees at a glance that nothing has changed. */
   #baseChains(family: NftFamilyName): readonly ChainContent[] {
     return this.#chains[family].base(family);
@@ -333,13 +325,12 @@ interface BuiltFrom {
   readonly from: readonly CompiledPolicy[];
   readonly chains: readonly BuiltChain[];
 }
-type SameSource = (a: readonly CompiledPolicy[], b: readonly CompiledPolicy[]) => boolean;
 
 /** Chains that were built, as long as the policies that they were built from stay. */
 class ChainMemo {
   #built = new Map<string, BuiltFrom>();
   #base: readonly ChainContent[] | undefined;
-  readonly #policyChains = new WeakMap<CompiledPolicy, Partial<Record<Direction, BuiltChain>>>();
+  readonly #parts = new WeakMap<CompiledPolicy, Partial<Record<Direction, ChainPart>>>();
 
   base(family: NftFamilyName): readonly ChainContent[] {
     this.#base ??= baseChains(family);
@@ -347,10 +338,10 @@ class ChainMemo {
   }
 
   /** Kept as long as the policy: the next pod that it selects finds it made. */
-  #ofPolicy(policy: CompiledPolicy, direction: Direction, family: NftFamilyName): BuiltChain {
-    const known = this.#policyChains.get(policy) ?? {};
-    this.#policyChains.set(policy, known);
-    known[direction] ??= policyChain(policy, direction, family);
+  #ofPolicy(policy: CompiledPolicy, direction: Direction, family: NftFamilyName): ChainPart {
+    const known = this.#parts.get(policy) ?? {};
+    this.#parts.set(policy, known);
+    known[direction] ??= policyPart(policy, direction, family);
     return known[direction];
   }
 
@@ -363,24 +354,28 @@ class ChainMemo {
       name: string,
       from: readonly CompiledPolicy[],
       make: () => readonly BuiltChain[],
-      isSame: SameSource = sameList,
     ): void => {
       if (next.has(name)) return;
       const old = this.#built.get(name);
-      next.set(name, old !== undefined && isSame(old.from, from) ? old : { from, chains: make() });
+      next.set(
+        name,
+        old !== undefined && sameList(old.from, from) ? old : { from, chains: make() },
+      );
     };
     for (const ruleSet of ruleSets) {
       const { direction, policies } = ruleSet;
       const name = ruleSetChainName(ruleSet);
-      // It only names other chains, so what stands in the policies does not matter.
-      want(name, policies, () => [ruleSetChain(ruleSet)], sameOutline);
+      want(name, policies, () => [ruleSetChain(ruleSet)]);
       if (policies.some((policy) => policy.staged))
         want(`staged ${name}`, policies, () => stagedChains(ruleSet, family));
       for (const tier of tiersOf(ruleSet))
         want(tierChainName(tier, direction), tier, () => [tierChain(tier, direction, family)]);
-      for (const policy of networkPoliciesOf(ruleSet))
-        want(`np ${direction} ${policy.id}`, [policy], () => [
-          this.#ofPolicy(policy, direction, family),
+      for (const bundle of ruleSet.bundles)
+        want(bundle.chain, bundle.policies, () => [
+          chainOf(
+            bundle.chain,
+            bundle.policies.map((policy) => this.#ofPolicy(policy, direction, family)),
+          ),
         ]);
     }
     this.#built = next;
@@ -393,83 +388,6 @@ class ChainMemo {
       }
     return { chains, sets };
   }
-}
-
-function sameOutline(a: readonly CompiledPolicy[], b: readonly CompiledPolicy[]): boolean {
-  return (
-    a.length === b.length &&
-    a.every((policy, i) => {
-      const other = b[i];
-      return (
-        policy === other ||
-        (policy.id === other?.id && policy.tier === other.tier && policy.staged === other.staged)
-      );
-    })
-  );
-}
-
-interface DispatchElement {
-  readonly set: string;
-  readonly family: NftFamilyName;
-  readonly element: SetElement;
-}
-
-/** An address leads to its rule set, is open, or is closed. */
-function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElement[] {
-  return pod.ips.flatMap((address) => {
-    const family: NftFamilyName = familyOf(address) === 4 ? 'ip' : 'ip6';
-    const key = ipToBytes(address);
-    const elements: DispatchElement[] = [
-      { set: SELF, family, element: { key: concat([key, key]) } },
-    ];
-    for (const direction of DIRECTIONS) {
-      const ruleSet = selection[direction];
-      const set = direction === 'egress' ? EGRESS_PODS : INGRESS_PODS;
-      elements.push({ set, family, element: { key, verdict: verdictOf(ruleSet, direction) } });
-    }
-    return elements;
-  });
-}
-
-const OPEN: Verdict = { kind: 'accept' };
-
-function verdictOf(ruleSet: RuleSet | undefined, direction: Direction): Verdict {
-  if (ruleSet === undefined)
-    return goTo(direction === 'egress' ? CLOSED_CHAIN : CLOSED_INGRESS_CHAIN);
-  return ruleSet.policies.length === 0 ? OPEN : jumpTo(ruleSetChainName(ruleSet));
-}
-
-function dispatchChanges(
-  { add, remove }: { add: readonly DispatchElement[]; remove: readonly DispatchElement[] },
-  family: NftFamilyName,
-): SetChange[] {
-  return [EGRESS_PODS, INGRESS_PODS, SELF].flatMap((set) => {
-    const of = (list: readonly DispatchElement[]) =>
-      list.filter((it) => it.set === set && it.family === family).map(({ element }) => element);
-    const change = { set, add: of(add), remove: of(remove) };
-    return change.add.length > 0 || change.remove.length > 0 ? [change] : [];
-  });
-}
-
-function sameSelection(a: Selection | undefined, b: Selection | undefined): boolean {
-  return (
-    a !== undefined &&
-    b !== undefined &&
-    DIRECTIONS.every((direction) => {
-      const [x, y] = [a[direction], b[direction]];
-      return x === undefined || y === undefined ? x === y : sameList(x.policies, y.policies);
-    })
-  );
-}
-
-/** Whether the pod has addresses of the families that it had. */
-function sameFamilies(
-  dispatched: readonly DispatchElement[] | undefined,
-  pod: PolicyPod | undefined,
-): boolean {
-  const before = new Set(dispatched?.map(({ family }) => family));
-  const after = new Set(pod?.ips.map((address) => (familyOf(address) === 4 ? 'ip' : 'ip6')));
-  return before.size === after.size && [...before].every((family) => after.has(family));
 }
 
 function sameList<T>(a: readonly T[], b: readonly T[]): boolean {

@@ -19,22 +19,33 @@ use Socket; my ($host, $hex) = @ARGV;
 socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!";
 send($s, pack("H*", $hex), 0, sockaddr_in(0, inet_aton($host))) or die "send: $!";`;
 
+export interface SctpTarget {
+  readonly host: string;
+  readonly port: number;
+  /** The port that it is led to; `port` by default. */
+  readonly arrivesAt?: number;
+  readonly waitMs?: number;
+}
+
 /**
  * Sends an INIT from one namespace to another.
  * @returns `ok` if it arrives, `timeout` if it does not
  */
 export async function sctpInit(
   ends: { readonly from: Place; readonly to: Place },
-  { host, port, waitMs = 400 }: { host: string; port: number; waitMs?: number },
+  { host, port, arrivesAt, waitMs = 400 }: SctpTarget,
 ): Promise<'ok' | 'timeout'> {
   const [program = '', ...argv] = inPlace(ends.to, ['perl', '-e', LISTEN]);
   const listener = spawn(program, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
   try {
     const lines = createInterface({ input: listener.stdout });
     await once(lines, 'line');
-    const init = initPacket(port).toString('hex');
+    const packet = initPacket(port);
+    const init = packet.toString('hex');
+    // Whoever translates the port makes the checksum anew.
+    const expected = arrivesAt === undefined ? init : withPort(packet, arrivesAt).toString('hex');
     const arrived = new Promise<'ok'>((resolve) => {
-      lines.on('line', (line) => line === init && resolve('ok'));
+      lines.on('line', (line) => line === expected && resolve('ok'));
     });
     const [sender = '', ...rest] = inPlace(ends.from, ['perl', '-e', SEND, host, init]);
     execFileSync(sender, rest);
@@ -51,7 +62,6 @@ function initPacket(port: number): Buffer {
   // Another port each time: connection tracking takes a second INIT for part of the first association, and gives one of
   // two that meet behind a service another port.
   packet.writeUInt16BE(FIRST_SOURCE_PORT + (sent++ % SOURCE_PORTS), 0);
-  packet.writeUInt16BE(port, 2);
   packet.writeUInt8(1, 12);
   packet.writeUInt16BE(20, 14);
   // Another tag each time: a packet of an earlier try must not count.
@@ -60,6 +70,12 @@ function initPacket(port: number): Buffer {
   packet.writeUInt16BE(1, 24);
   packet.writeUInt16BE(1, 26);
   packet.writeUInt32BE(1, 28);
+  return withPort(packet, port);
+}
+
+function withPort(packet: Buffer, port: number): Buffer {
+  packet.writeUInt16BE(port, 2);
+  packet.writeUInt32LE(0, 8);
   packet.writeUInt32LE(crc32c(packet), 8);
   return packet;
 }

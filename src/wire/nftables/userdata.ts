@@ -159,10 +159,14 @@ function u32Tlv(type: number, value: number): Uint8Array {
   return Uint8Array.of(type, 4, value, value >>> 8, value >>> 16, value >>> 24);
 }
 function commentTlv(type: number, comment: string): Uint8Array {
-  const text = new TextEncoder().encode(comment);
-  if (text.length > MAX_COMMENT_BYTES)
+  // Every rule has one: the text, its head and its final zero in one piece.
+  const bytes = Buffer.from(`\0\0${comment}\0`);
+  const length = bytes.length - 2;
+  if (length > MAX_COMMENT_BYTES + 1)
     throw new RangeError(`comment "${comment}" has more than ${MAX_COMMENT_BYTES} bytes`);
-  return tlv(type, join([text, Uint8Array.of(0)]));
+  bytes[0] = type;
+  bytes[1] = length;
+  return bytes;
 }
 function u32Of(value: Uint8Array | undefined): number | undefined {
   if (value?.length !== 4) return undefined;
