@@ -37,10 +37,10 @@ export function sipHash(
   take(low, high);
   v[4] = get(4) ^ 0xff;
   for (let i = 0; i < 4; i++) round();
-  const halves = [get(0) ^ get(2) ^ get(4) ^ get(6), get(1) ^ get(3) ^ get(5) ^ get(7)];
-  halves.forEach((half, i) => {
+  for (let i = 0; i < 2; i++) {
+    const half = get(i) ^ get(i + 2) ^ get(i + 4) ^ get(i + 6);
     for (let j = 0; j < 4; j++) into[at + i * 4 + j] = half >>> (j * 8);
-  });
+  }
 }
 
 function take(low: number, high: number): void {
@@ -78,7 +78,8 @@ function add(a: number, b: number): void {
 
 /** @param bits below 32 */
 function rotate(a: number, bits: number): void {
-  const [low, high] = [get(a), get(a + 1)];
+  const low = get(a);
+  const high = get(a + 1);
   v[a] = (low << bits) | (high >>> (32 - bits));
   v[a + 1] = (high << bits) | (low >>> (32 - bits));
 }
@@ -100,6 +101,10 @@ function get(i: number): number {
 }
 
 function u32(bytes: Uint8Array, at: number): number {
-  const octet = (i: number) => bytes[at + i] ?? 0;
-  return octet(0) | (octet(1) << 8) | (octet(2) << 16) | (octet(3) << 24);
+  return (
+    (bytes[at] ?? 0) |
+    ((bytes[at + 1] ?? 0) << 8) |
+    ((bytes[at + 2] ?? 0) << 16) |
+    ((bytes[at + 3] ?? 0) << 24)
+  );
 }

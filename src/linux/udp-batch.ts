@@ -166,12 +166,7 @@ export class UdpBatchSocket implements Disposable {
       }
       let end = at + 1;
       while (end < this.#received && this.#replies.length(end) > 0) end++;
-      const sent = sendmmsg(
-        this.fd,
-        this.#replies.headers.subarray(at * MMSGHDR_BYTES),
-        end - at,
-        libc.MSG_DONTWAIT,
-      );
+      const sent = sendmmsg(this.fd, this.#replies.headersFrom(at), end - at, libc.MSG_DONTWAIT);
       if (sent <= 0) this.sendErrors++;
       at += Math.max(1, sent); // the first could not be sent: go on after it
     }
@@ -219,6 +214,7 @@ class Slots {
   readonly headers = Buffer.alloc(MAX_BATCH * MMSGHDR_BYTES);
   readonly #vectors = Buffer.alloc(MAX_BATCH * IOVEC_BYTES);
   readonly #views: Uint8Array[] = [];
+  readonly #tails: Uint8Array[] = [];
   readonly #nameBytes: number;
 
   constructor(slotBytes: number, peers: Uint8Array, nameBytes: number) {
@@ -235,14 +231,17 @@ class Slots {
       this.resetNameLength(i);
       this.#vectors.writeBigUInt64LE(memoryAt + BigInt(i * slotBytes), i * IOVEC_BYTES);
       this.#vectors.writeBigUInt64LE(BigInt(slotBytes), i * IOVEC_BYTES + 8);
+      this.#tails.push(this.headers.subarray(header));
       this.#views.push(memory.subarray(i * slotBytes, (i + 1) * slotBytes));
     }
   }
 
   view(index: number): Uint8Array {
-    const view = this.#views[index];
-    if (view === undefined) throw new RangeError(`a batch has no slot ${index}`);
-    return view;
+    return slotOf(this.#views, index);
+  }
+  /** The headers from that of a slot on. */
+  headersFrom(index: number): Uint8Array {
+    return slotOf(this.#tails, index);
   }
   /** What the kernel says it received. */
   messageLength(index: number): number {
@@ -258,6 +257,12 @@ class Slots {
   setLength(index: number, length: number): void {
     this.#vectors.writeUInt32LE(length, index * IOVEC_BYTES + 8);
   }
+}
+
+function slotOf(views: readonly Uint8Array[], index: number): Uint8Array {
+  const view = views[index];
+  if (view === undefined) throw new RangeError(`a batch has no slot ${index}`);
+  return view;
 }
 
 /** Waits for file descriptors to become readable, without allocating each time. */

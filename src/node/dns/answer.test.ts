@@ -6,6 +6,7 @@ import { encodeMessage, makeQuery } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
 import { planForward } from './answer.ts';
 import { PROTOCOL_QUERIES } from './protocol-vectors.ts';
+import { randomBelowFrom } from './random-below.ts';
 import {
   answererOf,
   ask,
@@ -145,12 +146,7 @@ test('answerQuery() cuts a set of more addresses than a message can hold', () =>
 });
 
 test('answerQuery() gives addresses in every order, each as often', () => {
-  let state = 1;
-  const random = () => {
-    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-    return (state >>> 8) / 2 ** 24;
-  };
-  const shuffled = answererOf(bigZone(3), random);
+  const shuffled = answererOf(bigZone(3), randomBelowFrom(1));
   const seen = new Map<string, number>();
   for (let i = 0; i < 6000; i++) {
     const answer = ask(shuffled, queryBytes('big.a.svc.cluster.local', 'A'));

@@ -1,6 +1,9 @@
 /**
  * Answers queries from the table. Pure: the same table, query and random numbers give the same bytes.
  *
+ * Nothing is allocated for a query that the table answers, aliases apart: what functions tell each other beside numbers
+ * stands in records of the {@link Answerer}, which are used again for every query, and octets are copied without views.
+ *
  * ```text
  *   not a query                        dropped
  *   another opcode, class, AXFR, IXFR  REFUSED (NOTIMP for opcodes nobody uses)
@@ -39,15 +42,20 @@ import {
   readQuery,
   replyLimit,
 } from './query.ts';
+import type { RandomBelow } from './random-below.ts';
 import { addressOfDashed, addressOfReverseName, RECORD_TTL_S, soaOf } from './records.ts';
 import {
+  ADDITIONALS_AT,
+  ANSWERS_AT,
+  AUTHORITIES_AT,
   CNAME_TARGET_OFFSET,
+  copy,
+  type Denial,
   optBytes,
   put16,
   soaBytes,
   writeAlias,
   writeBadVersion,
-  writeCounts,
   writeError,
   writeHead,
   writeMessage,
@@ -78,22 +86,37 @@ const PRIVATE_PREFIXES = [
 
 export interface Answerer {
   readonly table: NameTable;
-  /** In [0, 1); for the order of addresses. */
-  readonly random: () => number;
+  /** For the order of addresses. */
+  readonly random: RandomBelow;
   /** What was read of the last query; overwritten by the next. */
   readonly query: Query;
   /** After {@link FORWARD} of a searched name: what to ask instead. */
   readonly search: SearchTarget;
+  /** What {@link denialOf} returns. */
+  readonly denial: Denial;
   /** What the last {@link FORWARD} asks for. */
   forwards: 'question' | 'searched' | 'alias';
   /** Called for a query with a cookie, before it is answered. */
   onCookie: ((bytes: Uint8Array, query: Query) => void) | undefined;
 }
 
-export function newAnswerer(table: NameTable, random: () => number): Answerer {
+export function newAnswerer(table: NameTable, random: RandomBelow): Answerer {
   const search = newSearchTarget();
   const query = newQuery();
-  return { table, random, query, search, forwards: 'question', onCookie: undefined };
+  const denial = { rcode: RCODE_NOERROR, zoneAt: 0, serial: 0 };
+  return { table, random, query, search, denial, forwards: 'question', onCookie: undefined };
+}
+
+/**
+ * What a denial says, for `writeNegative` and `writeSoa`.
+ * @param zoneAt where in the question the zone's name begins
+ * @returns the answerer's own record, valid until the next call
+ */
+export function denialOf({ denial, table }: Answerer, zoneAt: number, rcode: number): Denial {
+  denial.rcode = rcode;
+  denial.zoneAt = zoneAt;
+  denial.serial = table.serial;
+  return denial;
 }
 
 export interface AnswerOptions {
@@ -125,7 +148,7 @@ export function answerQuery(answerer: Answerer, bytes: Uint8Array, options: Answ
   if (entry === NO_ENTRY) return answerUnknown(answerer, bytes, options);
   const answer = table.prepared(entry, effectiveType(table, entry, query.type));
   if (answer === undefined) return answerWithoutRecords(answerer, bytes, options, entry);
-  return writePrepared(answerer, bytes, { reply, answer, transport: options.transport });
+  return writePrepared(answerer, bytes, options, answer);
 }
 
 /** What has to be asked elsewhere. */
@@ -162,17 +185,17 @@ function answerUnknown(answerer: Answerer, bytes: Uint8Array, options: AnswerOpt
   const { reply } = options;
   const zoneAt = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
   if (zoneAt >= 0) {
+    const denial = denialOf(answerer, zoneAt, RCODE_NXDOMAIN);
     if (!table.synced) return writeError(reply, bytes, query, RCODE_SERVFAIL);
     if (table.podMode === 'insecure') {
       const length = answerPodName(answerer, bytes, options);
       if (length !== NO_ANSWER) return length;
     }
     if (table.searchPath && options.searchSuffix !== undefined) {
-      const length = answerSearched(answerer, bytes, { ...options, zoneAt });
+      const length = answerSearched(answerer, bytes, options);
       if (length !== NO_ANSWER) return length;
     }
-    const { serial } = table;
-    return writeNegative(reply, bytes, query, { zoneAt, flags: RCODE_NXDOMAIN, serial });
+    return writeNegative(reply, bytes, query, denial);
   }
   // Without "recursion desired" the client asks for what we know ourselves, and that is nothing.
   if ((query.flags & FLAG_RD) === 0) return writeError(reply, bytes, query, RCODE_REFUSED);
@@ -198,11 +221,8 @@ function answerPodName(answerer: Answerer, bytes: Uint8Array, options: AnswerOpt
   const address = addressOfDashed(label);
   if (address === undefined) return NO_ANSWER;
   const type = familyOf(address) === 4 ? TYPE_A : TYPE_AAAA;
-  if (query.type !== type) {
-    const { serial } = table;
-    const zoneAt = podAt + 4;
-    return writeNegative(options.reply, bytes, query, { zoneAt, flags: RCODE_NOERROR, serial });
-  }
+  if (query.type !== type)
+    return writeNegative(options.reply, bytes, query, denialOf(answerer, podAt + 4, RCODE_NOERROR));
   const { name } = decodeName(bytes, QUESTION_AT);
   const data = { kind: type === TYPE_A ? 'A' : 'AAAA', address } as const;
   return writeMessage(options.reply, bytes, query, {
@@ -224,17 +244,12 @@ function isZoneAt(table: NameTable, at: number, nameEnd: number): boolean {
   return nameEnd - at === table.zoneWire.length;
 }
 
-/** The name does not exist; perhaps the asking pod means another one of its search list. */
-function answerSearched(
-  answerer: Answerer,
-  bytes: Uint8Array,
-  options: AnswerOptions & { zoneAt: number },
-): number {
+/** The name does not exist, as {@link denialOf} has it; perhaps the asking pod means another one of its search list. */
+function answerSearched(answerer: Answerer, bytes: Uint8Array, options: AnswerOptions): number {
   const { table, query, search } = answerer;
   const suffix = options.searchSuffix;
   if (suffix === undefined) return NO_ANSWER;
-  const place = { start: QUESTION_AT, end: query.nameEnd, suffix };
-  const found = walkSearchList(table, bytes, place, search);
+  const found = walkSearchList(answerer, bytes, suffix);
   if (found === OUTSIDE) {
     const wantsAddress = query.type === TYPE_A || query.type === TYPE_AAAA;
     if (!wantsAddress || (query.flags & FLAG_RD) === 0) return NO_ANSWER;
@@ -246,16 +261,17 @@ function answerSearched(
   // An alias behind the alias: rare enough for the client to walk on by itself, to the name as it stands.
   if (table.isAlias(entry)) return NO_ANSWER;
   const answer = table.prepared(entry, effectiveType(table, entry, query.type));
-  return writeSearched(answerer, bytes, { ...options, answer });
+  return writeSearched(answerer, bytes, options, answer);
 }
 
 function writeSearched(
   answerer: Answerer,
   bytes: Uint8Array,
-  options: AnswerOptions & { zoneAt: number; answer: PreparedAnswer | undefined },
+  options: AnswerOptions,
+  answer: PreparedAnswer | undefined,
 ): number {
-  const { table, query, search, random } = answerer;
-  const { reply, answer, zoneAt } = options;
+  const { query, search, denial, random } = answerer;
+  const { reply } = options;
   const isAddress = answer !== undefined && answer.strideBytes > 0;
   if (answer !== undefined && !isAddress) return NO_ANSWER;
   const content = isAddress ? answer.answersBytes : soaBytes();
@@ -266,15 +282,15 @@ function writeSearched(
   const head = writeHead(reply, bytes, query, FLAG_AA);
   const at = writeAlias(reply, head, search);
   if (!isAddress) {
-    const end = writeSoa(reply, at, { zoneAt, serial: table.serial });
-    put16(reply, 6, 1);
-    put16(reply, 8, 1);
+    const end = writeSoa(reply, at, denial);
+    put16(reply, ANSWERS_AT, 1);
+    put16(reply, AUTHORITIES_AT, 1);
     return writeOpt(reply, end, query);
   }
   copyShuffled(reply, at, answer, random);
   for (let i = 0; i < answer.answers; i++)
     put16(reply, at + i * answer.strideBytes, 0xc000 | (head + CNAME_TARGET_OFFSET));
-  put16(reply, 6, 1 + answer.answers);
+  put16(reply, ANSWERS_AT, 1 + answer.answers);
   return writeOpt(reply, at + content, query);
 }
 
@@ -295,8 +311,7 @@ function answerWithoutRecords(
   const zoneOffset = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
   // A reverse name of ours is a zone of its own: we know nothing of the names beside it.
   const zoneAt = zoneOffset < 0 ? QUESTION_AT : zoneOffset;
-  const { serial } = table;
-  return writeNegative(options.reply, bytes, query, { zoneAt, flags: RCODE_NOERROR, serial });
+  return writeNegative(options.reply, bytes, query, denialOf(answerer, zoneAt, RCODE_NOERROR));
 }
 
 /** Aliases inside the zone are rare, so this path may allocate. */
@@ -361,10 +376,11 @@ function followAliases(
 function writePrepared(
   answerer: Answerer,
   bytes: Uint8Array,
-  options: { reply: Uint8Array; answer: PreparedAnswer; transport: 'udp' | 'tcp' },
+  options: AnswerOptions,
+  answer: PreparedAnswer,
 ): number {
   const { query, random } = answerer;
-  const { reply, answer } = options;
+  const { reply } = options;
   const head = writeHead(reply, bytes, query, FLAG_AA);
   const room = replyLimit(query, options.transport) - optBytes(query) - head;
   const { start, answersBytes } = answer;
@@ -389,7 +405,8 @@ function writePrepared(
     copy(reply, at, answer.bytes, start + answersBytes, answer.end);
     at += tailBytes - answersBytes;
   }
-  writeCounts(reply, { answers, authorities: 0, additionals });
+  put16(reply, ANSWERS_AT, answers);
+  put16(reply, ADDITIONALS_AT, additionals);
   return writeOpt(reply, at, query);
 }
 
@@ -411,11 +428,11 @@ function copyShuffled(
   reply: Uint8Array,
   head: number,
   answer: PreparedAnswer,
-  random: () => number,
+  random: RandomBelow,
 ): void {
   const stride = answer.strideBytes;
   for (let i = 0; i < answer.answers; i++) {
-    const j = Math.floor(random() * (i + 1));
+    const j = random(i + 1);
     const from = head + j * stride;
     if (j !== i) copy(reply, head + i * stride, reply, from, from + stride);
     const own = answer.start + i * stride;
@@ -429,7 +446,7 @@ function copyRotated(
   head: number,
   answer: PreparedAnswer,
   count: number,
-  random: () => number,
+  random: RandomBelow,
 ): number {
   const stride = answer.strideBytes;
   if (stride === 0) {
@@ -438,16 +455,10 @@ function copyRotated(
     copy(reply, head, answer.bytes, answer.start, answer.start + bytes);
     return bytes;
   }
-  const start = Math.floor(random() * answer.answers);
+  const start = random(answer.answers);
   for (let i = 0; i < count; i++) {
     const from = answer.start + ((start + i) % answer.answers) * stride;
     copy(reply, head + i * stride, answer.bytes, from, from + stride);
   }
   return count * stride;
-}
-
-/** For the few bytes of an answer a loop is faster than making the view that `set` needs. */
-function copy(to: Uint8Array, at: number, from: Uint8Array, start: number, end: number): void {
-  if (end - start > 256) to.set(from.subarray(start, end), at);
-  else for (let i = start; i < end; i++) to[at + i - start] = from[i] ?? 0;
 }

@@ -119,6 +119,7 @@ test('cacheKey() tells apart what can have different answers, and not the case o
   assert.equal(new Set(keys).size, keys.length);
 });
 
-test('ageS() is never negative', () => {
+test('ageS() counts whole seconds, and is never negative', () => {
+  assert.equal(ageS({ relay: relay(), storedAtMs: 1000 }, 2999), 1);
   assert.equal(ageS({ relay: relay(), storedAtMs: 5000 }, 1000), 0);
 });

@@ -174,9 +174,9 @@ export function isFresh(answer: CachedAnswer, nowMs: number): boolean {
   return ageS(answer, nowMs) < answer.relay.lifetimeS;
 }
 
-/** Seconds since the answer came; never negative when the clock is set back. */
+/** Whole seconds since the answer came, as TTLs count; never negative when the clock is set back. */
 export function ageS(answer: CachedAnswer, nowMs: number): number {
-  return Math.max(0, (nowMs - answer.storedAtMs) / 1000);
+  return Math.max(0, Math.floor((nowMs - answer.storedAtMs) / 1000));
 }
 
 function slotOf({ hash, type, flags }: { hash: number; type: number; flags: number }): number {

@@ -24,6 +24,7 @@ export class Cookies {
   /** What is hashed: the first 16 octets of a cookie and an address. */
   readonly #hashed = new Uint8Array(HASH_AT + 16);
   readonly #hash = new Uint8Array(8);
+  readonly #place = { start: 0, end: 0, into: this.#hash, at: 0 };
 
   /** @param secret 16 random octets */
   constructor(secret: Uint8Array) {
@@ -65,8 +66,8 @@ export class Cookies {
   #sign(cookie: Uint8Array, at: number, address: Uint8Array): void {
     for (let i = 0; i < HASH_AT; i++) this.#hashed[i] = cookie[at + i] ?? 0;
     this.#hashed.set(address, HASH_AT);
-    const end = HASH_AT + address.length;
-    sipHash(this.#secret, this.#hashed, { start: 0, end, into: this.#hash, at: 0 });
+    this.#place.end = HASH_AT + address.length;
+    sipHash(this.#secret, this.#hashed, this.#place);
   }
 }
 

@@ -23,7 +23,7 @@ import type { DnsMemory } from './memory.ts';
 import { createDnsMetrics, type DnsMetrics } from './metrics.ts';
 import { QueryLog } from './query-log.ts';
 import type { ClientTable } from './server/messages.ts';
-import type { LoggedQuery } from './server/responder.ts';
+import type { LoggedQuery } from './server/request.ts';
 import { DnsServer, LOOPBACKS } from './server/server.ts';
 import type { Upstream } from './upstream.ts';
 import { type NameChange, Zone } from './zone.ts';

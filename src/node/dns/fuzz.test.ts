@@ -14,6 +14,7 @@ import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { decodeMessage } from '#wire/dns/message.ts';
 import { answerQuery, newAnswerer } from './answer.ts';
+import { randomBelowFrom } from './random-below.ts';
 import { prepareRelay } from './relay.ts';
 import { searchSuffixOf } from './search.ts';
 import { DnsServer } from './server/server.ts';
@@ -29,7 +30,7 @@ const RUNS = Number(process.env.TULLE_FUZZ_RUNS ?? 3000);
 
 const { table } = answererOf(exampleZone());
 table.podMode = 'insecure';
-const answerer = newAnswerer(table, Math.random);
+const answerer = newAnswerer(table, randomBelowFrom(1));
 const searchSuffix = searchSuffixOf('default', 'cluster.local.');
 
 /** The server's whole path for one datagram: nothing but an answer that can be decoded, or none. */

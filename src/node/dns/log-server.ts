@@ -12,7 +12,7 @@ import { createServer, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Logger } from '#lib/log.ts';
 import { RCODE_NAMES, TYPE_NAMES } from '#wire/dns/constants.ts';
-import type { LoggedQuery } from './server/responder.ts';
+import type { LoggedQuery } from './server/request.ts';
 
 const MAX_REQUEST_BYTES = 1024;
 const MAX_FOLLOWERS = 16;

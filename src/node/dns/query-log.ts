@@ -1,5 +1,5 @@
 /** The queries of single pods, for who asks to see them: nothing is collected of a pod that nobody follows. */
-import type { LoggedQuery } from './server/responder.ts';
+import type { LoggedQuery } from './server/request.ts';
 
 export class QueryLog {
   readonly #switch: (pod: string, on: boolean) => void;

@@ -79,7 +79,7 @@ test('writeRelay() gives the client its id, its case, its EDNS, and the TTL that
   const relay = relayOf(
     answerWith(upstreamQuery, ['192.0.2.1'], { ttlS: 60, authenticData: true }),
   );
-  const plain = relayed(relay, queryBytes('WWW.example.com', 'A'), { ageS: 10.7 });
+  const plain = relayed(relay, queryBytes('WWW.example.com', 'A'), { ageS: 10 });
   assert.deepEqual(describeMessage(plain), ['NOERROR', 'WWW.example.com. 50 A 192.0.2.1']);
   assert.equal(plain.id, 0x4d2);
   assert.equal(plain.edns, undefined);

@@ -30,7 +30,7 @@ import {
 } from '#wire/dns/message.ts';
 import { canonicalName, decodeName, isWithin } from '#wire/dns/name.ts';
 import { type Query, replyLimit } from './query.ts';
-import { optBytes, put16, put32, writeHead, writeMessage, writeOpt } from './reply.ts';
+import { copy, optBytes, put16, put32, writeHead, writeMessage, writeOpt } from './reply.ts';
 
 /** Longer than this nothing is kept, whatever its TTL says; CoreDNS's limits. */
 const MAX_LIFETIME_S = 3600;
@@ -125,16 +125,22 @@ function countInBailiwick(bytes: Uint8Array, records: readonly RecordSpan[]): nu
   return first < 0 ? records.length : first;
 }
 
+export interface RelayOptions {
+  readonly relay: Relay;
+  /** Whole seconds since the answer came. */
+  readonly ageS: number;
+  readonly transport: 'udp' | 'tcp';
+}
+
 /**
  * Writes an upstream's answer for a client: its id, its spelling of the name, TTLs less the time that has passed.
- * @param ageS seconds since the answer came
  * @returns the length
  */
 export function writeRelay(
   reply: Uint8Array,
   bytes: Uint8Array,
   query: Query,
-  options: { relay: Relay; ageS: number; transport: 'udp' | 'tcp' },
+  options: RelayOptions,
 ): number {
   const { relay } = options;
   const at = writeHead(reply, bytes, query, flagsOf(relay, query));
@@ -144,7 +150,7 @@ export function writeRelay(
     reply[2] = (reply[2] ?? 0) | (FLAG_TC >> 8);
     return writeOpt(reply, at, query);
   }
-  reply.set(relay.bytes.subarray(relay.questionEnd), at);
+  copy(reply, at, relay.bytes, relay.questionEnd, relay.bytes.length);
   for (let i = 6; i < 12; i++) reply[i] = relay.bytes[i] ?? 0;
   for (const ttlAt of relay.ttlOffsets)
     put32(reply, ttlAt, agedTtl(u32(relay.bytes, ttlAt), relay, options.ageS));
@@ -156,12 +162,7 @@ export function writeAliasedRelay(
   reply: Uint8Array,
   bytes: Uint8Array,
   query: Query,
-  options: {
-    relay: Relay;
-    ageS: number;
-    transport: 'udp' | 'tcp';
-    aliases: readonly ResourceRecord[];
-  },
+  options: RelayOptions & { readonly aliases: readonly ResourceRecord[] },
 ): number {
   const { relay, ageS } = options;
   const message = decodeMessage(relay.bytes);
@@ -187,7 +188,7 @@ function flagsOf(relay: Relay, query: Query): number {
 function agedTtl(ttlS: number, relay: Relay, ageS: number): number {
   if (ageS > 0 && ageS >= relay.lifetimeS) return STALE_TTL_S;
   // With the top bit set a TTL counts as 0 (RFC 2181 section 8).
-  return ttlS >= 0x8000_0000 ? 0 : Math.max(0, ttlS - Math.floor(ageS));
+  return ttlS >= 0x8000_0000 ? 0 : Math.max(0, ttlS - ageS);
 }
 
 /** RFC 2308: a denial is kept for the lesser of its SOA's TTL and minimum, and not at all without a SOA. */

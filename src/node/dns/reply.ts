@@ -27,16 +27,14 @@ import { name } from '#wire/dns/name.ts';
 import { type Query, WHOLE_COOKIE_BYTES } from './query.ts';
 import { RECORD_TTL_S, soaOf } from './records.ts';
 
-export interface Counts {
-  readonly answers: number;
-  readonly authorities: number;
-  readonly additionals: number;
-}
-
-export const NO_RECORDS: Counts = { answers: 0, authorities: 0, additionals: 0 };
+/** Where the counts of answers, authorities and additional records stand in a header. */
+export const ANSWERS_AT = 6;
+export const AUTHORITIES_AT = 8;
+export const ADDITIONALS_AT = 10;
 
 /**
- * Writes header and question as the client sent them, so that its id and the case of its name come back.
+ * Writes header and question as the client sent them, so that its id and the case of its name come back; the counts of
+ * records are 0.
  * @param reply may be the buffer of the query itself
  * @param flags beside QR, RA, the opcode, RD and CD, which follow from the query
  * @returns the length so far
@@ -51,14 +49,8 @@ export function writeHead(
   if (reply !== bytes) for (let i = 0; i < end; i++) reply[i] = bytes[i] ?? 0;
   put16(reply, 2, FLAG_QR | FLAG_RA | (query.flags & (OPCODE_MASK | FLAG_RD | FLAG_CD)) | flags);
   put16(reply, 4, query.nameEnd === 0 ? 0 : 1);
-  writeCounts(reply, NO_RECORDS);
+  for (let i = ANSWERS_AT; i < HEADER_BYTES; i++) reply[i] = 0;
   return end;
-}
-
-export function writeCounts(reply: Uint8Array, counts: Counts): void {
-  put16(reply, 6, counts.answers);
-  put16(reply, 8, counts.authorities);
-  put16(reply, 10, counts.additionals);
 }
 
 /** A response without records. @returns its length */
@@ -90,7 +82,8 @@ export function writeOpt(reply: Uint8Array, at: number, query: Query, rcode = 0)
   reply[at + 5] = rcode >> 4;
   reply[at + 6] = 0;
   put16(reply, at + 7, query.dnssecOk ? 0x8000 : 0);
-  put16(reply, 10, (((reply[10] ?? 0) << 8) | (reply[11] ?? 0)) + 1);
+  const additionals = ((reply[ADDITIONALS_AT] ?? 0) << 8) | (reply[ADDITIONALS_AT + 1] ?? 0);
+  put16(reply, ADDITIONALS_AT, additionals + 1);
   if (!query.answersCookie) {
     put16(reply, at + 9, 0);
     return at + OPT_BYTES;
@@ -115,20 +108,24 @@ export function rcodeOf(reply: Uint8Array): number {
   return (reply[3] ?? 0) & 0xf;
 }
 
-/**
- * "There is no such name", or no such type at it: the zone's SOA says how long that may be remembered (RFC 2308).
- * @param zoneAt where in the message the zone's name stands: at or inside the question's name
- * @param flags the rcode
- */
+/** What a denial says. */
+export interface Denial {
+  rcode: number;
+  /** Where in the message the zone's name stands: at or inside the question's name. */
+  zoneAt: number;
+  serial: number;
+}
+
+/** "There is no such name", or no such type at it: the zone's SOA says how long that may be remembered (RFC 2308). */
 export function writeNegative(
   reply: Uint8Array,
   bytes: Uint8Array,
   query: Query,
-  options: { zoneAt: number; flags: number; serial: number },
+  denial: Readonly<Denial>,
 ): number {
-  const at = writeHead(reply, bytes, query, FLAG_AA | options.flags);
-  const end = writeSoa(reply, at, options);
-  put16(reply, 8, 1);
+  const at = writeHead(reply, bytes, query, FLAG_AA | denial.rcode);
+  const end = writeSoa(reply, at, denial);
+  put16(reply, AUTHORITIES_AT, 1);
   return writeOpt(reply, end, query);
 }
 
@@ -136,11 +133,11 @@ export function writeNegative(
 export function writeSoa(
   reply: Uint8Array,
   at: number,
-  options: { zoneAt: number; serial: number },
+  { zoneAt, serial }: Readonly<Denial>,
 ): number {
   reply.set(SOA_TEMPLATE, at);
-  for (const pointerAt of SOA_POINTERS) put16(reply, at + pointerAt, 0xc000 | options.zoneAt);
-  put32(reply, at + SOA_SERIAL_AT, options.serial);
+  for (const pointerAt of SOA_POINTERS) put16(reply, at + pointerAt, 0xc000 | zoneAt);
+  put32(reply, at + SOA_SERIAL_AT, serial);
   return at + SOA_TEMPLATE.length;
 }
 
@@ -221,8 +218,22 @@ export function writeMessage(
 
 function questionOnly(bytes: Uint8Array, query: Query): Uint8Array {
   const copied = bytes.slice(0, query.nameEnd + 4);
-  writeCounts(copied, { answers: 0, authorities: 0, additionals: 0 });
-  return copied;
+  return copied.fill(0, ANSWERS_AT, HEADER_BYTES);
+}
+
+/**
+ * Copies octets. A loop does it as fast as the view that `set` needs, which is an object for each query; only what is
+ * larger than an answer over UDP is worth one.
+ */
+export function copy(
+  to: Uint8Array,
+  at: number,
+  from: Uint8Array,
+  start: number,
+  end: number,
+): void {
+  if (end - start > UDP_PAYLOAD_BYTES) to.set(from.subarray(start, end), at);
+  else for (let i = start; i < end; i++) to[at + i - start] = from[i] ?? 0;
 }
 
 export function put16(bytes: Uint8Array, at: number, value: number): void {

@@ -13,8 +13,8 @@
  */
 import { MAX_NAME_BYTES } from '#wire/dns/constants.ts';
 import { canonicalName, nameToWire, parseName } from '#wire/dns/name.ts';
-import { addToHash, finishHash, lowerOctet } from './query.ts';
-import { type NameTable, NO_ENTRY, sameName } from './table.ts';
+import { addToHash, finishHash, lowerOctet, type Query } from './query.ts';
+import { type NameTable, NO_ENTRY, QUESTION_AT, sameName } from './table.ts';
 
 /** Where the search ended: the name in lower case, and its entry if it is one of ours. */
 export interface SearchTarget {
@@ -27,11 +27,14 @@ export interface SearchTarget {
   prefixBytes: number;
   /** Where in the question the target's suffix stands: the target ends as the question does. 0 for the root. */
   suffixAt: number;
+  /** The hash of those octets, from which that of each candidate goes on. */
+  prefixHash: number;
 }
 
 export function newSearchTarget(): SearchTarget {
   const bytes = new Uint8Array(MAX_NAME_BYTES);
-  return { bytes, length: 0, hash: 0, entry: NO_ENTRY, prefixBytes: 0, suffixAt: 0 };
+  const prefix = { prefixBytes: 0, suffixAt: 0, prefixHash: 0 };
+  return { bytes, length: 0, hash: 0, entry: NO_ENTRY, ...prefix };
 }
 
 /**
@@ -43,6 +46,13 @@ export function searchSuffixOf(namespace: string, zone: string): Uint8Array | un
   return suffix === undefined ? undefined : nameToWire(canonicalName(suffix));
 }
 
+/** Of an answerer: what a search needs and where its result goes. */
+export interface Searching {
+  readonly table: NameTable;
+  readonly query: Query;
+  readonly search: SearchTarget;
+}
+
 /** What {@link walkSearchList} found. */
 export const NOTHING = 0;
 export const IN_TABLE = 1;
@@ -52,15 +62,14 @@ export const OUTSIDE = 2;
 /**
  * Looks for what a pod may mean by a name that does not exist.
  * @param suffix of {@link searchSuffixOf}: the asking pod's
- * @param into gets the target unless the result is {@link NOTHING}
+ * @param searching `query` was read of `bytes`; `search` gets the target unless the result is {@link NOTHING}
  */
 export function walkSearchList(
-  table: NameTable,
+  { table, query: { nameEnd: end }, search: into }: Searching,
   bytes: Uint8Array,
-  place: { readonly start: number; readonly end: number; readonly suffix: Uint8Array },
-  into: SearchTarget,
+  suffix: Uint8Array,
 ): number {
-  const { start, end, suffix } = place;
+  const start = QUESTION_AT;
   const suffixAt = end - suffix.length;
   let at = start;
   let labels = 0;
@@ -71,15 +80,15 @@ export function walkSearchList(
   if (at !== suffixAt || labels === 0 || !sameName(suffix, bytes, suffixAt, end)) return NOTHING;
   into.prefixBytes = suffixAt - start;
   for (let i = 0; i < into.prefixBytes; i++) into.bytes[i] = lowerOctet(bytes[start + i] ?? 0);
-  const prefixHash = addToHash(table.seed, into.bytes, 0, into.prefixBytes);
+  into.prefixHash = addToHash(table.seed, into.bytes, 0, into.prefixBytes);
   // `<ns>.svc.<zone>` → `svc.<zone>` → `<zone>`
   for (let i = 0, from = suffixAt; i < 2; i++) {
     from += (bytes[from] ?? 0) + 1;
-    setSuffix(into, bytes, { from, end, prefixHash });
+    setSuffix(into, bytes, from, end);
     into.entry = table.find(into.bytes, 0, into.length, into.hash);
     if (into.entry !== NO_ENTRY) return IN_TABLE;
   }
-  setSuffix(into, bytes, { from: end - 1, end, prefixHash });
+  setSuffix(into, bytes, end - 1, end);
   into.suffixAt = 0;
   into.entry = table.find(into.bytes, 0, into.length, into.hash);
   if (into.entry !== NO_ENTRY) return IN_TABLE;
@@ -88,14 +97,10 @@ export function walkSearchList(
   return OUTSIDE;
 }
 
-function setSuffix(
-  into: SearchTarget,
-  bytes: Uint8Array,
-  { from, end, prefixHash }: { from: number; end: number; prefixHash: number },
-): void {
+function setSuffix(into: SearchTarget, bytes: Uint8Array, from: number, end: number): void {
   let at = into.prefixBytes;
   for (let i = from; i < end; i++) into.bytes[at++] = lowerOctet(bytes[i] ?? 0);
   into.length = at;
   into.suffixAt = from;
-  into.hash = finishHash(addToHash(prefixHash, into.bytes, into.prefixBytes, at));
+  into.hash = finishHash(addToHash(into.prefixHash, into.bytes, into.prefixBytes, at));
 }

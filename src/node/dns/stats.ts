@@ -37,13 +37,20 @@ export interface RequestLabels {
   readonly source: 'cluster' | 'forward';
 }
 
-export function requestKey(labels: {
+/** Of one answer; the responder has one record of them, which it fills for each. */
+export interface AnswerLabels {
   rcode: number;
   type: number;
   family: 4 | 6;
   transport: 'udp' | 'tcp';
   forwarded: boolean;
-}): number {
+}
+
+export function newAnswerLabels(): AnswerLabels {
+  return { rcode: 0, type: 0, family: 4, transport: 'udp', forwarded: false };
+}
+
+export function requestKey(labels: Readonly<AnswerLabels>): number {
   const type = labels.type < 256 ? (TYPE_INDEX[labels.type] ?? TYPES.length) : TYPES.length;
   const flags =
     (labels.family === 6 ? 1 : 0) |

@@ -15,6 +15,7 @@ import {
 } from '#wire/dns/message.ts';
 import { name } from '#wire/dns/name.ts';
 import { type Answerer, answerQuery, DROP, FORWARD, newAnswerer } from './answer.ts';
+import type { RandomBelow } from './random-below.ts';
 import { NameTable } from './table.ts';
 import { Zone } from './zone.ts';
 
@@ -123,8 +124,8 @@ export function exampleZone(): Zone {
   return zone;
 }
 
-/** @param random always gives the last place, which leaves addresses in order */
-export function answererOf(zone: Zone, random: () => number = () => 0.999_999): Answerer {
+/** @param random by default the last place, which leaves addresses in order */
+export function answererOf(zone: Zone, random: RandomBelow = (end) => end - 1): Answerer {
   const table = new NameTable({ zone: zone.domain, seed: 12345 });
   table.apply(zone.all());
   table.synced = true;

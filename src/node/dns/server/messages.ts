@@ -19,7 +19,7 @@ import type { ForwardCounts } from '../forward-stats.ts';
 import type { Upstream } from '../upstream.ts';
 import type { NameChange } from '../zone.ts';
 import type { ClientLimits, PodClient } from './clients.ts';
-import type { LoggedQuery } from './responder.ts';
+import type { LoggedQuery } from './request.ts';
 
 /** A place to answer on. */
 export interface Endpoint {

@@ -10,13 +10,8 @@ import { answerWith } from '../fake-upstream.ts';
 import type { ForwardQuestion } from '../forward.ts';
 import { answererOf, describeMessage, exampleZone, queryBytes } from '../testing.ts';
 import { Clients } from './clients.ts';
-import {
-  type LoggedQuery,
-  MAX_WAIT_MS,
-  type Request,
-  Responder,
-  STALE_AFTER_MS,
-} from './responder.ts';
+import type { LoggedQuery, Request } from './request.ts';
+import { MAX_WAIT_MS, Responder, STALE_AFTER_MS } from './responder.ts';
 
 const POD = ip('10.244.0.1');
 const STRANGER = ip('198.51.100.1');
@@ -32,7 +27,7 @@ function create() {
   const responder = new Responder({
     table: answererOf(exampleZone()).table,
     cache: new AnswerCache({ maxEntries: 100, maxStaleS: 3600 }),
-    random: () => 0.999,
+    random: (end) => end - 1,
     nowMs: () => clock.nowMs,
     forward: (token, question) => asked.push({ token, question }),
     log: (query) => logged.push(query),

@@ -1,13 +1,18 @@
 /**
  * What the worker does with queries, apart from sockets and threads: the table, then the cache, then the forwarder's
  * thread. One {@link Responder} serves UDP and TCP.
+ *
+ * Nothing is allocated for a query that is answered at once: what the functions tell each other beside numbers stands in
+ * records of the responder, filled for each query, and octets are copied without views of them.
  */
 import { DecodeError } from '#lib/errors.ts';
 import { FLAG_CD, RCODE_NXDOMAIN, RCODE_SERVFAIL } from '#wire/dns/constants.ts';
+import type { ResourceRecord } from '#wire/dns/message.ts';
 import { canonicalName, decodeName, nameFromWire, nameToWire, ROOT_NAME } from '#wire/dns/name.ts';
 import {
   answerQuery,
   DROP,
+  denialOf,
   FORWARD,
   type ForwardPlan,
   newAnswerer,
@@ -27,11 +32,13 @@ import {
 import type { Cookies } from '../cookies.ts';
 import type { ForwardQuestion } from '../forward.ts';
 import { hashName, type Query, readQuery } from '../query.ts';
+import type { RandomBelow } from '../random-below.ts';
 import { prepareRelay, type Relay, writeAliasedRelay, writeRelay } from '../relay.ts';
 import { rcodeOf, writeError, writeNegative, writeTruncated } from '../reply.ts';
-import { requestKey, Stats, sizeSlot } from '../stats.ts';
+import { newAnswerLabels, requestKey, Stats, sizeSlot } from '../stats.ts';
 import { type NameTable, QUESTION_AT } from '../table.ts';
 import { allow, type ClientState, Clients } from './clients.ts';
+import { type Asked, type LoggedQuery, newGiving, type Request, type Send } from './request.ts';
 
 /** Clients that wait for upstreams at once. Twice what is asked at once, because many ask the same. */
 const MAX_WAITING = 2000;
@@ -46,26 +53,7 @@ const MIN_PREFETCH_HITS = 3;
 /** …when less than this part of its time is left. CoreDNS's share. */
 const PREFETCH_SHARE = 0.1;
 
-/** Where an answer goes that comes later. @param length 0 if there is none */
-export type Send = (reply: Uint8Array, length: number) => void;
-
-/** One query. The same object is used again for every query of a socket. */
-export interface Request {
-  bytes: Uint8Array;
-  length: number;
-  /** Gets the answer; see `answerQuery` for its size. */
-  reply: Uint8Array;
-  readonly transport: 'udp' | 'tcp';
-  client: ClientState;
-  searchSuffix: Uint8Array | undefined;
-  /** Keeps the way back to the client, for an answer that comes later. */
-  readonly defer: () => Send;
-}
-
-interface Waiting {
-  readonly bytes: Uint8Array;
-  readonly transport: 'udp' | 'tcp';
-  readonly client: ClientState;
+interface Waiting extends Asked {
   /** `undefined`: nobody waits any more, or nobody did. */
   send: Send | undefined;
   readonly plan: ForwardPlan;
@@ -74,22 +62,9 @@ interface Waiting {
   readonly sinceMs: number;
 }
 
-/** One line of a pod's query log. */
-export interface LoggedQuery {
-  readonly atMs: number;
-  readonly pod: string;
-  readonly transport: 'udp' | 'tcp';
-  readonly name: string;
-  readonly type: number;
-  readonly rcode: number;
-  readonly bytes: number;
-  readonly durationMs: number;
-  readonly from: 'cluster' | 'forward';
-}
-
 export interface ResponderOptions {
   readonly table: NameTable;
-  readonly random: () => number;
+  readonly random: RandomBelow;
   readonly nowMs: () => number;
   /** Asks upstream; the answer comes back by {@link Responder.resolved}. */
   readonly forward: (token: number, question: ForwardQuestion) => void;
@@ -105,9 +80,13 @@ export class Responder {
   prefetch: boolean;
   /** Whether cookies are answered. */
   cookies = true;
-  /** Whose query is being answered, and whether a cookie has proven the address. */
+  // Of the query that is being answered.
   #client: ClientState = NOBODY;
+  /** A cookie has proven the client's address. */
   #isProven = false;
+  /** The answer is others' to know. */
+  #isForwarded = false;
+  #nowS = 0;
   readonly #options: ResponderOptions;
   readonly #answerer: ReturnType<typeof newAnswerer>;
   readonly #cache: AnswerCache;
@@ -119,6 +98,8 @@ export class Responder {
   readonly #question = emptyQuestion();
   /** What the client asked, when that is a searched name. */
   readonly #asked = emptyQuestion();
+  readonly #giving = newGiving();
+  readonly #labels = newAnswerLabels();
   #nextToken = 1;
 
   constructor(options: ResponderOptions) {
@@ -140,26 +121,22 @@ export class Responder {
    * @returns the answer's length; 0 if there is none, or none yet
    */
   respond(request: Request, nowMs: number): number {
-    const { client, reply, bytes } = request;
+    const { client, bytes } = request;
     if (!allow(client, nowMs)) {
       this.stats.rateLimited++;
       return 0;
     }
     request.searchSuffix = client.searchSuffix;
-    this.#client = client;
-    this.#isProven = false;
+    this.#begin(client, nowMs);
     let length = answerQuery(this.#answerer, bytes, request);
     if (length === DROP) {
       this.stats.dropped++;
       return 0;
     }
-    const forwarded = length === FORWARD;
-    if (forwarded) length = this.#respondFromElsewhere(request, nowMs);
+    this.#isForwarded = length === FORWARD;
+    if (length === FORWARD) length = this.#respondFromElsewhere(request, nowMs);
     if (length === 0) return 0;
-    length = this.#guard(reply, bytes, { length, requestBytes: request.length, request });
-    this.#count(reply, request, { forwarded, requestBytes: request.length, bytes: length });
-    if (client.logged) this.#log(request, reply, { length, forwarded, sinceMs: nowMs });
-    return length;
+    return this.#finish(request, request.reply, length, nowMs);
   }
 
   /** Asks all that is waited for once more: of another forwarder than before. */
@@ -214,21 +191,32 @@ export class Responder {
     // The answerer's scratch holds a later query by now.
     const { query } = this.#answerer;
     readQuery(bytes, bytes.length, this.#options.table.seed, query);
-    this.#client = client;
-    this.#isProven = false;
+    this.#begin(client, nowMs);
+    this.#isForwarded = true;
     if (query.cookieBytes > 0) this.#checkCookie(bytes, query);
-    const written = this.#writeFound(bytes, this.#late, found, waiting);
-    const guarded = { length: written, requestBytes: bytes.length, request: waiting };
-    const length = this.#guard(this.#late, bytes, guarded);
-    const requestBytes = bytes.length;
-    this.#count(this.#late, waiting, { forwarded: true, requestBytes, bytes: length });
+    this.#setGiving(waiting, waiting.plan.aliases, waiting.searched);
+    const written = this.#writeFound(bytes, this.#late, found, nowMs);
+    const length = this.#finish(waiting, this.#late, written, sinceMs);
     this.stats.observe(Math.max(0, nowMs - sinceMs) / 1000, 1);
-    if (client.logged) this.#log(waiting, this.#late, { length, forwarded: true, sinceMs });
     send?.(this.#late, length);
   }
 
+  #begin(client: ClientState, nowMs: number): void {
+    this.#client = client;
+    this.#isProven = false;
+    this.#nowS = Math.floor(nowMs / 1000);
+  }
+
+  /** Cuts an answer to what the client may get, and counts it. @returns its length */
+  #finish(asked: Asked, reply: Uint8Array, written: number, sinceMs: number): number {
+    const length = this.#guard(asked, reply, written);
+    this.#count(asked, reply, length);
+    if (asked.client.logged) this.#log(asked, reply, length, sinceMs);
+    return length;
+  }
+
   #respondFromElsewhere(request: Request, nowMs: number): number {
-    const { bytes, reply, transport } = request;
+    const { bytes, reply } = request;
     const { query, forwards } = this.#answerer;
     const searched = forwards === 'searched';
     const question = this.#question;
@@ -241,8 +229,8 @@ export class Responder {
       if (known !== undefined && isFresh(known, nowMs)) {
         this.#cache.touch(known);
         this.stats.cacheHits++;
-        const { relay } = known;
-        return writeRelay(reply, bytes, query, { relay, ageS: ageS(known, nowMs), transport });
+        this.#setGiving(request, NO_ALIASES, false); // those it has are in what was kept
+        return this.#writeFound(bytes, reply, known, nowMs);
       }
     }
     const aliasPlan = forwards === 'alias' ? planForward(this.#answerer, bytes) : undefined;
@@ -250,9 +238,10 @@ export class Responder {
     const entry = this.#cache.find(question);
     const usable = entry === undefined ? undefined : this.#usable(entry, nowMs);
     if (usable !== undefined) {
-      const plan =
+      const { aliases } =
         forwards === 'question' ? DIRECT : (aliasPlan ?? planForward(this.#answerer, bytes));
-      const length = this.#writeFound(bytes, reply, usable, { plan, searched, transport });
+      this.#setGiving(request, aliases, searched);
+      const length = this.#writeFound(bytes, reply, usable, nowMs);
       if (searched) this.#keepSearched(bytes, reply.subarray(0, length), nowMs);
       return length;
     }
@@ -293,6 +282,7 @@ export class Responder {
     };
     this.#ask({
       bytes: new Uint8Array(0),
+      length: 0,
       transport: 'udp',
       client: NOBODY,
       send: undefined,
@@ -308,6 +298,7 @@ export class Responder {
     const name = bytes.slice(start, end);
     this.#ask({
       bytes: request.bytes.slice(0, request.length),
+      length: request.length,
       transport: request.transport,
       client: request.client,
       send: request.defer(),
@@ -375,26 +366,31 @@ export class Responder {
     return asked;
   }
 
+  #setGiving({ transport }: Asked, aliases: readonly ResourceRecord[], searched: boolean): void {
+    this.#giving.transport = transport;
+    this.#giving.aliases = aliases;
+    this.#giving.searched = searched;
+  }
+
   /** Without a found answer the client is told to try elsewhere or later: SERVFAIL (a REFUSED musl would wait on). */
   #writeFound(
     bytes: Uint8Array,
     reply: Uint8Array,
     found: CachedAnswer | undefined,
-    how: { plan: ForwardPlan; searched: boolean; transport: 'udp' | 'tcp' },
+    nowMs: number,
   ): number {
     const { query } = this.#answerer;
-    const { plan, transport, searched } = how;
+    const giving = this.#giving;
     const rcode = found?.relay.rcode ?? RCODE_SERVFAIL;
     // Whatever became of the target: the name itself, in our zone, does not exist. The client walks on.
-    if (searched && rcode !== 0) return this.#writeNoName(bytes, reply);
+    if (giving.searched && rcode !== 0) return this.#writeNoName(bytes, reply);
     if (found === undefined || rcode > 0xf) return writeError(reply, bytes, query, RCODE_SERVFAIL);
-    const age = ageS(found, this.#options.nowMs());
-    const { relay } = found;
-    const { aliases } = plan;
+    giving.relay = found.relay;
+    giving.ageS = ageS(found, nowMs);
     try {
-      return aliases.length === 0
-        ? writeRelay(reply, bytes, query, { relay, ageS: age, transport })
-        : writeAliasedRelay(reply, bytes, query, { relay, ageS: age, transport, aliases });
+      return giving.aliases.length === 0
+        ? writeRelay(reply, bytes, query, giving)
+        : writeAliasedRelay(reply, bytes, query, giving);
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
       return writeError(reply, bytes, query, RCODE_SERVFAIL); // its data are broken
@@ -405,74 +401,60 @@ export class Responder {
     const { query } = this.#answerer;
     const { table } = this.#options;
     const zoneAt = table.zoneOffset(bytes, QUESTION_AT, query.nameEnd);
-    const { serial } = table;
-    return writeNegative(reply, bytes, query, { zoneAt, flags: RCODE_NXDOMAIN, serial });
+    const denial = denialOf(this.#answerer, zoneAt, RCODE_NXDOMAIN);
+    return writeNegative(reply, bytes, query, denial);
   }
 
   /** Over UDP an answer to an address that anybody can forge is never larger than the question. */
-  #guard(
-    reply: Uint8Array,
-    bytes: Uint8Array,
-    options: {
-      length: number;
-      requestBytes: number;
-      request: { client: ClientState; transport: 'udp' | 'tcp' };
-    },
-  ): number {
-    const { length, requestBytes, request } = options;
-    const { client, transport } = request;
-    if (length <= requestBytes || client.trusted || this.#isProven || transport === 'tcp')
-      return length;
+  #guard(asked: Asked, reply: Uint8Array, length: number): number {
+    const isSafe = asked.client.trusted || this.#isProven || asked.transport === 'tcp';
+    if (length <= asked.length || isSafe) return length;
     this.stats.cutForStrangers++;
-    return writeTruncated(reply, bytes, this.#answerer.query);
+    return writeTruncated(reply, asked.bytes, this.#answerer.query);
   }
 
   #checkCookie(bytes: Uint8Array, query: Query): void {
-    const { cookies, nowMs } = this.#options;
+    const { cookies } = this.#options;
     if (cookies === undefined || !this.cookies) return;
-    const nowS = Math.floor(nowMs() / 1000);
-    this.#isProven = cookies.check(bytes, query, this.#client.address, nowS);
+    this.#isProven = cookies.check(bytes, query, this.#client.address, this.#nowS);
   }
 
-  #count(
-    reply: Uint8Array,
-    request: { client: ClientState; transport: 'udp' | 'tcp' },
-    { forwarded, requestBytes, bytes }: { forwarded: boolean; requestBytes: number; bytes: number },
-  ): void {
-    const family = request.client.address.length === 4 ? 4 : 6;
-    const { transport } = request;
-    const { type, hasEdns, dnssecOk } = this.#answerer.query;
+  #count({ client, transport, length: askedBytes }: Asked, reply: Uint8Array, bytes: number): void {
+    const { query } = this.#answerer;
     const { stats } = this;
-    stats.count(requestKey({ transport, family, forwarded, rcode: rcodeOf(reply), type }));
-    stats.addSize(sizeSlot(transport, 'request'), requestBytes);
+    const labels = this.#labels;
+    labels.rcode = rcodeOf(reply);
+    labels.type = query.type;
+    labels.family = client.address.length === 4 ? 4 : 6;
+    labels.transport = transport;
+    labels.forwarded = this.#isForwarded;
+    stats.count(requestKey(labels));
+    stats.addSize(sizeSlot(transport, 'request'), askedBytes);
     stats.addSize(sizeSlot(transport, 'response'), bytes);
-    if (hasEdns && dnssecOk) stats.dnssecOk++;
+    if (query.hasEdns && query.dnssecOk) stats.dnssecOk++;
   }
 
-  #log(
-    request: { bytes: Uint8Array; client: ClientState; transport: 'udp' | 'tcp' },
-    reply: Uint8Array,
-    answer: { length: number; forwarded: boolean; sinceMs: number },
-  ): void {
+  #log(asked: Asked, reply: Uint8Array, length: number, sinceMs: number): void {
     const { query } = this.#answerer;
     if (query.nameEnd === 0) return;
     const atMs = this.#options.nowMs();
     this.#options.log?.({
       atMs,
-      pod: request.client.pod ?? '',
-      transport: request.transport,
-      name: decodeName(request.bytes, QUESTION_AT).name,
+      pod: asked.client.pod ?? '',
+      transport: asked.transport,
+      name: decodeName(asked.bytes, QUESTION_AT).name,
       type: query.type,
       rcode: rcodeOf(reply),
-      bytes: answer.length,
-      durationMs: Math.max(0, atMs - answer.sinceMs),
-      from: answer.forwarded ? 'forward' : 'cluster',
+      bytes: length,
+      durationMs: Math.max(0, atMs - sinceMs),
+      from: this.#isForwarded ? 'forward' : 'cluster',
     });
   }
 }
 
 /** What most questions forwarded are: the client's own. Its name is not needed for an answer that is there. */
-const DIRECT: ForwardPlan = { name: ROOT_NAME, type: 0, aliases: [] };
+const NO_ALIASES: readonly ResourceRecord[] = [];
+const DIRECT: ForwardPlan = { name: ROOT_NAME, type: 0, aliases: NO_ALIASES };
 /** Who asks when nobody does. */
 const NOBODY: ClientState = new Clients(ROOT_NAME).find(new Uint8Array(4), 0, 4);
 

@@ -35,7 +35,7 @@ import type {
   ToForwarder,
   ToResponder,
 } from './messages.ts';
-import type { LoggedQuery } from './responder.ts';
+import type { LoggedQuery } from './request.ts';
 import { Thread } from './thread.ts';
 
 /** Names per message: the responder answers queries between two. */

@@ -2,7 +2,7 @@
  * The responder's thread, which owns the UDP sockets. It never returns to its event loop, which would cost more than most
  * answers: it waits in `poll(2)` for datagrams or for another thread's signal, and takes messages in between.
  */
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { KernelError } from '#lib/errors.ts';
 import { MAX_BATCH, PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
@@ -12,6 +12,7 @@ import { name } from '#wire/dns/name.ts';
 import { AnswerCache } from '../cache.ts';
 import { DEFAULT_CONFIG } from '../config.ts';
 import { Cookies, SECRET_BYTES } from '../cookies.ts';
+import { randomBelowFrom } from '../random-below.ts';
 import { NameTable } from '../table.ts';
 import { Clients } from './clients.ts';
 import type {
@@ -24,7 +25,8 @@ import type {
   ResponderSettings,
   ToResponder,
 } from './messages.ts';
-import { type LoggedQuery, type Request, Responder } from './responder.ts';
+import type { LoggedQuery, Request } from './request.ts';
+import { Responder } from './responder.ts';
 
 /** Room for a query with options; what is longer is cut and gets FORMERR. */
 const REQUEST_BYTES = 1280;
@@ -58,7 +60,7 @@ let lostLogs = 0;
 const responder = new Responder({
   table,
   cache,
-  random: Math.random,
+  random: randomBelowFrom(randomInt(2 ** 31)),
   nowMs: Date.now,
   cookies: new Cookies(randomBytes(SECRET_BYTES)),
   // Without a forwarder it waits until there is one.
@@ -300,8 +302,10 @@ function run(): void {
     poll.wait(hasMessages ? 0 : sleepMs);
     if (poll.isReady(0)) drainWakeEvent(config.wakeFd);
     hasMessages = takeMessages();
-    for (const [index, served] of sockets.entries()) {
-      if (!poll.isReady(index + 1)) continue;
+    // The descriptor that wakes this thread stands in front of theirs.
+    let place = 0;
+    for (const served of sockets) {
+      if (!poll.isReady(++place)) continue;
       // Messages between two batches: a pod that came a moment ago is known before its first query is answered.
       for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(served); i++)
         hasMessages = takeMessages();
