@@ -148,6 +148,22 @@ describe('NetworkPolicy', () => {
     assert.equal(await tcp('c', 'a', 80), 'ok');
   });
 
+  test('several ports of one protocol, and not what lies between', async () => {
+    await apply(
+      networkPolicy('one/ports', {
+        podSelector: { matchLabels: { app: 'a' } },
+        ingress: [{ ports: [{ port: 8080 }, { port: 79, endPort: 80 }, { port: 9000 }] }],
+      }),
+    );
+    assert.equal(await tcp('c', 'a', 80), 'ok');
+    assert.equal(await tcp('c', 'a', 8080), 'ok');
+    assert.equal(await tcp('c', 'a', 81), 'timeout');
+    assert.equal(await probe('c', 'udp', V4.a ?? '', 80), 'timeout');
+    const listed = node.run('nft', 'list', 'table', 'ip', 'tulle').replaceAll(/\s+/g, ' ');
+    // As an operator reads it.
+    assert.match(listed, /tcp dport 79-9000 tcp dport != 81-8079 tcp dport != 8081-8999 counter/);
+  });
+
   test('ipBlock with an exception, and another block that overlaps it', async () => {
     const block = (name: string, text: string, except: string[] = []) =>
       networkPolicy(`one/${name}`, {

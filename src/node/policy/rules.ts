@@ -17,7 +17,7 @@ import {
 import type { CompiledRule, Direction, Peer, PortMatch } from '#policy/model.ts';
 import { MAX_PORT } from '#policy/model.ts';
 import type { Expression } from '#wire/nftables/expressions.ts';
-import { between, equals, inSet, ip, ip6, meta, th } from '#wire/nftables/match.ts';
+import { between, betweenExcept, equals, inSet, ip, ip6, meta, th } from '#wire/nftables/match.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { concat, intervalElements, portBytes, protocolBytes } from '#wire/nftables/values.ts';
 import type { SetContent } from '../ruleset.ts';
@@ -154,6 +154,7 @@ function portMatches(ports: readonly PortMatch[] | undefined, family: NftFamilyN
   const ranges = joinPorts(ports.filter((port) => port.kind === 'range'));
   const [only] = ranges;
   if (only !== undefined && ranges.length === 1) alternatives.push(rangeMatch(only));
+  else if (areFewOfOneProtocol(ranges)) alternatives.push(rangesMatch(ranges));
   else if (ranges.length > 1) {
     const text = ranges.map(({ protocol, low, high }) => `${protocol}:${low}-${high}`).join();
     const name = `ports-${shortHash(text)}`;
@@ -189,6 +190,34 @@ function joinPorts(ranges: readonly PortRange[]): PortRange[] {
     else joined.push(range);
   }
   return joined;
+}
+
+/**
+ * Some ranges are compared with faster than a set of them is looked into, and a set costs the kernel more than a rule:
+ * it finds sets by walking the list of their names.
+ */
+const MAX_COMPARED_RANGES = 4;
+
+function areFewOfOneProtocol(ranges: readonly PortRange[]): boolean {
+  return (
+    ranges.length > 1 &&
+    ranges.length <= MAX_COMPARED_RANGES &&
+    ranges.every(({ protocol }) => protocol === ranges[0]?.protocol)
+  );
+}
+
+/** From the lowest to the highest port, less the gaps. The ranges are in order, and do not touch. */
+function rangesMatch(ranges: readonly PortRange[]): Expression[] {
+  const [first, last] = [ranges[0], ranges.at(-1)];
+  if (first === undefined || last === undefined) return [];
+  const gaps = ranges.slice(1).map(({ low }, i) => ({
+    low: portBytes((ranges[i]?.high ?? 0) + 1),
+    high: portBytes(low - 1),
+  }));
+  return [
+    ...equals(meta.l4proto, protocolBytes(first.protocol)),
+    ...betweenExcept(th.dport, portBytes(first.low), portBytes(last.high), gaps),
+  ];
 }
 
 function rangeMatch({ protocol, low, high }: PortRange): Expression[] {

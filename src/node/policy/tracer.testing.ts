@@ -85,6 +85,13 @@ function run(
         if (!holds(expression.op, order)) return undefined;
         break;
       }
+      case 'range': {
+        const value = get(expression.from, expression.low.length);
+        const isInside =
+          Buffer.compare(value, expression.low) >= 0 && Buffer.compare(value, expression.high) <= 0;
+        if (isInside !== (expression.op === '==')) return undefined;
+        break;
+      }
       case 'lookup': {
         const set = table.sets.find((candidate) => candidate.set === expression.set);
         if (set === undefined) throw new Error(`there is no set ${expression.set}`);

@@ -11,6 +11,8 @@
 import { NLA_F_NESTED, NLMSG_HEADER_BYTES } from './constants.ts';
 
 const encoder = new TextEncoder();
+/** The length of an attribute has 16 bits. */
+const MAX_ATTRIBUTE_BYTES = 0xffff;
 
 export class NetlinkWriter {
   #buffer: Buffer;
@@ -69,7 +71,9 @@ export class NetlinkWriter {
   beginAttribute(type: number): number {
     this.#reserve(4);
     const start = this.#length;
-    this.#buffer.writeUInt16LE(type, start + 2);
+    // Stored byte by byte: there are some thirty attributes to a rule, and Buffer's checks would be a third of the work.
+    this.#buffer[start + 2] = type;
+    this.#buffer[start + 3] = type >>> 8;
     this.#length += 4;
     return start;
   }
@@ -78,7 +82,11 @@ export class NetlinkWriter {
     return this.beginAttribute(type | NLA_F_NESTED);
   }
   endAttribute(start: number): void {
-    this.#buffer.writeUInt16LE(this.#length - start, start);
+    const length = this.#length - start;
+    if (length > MAX_ATTRIBUTE_BYTES)
+      throw new RangeError(`a netlink attribute of ${length} bytes exceeds ${MAX_ATTRIBUTE_BYTES}`);
+    this.#buffer[start] = length;
+    this.#buffer[start + 1] = length >>> 8;
     this.#pad();
   }
   nested(type: number, write: () => void): void {
@@ -167,7 +175,12 @@ export class NetlinkWriter {
   }
   u32Be(value: number): void {
     this.#reserve(4);
-    this.#length = this.#buffer.writeUInt32BE(value >>> 0, this.#length);
+    const at = this.#length;
+    this.#buffer[at] = value >>> 24;
+    this.#buffer[at + 1] = value >>> 16;
+    this.#buffer[at + 2] = value >>> 8;
+    this.#buffer[at + 3] = value;
+    this.#length = at + 4;
   }
   i32(value: number): void {
     this.#reserve(4);

@@ -167,6 +167,19 @@ export function between(source: Source, low: Uint8Array, high: Uint8Array): Expr
   ];
 }
 
+/** `source low-high`, less the gaps: `source != low-high` for each. */
+export function betweenExcept(
+  source: Source,
+  low: Uint8Array,
+  high: Uint8Array,
+  gaps: readonly { readonly low: Uint8Array; readonly high: Uint8Array }[],
+): Expression[] {
+  return [
+    ...between(source, low, high),
+    ...gaps.map((gap): Expression => ({ kind: 'range', from: 0, op: '!=', ...gap })),
+  ];
+}
+
 /** `source prefix` or `source != prefix`. A prefix of length 0 matches all: no expression. */
 export function inPrefix(source: Source, prefix: Cidr, op: '==' | '!=' = '=='): Expression[] {
   const length = prefixLengthOf(prefix);
