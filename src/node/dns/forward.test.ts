@@ -155,6 +155,17 @@ test('Forwarder asks an upstream that failed twice after the others, until it an
   assert.equal(second.asked.length, 4);
 });
 
+test('Forwarder asks a server that is known to fail once and not twice', async () => {
+  await using bad = await startFakeUpstream(silent);
+  await using forwarder = forwarderTo([bad.upstream], {
+    ...{ timeoutMs: SHORT_MS, healthIntervalMs: LONG_MS },
+  });
+  assert.equal(await forwarder.resolve(named('n0.example')), undefined);
+  assert.equal(bad.asked.length, 2);
+  assert.equal(await forwarder.resolve(named('n1.example')), undefined);
+  assert.equal(bad.asked.length, 3);
+});
+
 test('Forwarder returns the refusal when no upstream gives better', async () => {
   await using fake = await startFakeUpstream((query) => [answerWith(query, [], { rcode: 5 })]);
   await using forwarder = forwarderTo([fake.upstream]);

@@ -35,6 +35,11 @@ const MAX_TOTAL_MS = 5000;
 const MAX_FAILURES = 2;
 /** …until it answers a question of ours. CoreDNS asks as often. */
 const HEALTH_INTERVAL_MS = 500;
+/**
+ * How much shorter the wait for one that fails is, once: it would be for the moment in which it comes back, and a program
+ * that is told that there is no answer can go on.
+ */
+const FAILING_PATIENCE = 1 / 2;
 /** A question that comes back from an upstream: so long it is not asked again. */
 const LOOP_AVOID_MS = 30_000;
 /**
@@ -169,6 +174,7 @@ export class Forwarder implements AsyncDisposable {
     let reason = 'no upstream name server is configured, and the host’s resolv.conf names none';
     for (let round = 0; round < MAX_ROUNDS; round++) {
       for (const upstream of this.#order(rule)) {
+        if (round > 0 && this.#isFailing(upstream)) continue;
         if (this.#stop.signal.aborted || this.#clock.now() >= deadline) break;
         const answer = await this.#try(upstream, question);
         if (typeof answer === 'string') {
@@ -190,8 +196,12 @@ export class Forwarder implements AsyncDisposable {
   #order(rule: ForwardRule): Upstream[] {
     const now = this.#clock.now();
     const all = this.#arranged(rule).filter((u) => now >= this.#stateOf(u).loopUntilMs);
-    const fails = (upstream: Upstream) => this.#stateOf(upstream).failures >= MAX_FAILURES;
-    return [...all.filter((u) => !fails(u)), ...all.filter(fails)];
+    const failing = all.filter((upstream) => this.#isFailing(upstream));
+    return [...all.filter((upstream) => !failing.includes(upstream)), ...failing];
+  }
+
+  #isFailing(upstream: Upstream): boolean {
+    return this.#stateOf(upstream).failures >= MAX_FAILURES;
   }
 
   #arranged({ zone, upstreams, policy }: ForwardRule): Upstream[] {
@@ -298,9 +308,11 @@ export class Forwarder implements AsyncDisposable {
     this.#probeForLoop(upstream, state);
     try {
       const { randomizeCase } = this.#config;
+      const timeoutMs = this.#timeoutMs * (this.#isFailing(upstream) ? FAILING_PATIENCE : 1);
       let answer = await this.#exchange(
         upstream,
         encodeQuestion(question, { edns: true, randomizeCase }),
+        timeoutMs,
       );
       const rcode = (answer[3] ?? 0) & RCODE_MASK;
       // An old server that does not know EDNS (RFC 6891 section 7).
@@ -308,6 +320,7 @@ export class Forwarder implements AsyncDisposable {
         answer = await this.#exchange(
           upstream,
           encodeQuestion(question, { edns: false, randomizeCase }),
+          timeoutMs,
         );
       scanRecords(answer); // a broken answer is none
       state.failures = 0;
@@ -322,9 +335,13 @@ export class Forwarder implements AsyncDisposable {
     }
   }
 
-  async #exchange(upstream: Upstream, query: Uint8Array): Promise<Uint8Array> {
+  async #exchange(
+    upstream: Upstream,
+    query: Uint8Array,
+    timeoutMs = this.#timeoutMs,
+  ): Promise<Uint8Array> {
     const exactCase = this.#config.randomizeCase;
-    const options = { timeoutMs: this.#timeoutMs, signal: this.#stop.signal, exactCase };
+    const options = { timeoutMs, signal: this.#stop.signal, exactCase };
     if (upstream.tls !== undefined) return this.#tls.ask(upstream, query, options);
     let answer: Uint8Array;
     try {
