@@ -25,8 +25,9 @@ const PEERS = 10_000;
 const NAMESPACES = 100;
 const SELECTED_BY = 1_000;
 const CHANGES = 200;
-const FIRST_PODS = 40;
-const REST_MS = 300;
+/** Of fewer the 99th percentile would be the slowest. */
+const FIRST_PODS = 200;
+const REST_MS = 100;
 /** Short rounds and many: what else the machine does meets all paths alike. */
 const CONNECTION_ROUNDS = 60;
 const CONNECTIONS = 400;
@@ -157,10 +158,14 @@ function benchProgramming(policies: number): void {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, restMs);
         return added;
       });
-    reportQuantiles(
-      `first pod that ${selecting} of ${policies} policies select`,
-      addAndRemove(FIRST_PODS, REST_MS),
+    const [cold = Number.NaN, ...firsts] = addAndRemove(FIRST_PODS + 1, REST_MS);
+    cpu.shift();
+    report(
+      `first pod that ${selecting} of ${policies} policies select, code not compiled yet`,
+      cold,
+      'ms',
     );
+    reportQuantiles(`first pod that ${selecting} of ${policies} policies select`, firsts);
     // On a machine that does other things, the time that it took of a processor says more than the clock.
     reportQuantiles(`the same, processor time, ${policies} policies`, cpu);
     const resident = { ...many, key: 'ns-many/first', ips: [ip('10.3.1.1')] };

@@ -210,21 +210,30 @@ export function ruleSetId(direction: Direction, policies: readonly CompiledPolic
   return `${direction} ${policies.map(({ id }) => id).join('|')}`;
 }
 
-export function ruleSetOf(direction: Direction, policies: readonly CompiledPolicy[]): RuleSet {
+/** @param subjectOf equal for policies about the same pods */
+export function ruleSetOf(
+  direction: Direction,
+  policies: readonly CompiledPolicy[],
+  subjectOf: (policy: CompiledPolicy) => string = ({ subject }) => JSON.stringify(subject),
+): RuleSet {
   const id = ruleSetId(direction, policies);
-  return { id, direction, policies, bundles: bundlesOf(direction, policies) };
+  return { id, direction, policies, bundles: bundlesOf(direction, policies, subjectOf) };
 }
 
 /**
  * The names of the policies say where a bundle ends, not how many came before: so it does not depend on history, and
  * one policy more or less changes one bundle.
  */
-function bundlesOf(direction: Direction, policies: readonly CompiledPolicy[]): Bundle[] {
+function bundlesOf(
+  direction: Direction,
+  policies: readonly CompiledPolicy[],
+  subjectOf: (policy: CompiledPolicy) => string,
+): Bundle[] {
   const all: CompiledPolicy[][] = [];
   const open = new Map<string, CompiledPolicy[]>();
   for (const policy of policies) {
     if (policy.staged || policy.tier !== 'NetworkPolicy') continue;
-    const subject = JSON.stringify(policy.subject);
+    const subject = subjectOf(policy);
     const bundle = open.get(subject);
     const isFull = bundle === undefined || bundle.length >= MAX_POLICIES_PER_BUNDLE;
     if (!isFull && !beginsBundle(policy)) {
@@ -342,20 +351,14 @@ function policyRules(
 ): ChainPart {
   const { alternatives, sets } = matchOf(rule, direction, family);
   const comment = ruleComment(policy, direction, rule);
-  const source = shortHash(policy.id);
+  const mark = (verdict: 'deny' | 'accept'): LogMark => ({
+    ...{ verdict, direction, source: shortHash(policy.id), rule: rule.index },
+  });
   const rules = alternatives.flatMap((match): NftRule[] => {
-    if (rule.action === 'Deny')
-      return refuse({ verdict: 'deny', direction, source, rule: rule.index }, comment, match);
+    if (rule.action === 'Deny') return refuse(mark('deny'), comment, match);
     const verdict = rule.action === 'Accept' ? accept : returnToCaller;
     const sample = policy.logsAccepts
-      ? [
-          {
-            expressions: [
-              ...match,
-              ...sampled({ verdict: 'accept', direction, source, rule: rule.index }),
-            ],
-          },
-        ]
+      ? [{ expressions: [...match, ...sampled(mark('accept'))] }]
       : [];
     return [...sample, { expressions: [...match, counter(), verdict], comment }];
   });

@@ -1,5 +1,5 @@
 /** Names of what policy has in the kernel, and the marks by which a logged packet tells its rule. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Direction } from '#policy/model.ts';
 
 export const EGRESS_PODS = 'policy-egress';
@@ -12,7 +12,7 @@ export const CLOSED_INGRESS_CHAIN = 'policy-closed-ingress';
 const HASH_DIGITS = 12;
 
 export function shortHash(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, HASH_DIGITS);
+  return hash('sha256', text).slice(0, HASH_DIGITS);
 }
 
 /** What a packet's log says of its rule. */

@@ -93,6 +93,8 @@ export class PolicyPlanner {
   readonly #ruleSets = new Map<string, RuleSet>();
   readonly #uses = new Map<RuleSet, Record<NftFamilyName, number>>();
   #ruleSetSources = new Map<string, RuleSet>();
+  /** As texts: equal ones are about the same pods. */
+  readonly #subjects = new WeakMap<CompiledPolicy, string>();
 
   constructor(directory = new Directory()) {
     this.directory = directory;
@@ -254,7 +256,11 @@ export class PolicyPlanner {
   #ruleSet(direction: Direction, policies: readonly CompiledPolicy[]): RuleSet {
     const known = this.#ruleSets.get(ruleSetId(direction, policies));
     if (known !== undefined && sameList(known.policies, policies)) return known;
-    return ruleSetOf(direction, policies);
+    return ruleSetOf(direction, policies, (policy) => {
+      const subject = this.#subjects.get(policy) ?? JSON.stringify(policy.subject);
+      this.#subjects.set(policy, subject);
+      return subject;
+    });
   }
 
   /** Counts what leads to a rule set: its chains are there, in the families of which something does. */
