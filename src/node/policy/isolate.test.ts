@@ -93,7 +93,7 @@ describe('isolate()', () => {
 describe('ownersOf()', () => {
   const compile = (object: unknown) => compilePolicy(object as KubeObject);
   const from = (app: string) => [{ podSelector: { matchLabels: { app } } }];
-  const ports = [{ port: 80 }, { port: 90 }];
+  const ports = [{ port: 80 }, { port: 90, protocol: 'UDP' as const }];
   const one = compile(
     networkPolicy('default/one', { podSelector: {}, ingress: [{ from: from('a'), ports }] }),
   );
