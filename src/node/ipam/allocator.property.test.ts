@@ -21,16 +21,27 @@ import { createIpamGc } from './gc.ts';
 const COOL_DOWN_MS = 30_000;
 const GRACE_MS = 60_000;
 const NODES = ['n1', 'n2', 'n3'];
+interface WorldOptions {
+  readonly strictAffinity: boolean;
+  readonly warm: number;
+}
+
+/** Of two addresses; of four where half of what is free may be warm. */
+const hostBits = ({ warm }: WorldOptions) => (warm > 0 ? 2 : 1);
 // Small enough that nodes run out of blocks, borrow and lend, and addresses are reused.
-const poolsOf = (strictAffinity: boolean): IPPool[] =>
+const poolsOf = (options: WorldOptions): IPPool[] =>
   [
-    ['v4', '192.0.2.0/29', 31],
-    ['v6', '2001:db8::/125', 127],
+    ['v4', '192.0.2.0/29', 32 - hostBits(options)],
+    ['v6', '2001:db8::/125', 128 - hostBits(options)],
   ].map(([name, cidr, blockSize]) => ({
     apiVersion: 'tulle.dev/v1alpha1',
     kind: 'IPPool',
     metadata: { name: String(name) },
-    spec: { cidr: String(cidr), blockSize: Number(blockSize), strictAffinity },
+    spec: {
+      cidr: String(cidr),
+      blockSize: Number(blockSize),
+      strictAffinity: options.strictAffinity,
+    },
   }));
 
 interface Step {
@@ -65,6 +76,8 @@ const step: fc.Arbitrary<Step> = fc.record({
       'crash-tending',
       'gc',
       'gc',
+      'tend',
+      'tend',
       'tend',
       'tend',
       'fail-tending',
@@ -234,8 +247,11 @@ class World {
   /** How many pods got an address of which the API did not know yet whose it is. */
   givenWarm = 0;
 
-  constructor(options: { strictAffinity: boolean; warm: number }) {
-    this.pools = poolsOf(options.strictAffinity);
+  readonly #blockAddresses: number;
+
+  constructor(options: WorldOptions) {
+    this.pools = poolsOf(options);
+    this.#blockAddresses = 2 ** hostBits(options);
     this.warm = { count: options.warm, keepFree: 0 };
   }
 
@@ -293,7 +309,7 @@ class World {
       const all = [...Object.keys(spec.allocations).map(Number), ...spec.free];
       assert.deepEqual(
         all.sort((a, b) => a - b),
-        [0, 1],
+        Array.from({ length: this.#blockAddresses }, (_, i) => i),
         `ordinals of ${spec.cidr}`,
       );
     }
@@ -333,10 +349,7 @@ async function perform(node: Node, { action, pod, dieAt, afterEffect }: Step): P
   }
 }
 
-async function run(
-  steps: readonly Step[],
-  options: { strictAffinity: boolean; warm: number },
-): Promise<World> {
+async function run(steps: readonly Step[], options: WorldOptions): Promise<World> {
   const world = new World(options);
   const nodes = NODES.map((name) => new Node(name, world));
   const running: Promise<void>[] = [];
