@@ -42,13 +42,23 @@ for (const size of SIZES.length > 0 ? SIZES : [1000, 5000]) await measure(size);
 await measurePods();
 process.exit();
 
-async function measure(count: number): Promise<void> {
+/** A lab of one machine with the server, which is gone after it. */
+async function onOneMachine(
+  act: (cluster: LabCluster, machine: Machine) => Promise<void>,
+): Promise<void> {
   await Lab.remove(LAB);
   const lab = await Lab.create({ name: LAB, machines: 1 });
   try {
     const cluster = new LabCluster(lab);
-    const machine = lab.machine('m1');
     await cluster.startServer(['--pod-cidr', POOL]);
+    await act(cluster, lab.machine('m1'));
+  } finally {
+    await Lab.remove(LAB);
+  }
+}
+
+function measure(count: number): Promise<void> {
+  return onOneMachine(async (cluster, machine) => {
     using stack = openNetworkStack({ netns: machine.netns });
     const first = performance.now();
     await cluster.startAgent(machine);
@@ -84,9 +94,7 @@ async function measure(count: number): Promise<void> {
     report(`${count} nodes: one less, from the API to the kernel`, median(removed), 'ms');
     await cluster.killAgent(machine);
     countMessages(machine, count);
-  } finally {
-    await Lab.remove(LAB);
-  }
+  });
 }
 
 /** The fabric alone, on the machine's kernel: how many messages it sends, and how long planning and writing take. */
@@ -197,13 +205,8 @@ async function timed(
 }
 
 /** Many pods on one machine, attached by the plugin's file as a runtime calls it. */
-async function measurePods(): Promise<void> {
-  await Lab.remove(LAB);
-  const lab = await Lab.create({ name: LAB, machines: 1 });
-  try {
-    const cluster = new LabCluster(lab);
-    const machine = lab.machine('m1');
-    await cluster.startServer(['--pod-cidr', POOL]);
+function measurePods(): Promise<void> {
+  return onOneMachine(async (cluster, machine) => {
     await cluster.startAgent(machine);
     await cluster.nodesReady();
     const before = await agentMemory(machine);
@@ -230,9 +233,7 @@ END
     await cluster.startAgent(machine);
     await until('the next agent is ready', WAIT_MS, async () => starts() > was);
     report(`${PODS} pods: agent started again, ready`, performance.now() - start, 'ms');
-  } finally {
-    await Lab.remove(LAB);
-  }
+  });
 }
 
 /** @returns MB that the machine's agent has resident */

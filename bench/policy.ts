@@ -15,7 +15,7 @@ import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { PolicyPlanner } from '#node/policy/planner.ts';
-import { POLICY_PART } from '#node/policy/programmer.ts';
+import { POLICY_PART, stagePlan } from '#node/policy/programmer.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { compileNetworkPolicy } from '#policy/compile.ts';
 import type { PolicyPod } from '#policy/model.ts';
@@ -53,12 +53,9 @@ class Bed implements AsyncDisposable {
   }
 
   sync(): void {
-    for (const { family, part, elements } of this.planner.take()) {
-      const ruleset = this.rulesets.find((it) => it.family === family);
-      if (part !== undefined) ruleset?.define(POLICY_PART, part);
-      for (const { set, add, remove } of elements) ruleset?.stage(set, { add, remove });
-    }
-    for (const ruleset of this.rulesets) ruleset.commit();
+    stagePlan(this.planner, this.rulesets);
+    const refusal = Ruleset.tryCommit(this.rulesets);
+    if (refusal !== undefined) throw refusal.error;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

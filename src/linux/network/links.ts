@@ -123,12 +123,17 @@ async function createVethOnThread(
   using opened = typeof netns === 'string' ? new Netns(netns) : undefined;
   // One of its own: what goes on meanwhile uses the other.
   using own = new NetlinkSocket({ protocol: NETLINK_ROUTE, netns: where });
-  const { name, mac, mtuBytes, up, master } = spec;
-  const peer = { ...peerAttributes(spec), netnsFd: (opened ?? (netns as Netns | undefined))?.fd };
+  const link = vethOf(spec, (opened ?? (netns as Netns | undefined))?.fd);
   const flags = NLM_F_CREATE | NLM_F_EXCL;
   await own.requestOnThread(describeNewLink(spec), { type: RTM_NEWLINK, flags }, (writer) =>
-    encodeNewLink(writer, { name, mac, mtuBytes, up, master, kind: 'veth', peer }),
+    encodeNewLink(writer, link),
   );
+}
+
+function vethOf(spec: VethSpec, netnsFd: number | undefined): LinkAttributes & LinkKind {
+  const { name, mac, mtuBytes, up, master } = spec;
+  const peer = { ...peerAttributes(spec), netnsFd };
+  return { name, mac, mtuBytes, up, master, kind: 'veth', peer };
 }
 
 function createLink(socket: NetlinkSocket, spec: LinkSpec): void {
@@ -142,10 +147,7 @@ function createLink(socket: NetlinkSocket, spec: LinkSpec): void {
   const common = { name, mac, mtuBytes, up, master };
   switch (spec.kind) {
     case 'veth':
-      withNetnsFd(spec.peer.netns, (netnsFd) => {
-        const peer = { ...peerAttributes(spec), netnsFd };
-        send({ ...common, kind: 'veth', peer });
-      });
+      withNetnsFd(spec.peer.netns, (netnsFd) => send(vethOf(spec, netnsFd)));
       if (spec.peer.up === true) setPeerUp(socket, spec);
       return;
     case 'bridge': {

@@ -64,6 +64,7 @@ import {
   portBytes,
   prefixBounds,
   protocolBytes,
+  tableFamilyOf,
 } from '#wire/nftables/values.ts';
 import type { Attachment } from '../attachment.ts';
 import { ipsOf } from '../attachment.ts';
@@ -140,10 +141,10 @@ export function podElements(attachment: Attachment, family: PodRulesFamily): Pla
 
 /** The host ports of the attachment as its family's addresses can be reached at. */
 export function hostPortsOf(attachment: Attachment, family: 'ip' | 'ip6') {
-  const address = addressesOf(attachment).find((it) => tableOf(it) === family);
+  const address = addressesOf(attachment).find((it) => tableFamilyOf(it) === family);
   if (address === undefined) return [];
   return (attachment.portMappings ?? [])
-    .filter(({ hostIp }) => hostIp === undefined || tableOf(hostIp) === family)
+    .filter(({ hostIp }) => hostIp === undefined || tableFamilyOf(hostIp) === family)
     .map((mapping) => ({
       ...mapping,
       address,
@@ -363,7 +364,7 @@ function sourceElements(attachment: Attachment, family: PodRulesFamily): PlacedE
       linkElement,
       ...(family === 'ip6' ? [macElement] : []),
       ...addresses
-        .filter((it) => tableOf(it) === family)
+        .filter((it) => tableFamilyOf(it) === family)
         .map((it) => ({ set: POD_SOURCES, element: key(it) })),
     ];
   // Without an address plugin nobody knows the addresses; then the MAC is all there is to check.
@@ -426,7 +427,7 @@ function bridgeMasquerade(attachment: Attachment, family: 'ip' | 'ip6'): PlacedE
     (it) => familyOf(it) === (family === 'ip' ? 4 : 6),
   );
   return addressesOf(attachment)
-    .filter((it) => tableOf(it) === family)
+    .filter((it) => tableFamilyOf(it) === family)
     .flatMap((address) => {
       const bytes = ipToBytes(address);
       return [
@@ -448,10 +449,6 @@ function networksOf({ bridge, chained }: Attachment): Cidr[] {
     const parts = splitCidr(address);
     return parts === undefined ? [] : [cidrOf(parts.address, parts.prefixLength)];
   });
-}
-
-function tableOf(address: Ip): 'ip' | 'ip6' {
-  return familyOf(address) === 4 ? 'ip' : 'ip6';
 }
 
 function isUnspecified(address: Ip | undefined): boolean {

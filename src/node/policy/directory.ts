@@ -10,11 +10,11 @@ import {
   type Requirement,
   type Selector,
 } from '#api/machinery/label-selector.ts';
-import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
+import { type Ip, ipToBytes } from '#lib/ip.ts';
 import { chooses } from '#policy/match.ts';
 import type { PodChoice, PolicyNamespace, PolicyNode, PolicyPod } from '#policy/model.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
-import { addressProtocolPort } from '#wire/nftables/values.ts';
+import { addressProtocolPort, tableFamilyOf } from '#wire/nftables/values.ts';
 import type { MovingPeer, NeededSet, NftFamilyName } from './rules.ts';
 
 /** Changes of one set, by family. */
@@ -156,7 +156,8 @@ export class Directory {
         const add: SetElement[] = [];
         const remove: SetElement[] = [];
         for (const [text, isPresent] of elements)
-          if (familyOfElement(text) === family) (isPresent ? add : remove).push(elementOf(text));
+          if (tableFamilyOf(text as Ip) === family)
+            (isPresent ? add : remove).push(elementOf(text));
         if (add.length > 0 || remove.length > 0) changes.push({ set, family, add, remove });
       }
     this.#changed.clear();
@@ -339,10 +340,6 @@ function elementsOfNode(needed: FollowedSet, node: PolicyNode): readonly string[
   )
     ? node.ips
     : NONE;
-}
-
-function familyOfElement(text: string): NftFamilyName {
-  return familyOf(text as Ip) === 4 ? 'ip' : 'ip6';
 }
 
 function elementOf(text: string): SetElement {

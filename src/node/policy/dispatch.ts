@@ -3,11 +3,11 @@
  *
  * Two pods may have one address for a moment, the old one and the next; then the one that came last has it.
  */
-import { familyOf, ipToBytes } from '#lib/ip.ts';
+import { ipToBytes } from '#lib/ip.ts';
 import { DIRECTIONS, type Direction, type PolicyPod } from '#policy/model.ts';
 import { goTo, jumpTo, type Verdict } from '#wire/nftables/expressions.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
-import { concat } from '#wire/nftables/values.ts';
+import { concat, tableFamilyOf } from '#wire/nftables/values.ts';
 import { type RuleSet, ruleSetChainName } from './chains.ts';
 import { CLOSED_CHAIN, CLOSED_INGRESS_CHAIN, EGRESS_PODS, INGRESS_PODS, SELF } from './names.ts';
 import type { NftFamilyName } from './rules.ts';
@@ -37,7 +37,7 @@ export interface DispatchElement {
 /** An address leads to its rule set, is open, or is closed. */
 export function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElement[] {
   return pod.ips.flatMap((address) => {
-    const family: NftFamilyName = familyOf(address) === 4 ? 'ip' : 'ip6';
+    const family = tableFamilyOf(address);
     const key = ipToBytes(address);
     const self = { key: concat([key, key]) };
     return [

@@ -73,17 +73,14 @@ export function isolate(
     isCurrent = again === undefined;
     if (again === undefined) for (const id of some) refused.delete(id);
     else if (some.length === 1) for (const id of some) refused.set(id, explainError(again.error));
-    else {
-      const middle = some.length >> 1;
-      bringBack(some.slice(0, middle));
-      bringBack(some.slice(middle));
-    }
+    else bringBackHalves(some);
   };
-  if (suspected.length > 1) {
-    const middle = suspected.length >> 1;
-    bringBack(suspected.slice(0, middle));
-    bringBack(suspected.slice(middle));
-  }
+  const bringBackHalves = (some: readonly string[]) => {
+    const middle = some.length >> 1;
+    bringBack(some.slice(0, middle));
+    bringBack(some.slice(middle));
+  };
+  if (suspected.length > 1) bringBackHalves(suspected);
   // What was tried last may have been refused: the plan must be again what the kernel has.
   if (!isCurrent) attempt(refused.keys());
   return { kind: 'isolated', refused };

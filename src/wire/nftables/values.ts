@@ -4,8 +4,13 @@
  * Addresses, ports and protocols are in network order; marks, interface indexes and generated numbers in host order.
  */
 import type { Cidr, Ip } from '#lib/ip.ts';
-import { ipToBytes, networkAddress, prefixLengthOf } from '#lib/ip.ts';
+import { familyOf, ipToBytes, networkAddress, prefixLengthOf } from '#lib/ip.ts';
 import type { SetElement } from './objects.ts';
+
+/** The family of the tables that an address is in. */
+export function tableFamilyOf(address: Ip | Cidr): 'ip' | 'ip6' {
+  return familyOf(address) === 4 ? 'ip' : 'ip6';
+}
 
 /** Longest interface name with its terminating zero byte (IFNAMSIZ). */
 const IFNAME_BYTES = 16;
