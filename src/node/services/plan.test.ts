@@ -70,6 +70,18 @@ test('planService() keeps families apart', () => {
   assert.deepEqual([slotsOf(plan, 0), slotsOf(plan, 1)], [['10.0.0.1:8080'], ['fd00::a:8080']]);
 });
 
+test('planService() leaves the addresses of a family that the service does not have alone', () => {
+  const context = { ...NODE, nodePortAddresses: [ip('192.0.2.1'), ip('2001:db8::1')] };
+  const ports = [{ port: 80, nodePort: 30_080 }];
+  const single = service({ type: 'NodePort', ports, externalIPs: ['198.18.0.1', '2001:db8:e::1'] });
+  const familiesOf = (it: Service) =>
+    planService(it, [], context).frontends.map(({ family }) => family);
+  assert.deepEqual(familiesOf(single), [4, 4, 4]);
+  const { spec } = single;
+  const dual = { ...single, spec: { ...spec, clusterIPs: ['10.96.0.7', 'fd00::7'] } };
+  assert.deepEqual(familiesOf(dual), [4, 4, 4, 6, 6, 6]);
+});
+
 test('planService() finds a port by its name, which slices may map to different numbers', () => {
   const named = service({ ports: [{ name: 'http', port: 80 }] });
   const slices = [

@@ -84,6 +84,8 @@ const PROXY_NAME_LABEL = 'service.kubernetes.io/service-proxy-name';
 const HEADLESS_LABEL = 'service.kubernetes.io/headless';
 
 const FAMILIES = [4, 6] as const;
+const IPV4 = [4] as const;
+const IPV6 = [6] as const;
 const NO_ADDRESSES: readonly Ip[] = [];
 const NO_STARTS: readonly (Start & { readonly port: number })[] = [];
 const NO_PROBLEMS: readonly string[] = [];
@@ -114,8 +116,9 @@ export function planService(
   const frontends: Frontend[] = [];
   const seen = new Seen();
   let local: Set<Ip> | undefined;
+  const families = familiesOf(service);
   for (const port of service.spec.ports ?? []) {
-    for (const family of FAMILIES) {
+    for (const family of families) {
       const starts: (Start & { readonly port?: number })[] = [];
       for (const start of addresses) if (start.family === family) starts.push(start);
       for (const start of nodePortStarts(service, port, family, context)) starts.push(start);
@@ -158,6 +161,14 @@ export function planService(
     localAddresses: local === undefined ? NO_ADDRESSES : [...local],
     problems: problems.length === 0 ? NO_PROBLEMS : problems,
   };
+}
+
+/** A service is of the families of its cluster IPs, whatever other addresses it names and the node has. */
+function familiesOf({ spec }: Service): readonly Family[] {
+  const addresses = spec.clusterIPs ?? [spec.clusterIP ?? ''];
+  const isIpv6 = addresses.some((text) => text.includes(':'));
+  const isIpv4 = addresses.some((text) => text.includes('.'));
+  return isIpv4 === isIpv6 ? FAMILIES : isIpv4 ? IPV4 : IPV6;
 }
 
 /** What was there before. Nearly all services have one frontend, and need no set for it. */

@@ -44,6 +44,7 @@ import {
   ip,
   ip6,
   isTcp,
+  isTcpWithoutSyn,
   loadConcat,
   masked,
   meta,
@@ -176,7 +177,16 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
         { expressions: [rejectUnreachable(family)] },
       ],
     },
-    { name: DROP_CHAIN, rules: [{ expressions: [drop] }] },
+    {
+      name: DROP_CHAIN,
+      rules: [
+        {
+          expressions: [...isTcpWithoutSyn, rejectWithReset],
+          comment: 'of a connection whose endpoint is gone',
+        },
+        { expressions: [drop] },
+      ],
+    },
     { name: SERVICES_CHAIN, rules: [{ expressions: balanceBy(frontend, FRONTENDS) }] },
     filterChain('filter-prerouting', 'prerouting', BEFORE_DNAT, [restrict]),
     filterChain('filter-output', 'output', BEFORE_DNAT, [restrict]),

@@ -309,8 +309,12 @@ class Walk {
     return header;
   }
   transportHeader(): Uint8Array {
-    const ports = [portBytes(this.packet.sourcePort), portBytes(this.destinationPort)];
-    return Uint8Array.from(ports.flatMap((port) => [...port]));
+    const header = new Uint8Array(20);
+    header.set(portBytes(this.packet.sourcePort), 0);
+    header.set(portBytes(this.destinationPort), 2);
+    // The first packet of a TCP connection: SYN.
+    header[13] = 2;
+    return header;
   }
 }
 

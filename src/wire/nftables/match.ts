@@ -253,3 +253,10 @@ export const IPPROTO = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 } as co
 export const isTcp: readonly Expression[] = equals(meta.l4proto, Uint8Array.of(IPPROTO.tcp));
 /** `meta l4proto udp` */
 export const isUdp: readonly Expression[] = equals(meta.l4proto, Uint8Array.of(IPPROTO.udp));
+/** `meta l4proto tcp tcp flags & syn == 0`: a packet of a connection that there is, RFC 9293 section 3.1 */
+export const isTcpWithoutSyn: readonly Expression[] = [
+  ...isTcp,
+  payload('transport', 13, 1).load(0),
+  { kind: 'bitwise', from: 0, to: 0, mask: Uint8Array.of(2), xor: Uint8Array.of(0) },
+  { kind: 'cmp', from: 0, op: '==', data: Uint8Array.of(0) },
+];

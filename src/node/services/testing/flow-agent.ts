@@ -18,6 +18,7 @@ export interface Ask {
 const TIMEOUT_MS = 1000;
 const MAX_AT_A_TIME = 50;
 const STEADY_INTERVAL_MS = 50;
+const MANY_INTERVAL_MS = 200;
 
 export const SERVER = `
 const [port, ...hosts] = process.argv.slice(1);
@@ -89,3 +90,14 @@ if (protocol === 'TCP') {
   s.on('error', (e) => say(e.code));
   s.bind(0, () => again(() => s.send('hello', Number(port), host)));
 }`;
+
+/** Many connections that go on, given as JSON `[host, port][]`; prints a line for each thing heard: which one, and what. */
+export const STEADY_CLIENTS = `
+JSON.parse(process.argv[1]).forEach(([host, port], i) => {
+  const say = (text) => process.stdout.write(i + ' ' + String(text).trim() + '\\n');
+  const s = require('node:net').connect(port, host);
+  const sending = setInterval(() => s.write('x'), ${MANY_INTERVAL_MS});
+  s.on('data', say);
+  s.on('error', (e) => say(e.code));
+  s.on('close', () => clearInterval(sending));
+});`;
