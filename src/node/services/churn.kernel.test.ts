@@ -14,6 +14,7 @@ import { FakeNftables } from '#linux/nftables/fake.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { type News, startBalancer } from './testing/balancer-process.ts';
 import { ADDRESS } from './testing/flows.ts';
+import { HEARING_MS, type Told, type Window, wrongConnections } from './testing/judge.ts';
 import { sameState, serviceState } from './testing/kernel-state.ts';
 import { type Connection, LOAD_CLIENT, LOAD_SERVER, nowMs } from './testing/load.ts';
 import { type PipedProcess, World } from './testing/world.ts';
@@ -49,8 +50,6 @@ const DAMAGES = [
  * translate what is connected, too: packets of that moment are answered with resets.
  */
 const CUTS = ['delete table ip tulle', 'flush ruleset', 'flush table ip tulle'];
-/** A refusal is heard somewhat after it is said: the clients have a busy machine. */
-const HEARING_MS = 50;
 
 describe('services under load', () => {
   let world: World;
@@ -78,7 +77,7 @@ describe('services under load', () => {
 
   test('endpoints that change fail no connection, and one that is gone gets none', async () => {
     const connections = await underLoad(world, balancer);
-    assert.deepEqual(wrong(connections, balancer.history), []);
+    assert.deepEqual(wrong(connections, balancer), []);
   });
 
   test('an agent killed at any moment fails no connection', async () => {
@@ -87,7 +86,7 @@ describe('services under load', () => {
       await balancer.kill();
       await balancer.start();
     });
-    assert.deepEqual(wrong(connections, balancer.history), []);
+    assert.deepEqual(wrong(connections, balancer), []);
   });
 
   for (const [what, damages] of [
@@ -109,7 +108,7 @@ describe('services under load', () => {
         },
         damages.length,
       );
-      assert.deepEqual(wrong(connections, balancer.history, windows, damages === CUTS), []);
+      assert.deepEqual(wrong(connections, balancer, windows, damages === CUTS), []);
     });
 });
 
@@ -171,54 +170,22 @@ function change(balancer: Balancer, i: number): void {
   balancer.put({ slice: sliceOf(number, port, addresses) });
 }
 
-/** What was told of one service: an endpoint may get connections from `sentMs` of an entry to `doneMs` of the next. */
-interface Told {
-  readonly id: number;
-  readonly host: string;
-  readonly endpoints: readonly string[];
-  readonly sentMs: number;
-  doneMs: number;
-}
-
-/** From a damage to its repair. */
-interface Window {
-  readonly startMs: number;
-  readonly endMs: number;
-}
-
-/**
- * Connections that went wrong, in words.
- * @param windows when a new connection may be refused
- * @param mayCut whether in a window also what is connected may be cut
- */
+/** Connections that went wrong, see {@link wrongConnections}. */
 function wrong(
   connections: readonly Connection[],
-  history: readonly Told[],
+  balancer: Balancer,
   windows: readonly Window[] = [],
   mayCut = false,
 ): string[] {
   assert.ok(connections.length > 20 * CLIENTS.length, `only ${connections.length} connections`);
-  return connections.flatMap(({ host, startMs, endMs, answer, echoes }) => {
-    const isInWindow = (ms: number) => windows.some((w) => w.startMs <= ms && ms <= w.endMs);
-    if (answer === 'ECONNREFUSED' && isInWindow(endMs)) return [];
-    // The server's answer came out untranslated, and the client's kernel reset it.
-    const isCut = answer === 'ECONNRESET' || answer === 'mute';
-    if (mayCut && isCut && isInWindow(startMs + HEARING_MS)) return [];
-    const lasted = `${host} answered "${answer}" after ${(endMs - startMs).toFixed(1)} ms`;
-    if (host === clusterIp(STABLE)) {
-      // A cut is noticed when the next packet goes unanswered.
-      if (mayCut && echoes !== undefined && answer === 'ECONNRESET') return [];
-      if (answer === STABLE_ENDPOINT && (echoes === undefined || echoes > 0)) return [];
-      return `the service that stays: ${lasted}, ${echoes ?? 'no'} echoes`;
-    }
-    const told = history.filter((entry) => entry.host === host);
-    const during = told.filter(
-      (entry, i) => entry.sentMs <= endMs && (told[i + 1]?.doneMs ?? Infinity) >= startMs,
-    );
-    // A connection to an endpoint that goes is reset when the client sends.
-    if (answer === 'ECONNRESET' && during.length > 1) return [];
-    return during.some(({ endpoints }) => endpoints.includes(answer)) ? [] : lasted;
-  });
+  const stable = { hosts: [clusterIp(STABLE)], endpoint: STABLE_ENDPOINT };
+  return wrongConnections(connections, balancer.history, { stable, windows, mayCut });
+}
+
+/** {@link Told}, to which it is added when it is done. */
+interface Telling extends Told {
+  readonly id: number;
+  doneMs: number;
 }
 
 /** The process under test, and what it was told. */
@@ -228,7 +195,7 @@ class Balancer {
   #child: ChildProcess | undefined;
   #id = 0;
   #onRepaired: () => void = () => {};
-  readonly history: Told[] = [];
+  readonly history: Telling[] = [];
 
   constructor(netns: string) {
     this.#netns = netns;

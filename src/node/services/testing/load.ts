@@ -8,6 +8,7 @@
 
 /** One connection that a load client made. */
 export interface Connection {
+  /** As the client was given it: an address, with `|port` if that is not 80. */
   readonly host: string;
   /** Milliseconds of the monotonic clock; `startMs` is before the first packet. */
   readonly startMs: number;
@@ -48,7 +49,7 @@ const [hosts, ports] = process.argv.slice(1).map((list) => list.split(','));
 
 export const LOAD_CLIENT = `
 const net = require('node:net');
-const [hosts, kept] = process.argv.slice(1).map((list) => list.split(',').filter((it) => it !== ''));
+const [hosts, kept, [pause = ${PAUSE_MS}] = []] = process.argv.slice(1).map((list) => list.split(',').filter((it) => it !== ''));
 const now = () => Number(process.hrtime.bigint()) / 1e6;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const made = [];
@@ -56,7 +57,8 @@ let isOver = false;
 const connect = (host, keep) => new Promise((done) => {
   const startMs = now();
   let said = '', answer = '', echoes = 0, timer;
-  const s = net.connect(80, host);
+  const [address, port = 80] = host.split('|');
+  const s = net.connect(Number(port), address);
   const patience = setTimeout(() => { answer = s.connecting ? 'timeout' : 'mute'; s.destroy(); }, ${TIMEOUT_MS});
   // Who only listened would never learn that the connection is no more.
   const asking = setInterval(() => s.connecting || s.write('?'), ${ECHO_INTERVAL_MS});
@@ -87,7 +89,7 @@ const connect = (host, keep) => new Promise((done) => {
   const work = async () => {
     while (!isOver) {
       await connect(hosts[next++ % hosts.length], false);
-      await sleep(${PAUSE_MS});
+      await sleep(Number(pause));
     }
   };
   await Promise.all([
