@@ -15,7 +15,7 @@
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { SERVICE, type Service } from '#api/core/v1/service.ts';
+import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
@@ -24,6 +24,12 @@ import { openNftables } from '#linux/nftables/kernel.ts';
 import { Poller } from '#linux/poller.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { Services } from '#node/services/services.ts';
+import {
+  addressOf,
+  clusterIpOf,
+  serviceOf,
+  sliceOf,
+} from '#node/services/testing/many-services.ts';
 import { type Layout, layoutTexts } from './kube-proxy-layout.ts';
 
 const DEFAULT_SIZES = [10, 44_000];
@@ -35,6 +41,7 @@ const IN_FLIGHT = 2;
 const ENDPOINTS = 5;
 const SERVERS = Array.from({ length: ENDPOINTS }, (_, i) => `10.244.2.${i + 2}`);
 const CLIENT = '10.244.1.2';
+/** As `many-services.ts` has it. */
 /** The server listens on both, so that connections of the two kinds never have the same ports in conntrack. */
 const SERVICE_TARGET_PORT = 8080;
 const DIRECT_PORT = 8081;
@@ -149,14 +156,13 @@ while (1) {
 }
 binmode STDOUT; print pack('d*', @times);`;
 
-function address(first: number, index: number): string {
-  return `${first + (index >>> 16)}.${(index >>> 8) & 255}.${index & 255}`;
+/** The measured service's endpoints are addresses of the server, the others' nobody's. */
+function sliceIn(bed: Bed, service: number): EndpointSlice {
+  const slice = sliceOf(service, ENDPOINTS);
+  if (service !== bed.measured) return slice;
+  const endpoints = SERVERS.map((it) => ({ addresses: [it], conditions: { ready: true } }));
+  return { ...slice, endpoints };
 }
-const clusterIp = (service: number) => `10.${address(96, service)}`;
-const targets = (bed: Bed, service: number) =>
-  service === bed.measured
-    ? SERVERS
-    : Array.from({ length: ENDPOINTS }, (_, i) => `11.${address(0, service * ENDPOINTS + i)}`);
 
 /** Programs the node with our service feature, which stops then: the rules stay. */
 async function programOurs(bed: Bed): Promise<void> {
@@ -164,7 +170,7 @@ async function programOurs(bed: Bed): Promise<void> {
   const api = new FakeApi();
   for (let i = 0; i < bed.services; i++) {
     api.put(SERVICE, serviceOf(i));
-    api.put(ENDPOINT_SLICE, sliceOf(i, targets(bed, i)));
+    api.put(ENDPOINT_SLICE, sliceIn(bed, i));
   }
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller());
@@ -185,39 +191,11 @@ async function programOurs(bed: Bed): Promise<void> {
 
 function programPeer(bed: Bed, layout: Layout): void {
   const services = Array.from({ length: bed.services }, (_, i) => ({
-    clusterIp: clusterIp(i),
-    endpoints: i === bed.measured ? SERVERS : targets(bed, i).slice(0, 1),
+    clusterIp: clusterIpOf(i),
+    endpoints: i === bed.measured ? SERVERS : [addressOf(11, i * ENDPOINTS)],
   }));
   for (const input of layoutTexts(layout, services))
     execFileSync('ip', ['netns', 'exec', bed.node, 'nft', '-f', '-'], { input });
-}
-
-function serviceOf(index: number): Service {
-  const clusterIP = clusterIp(index);
-  return {
-    apiVersion: 'v1',
-    kind: 'Service',
-    metadata: { name: `service-${index}`, namespace: 'default' },
-    spec: {
-      ...{ type: 'ClusterIP', clusterIP, clusterIPs: [clusterIP] },
-      ports: [{ port: 80, protocol: 'TCP', targetPort: SERVICE_TARGET_PORT }],
-    },
-  };
-}
-
-function sliceOf(index: number, addresses: readonly string[]): EndpointSlice {
-  return {
-    apiVersion: 'discovery.k8s.io/v1',
-    kind: 'EndpointSlice',
-    metadata: {
-      name: `service-${index}-1`,
-      namespace: 'default',
-      labels: { 'kubernetes.io/service-name': `service-${index}` },
-    },
-    addressType: 'IPv4',
-    ports: [{ name: '', protocol: 'TCP', port: SERVICE_TARGET_PORT }],
-    endpoints: addresses.map((it) => ({ addresses: [it], conditions: { ready: true } })),
-  };
 }
 
 /** What a round measures of one way. */
@@ -229,7 +207,7 @@ interface Round {
 
 async function round(bed: Bed, way: 'service' | 'direct'): Promise<Round> {
   const [host, port] =
-    way === 'service' ? [clusterIp(bed.measured), 80] : [SERVERS[0] ?? '', DIRECT_PORT];
+    way === 'service' ? [clusterIpOf(bed.measured), 80] : [SERVERS[0] ?? '', DIRECT_PORT];
   const times = await bed.connect(host, port);
   const several = await Promise.all(
     Array.from({ length: IN_FLIGHT }, () => bed.connect(host, port)),
