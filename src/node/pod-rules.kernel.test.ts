@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { hostLinkName } from './cni/plan.ts';
 import { HOST_V4, HOST_V6, Machine } from './pod-machine.ts';
-import { sctpInit } from './policy/sctp.testing.ts';
+import { associateSctp, serveSctp } from './policy/sctp-association.testing.ts';
 
 const PING = 'ping -c 1 -W 1 -q';
 const fixture = (name: string) => join(import.meta.dirname, 'pod-rules', `${name}.fixture.ts`);
@@ -85,7 +85,7 @@ describe('PodRules: host ports', () => {
     await using machine = new Machine();
     const outside = addNeighbour(machine);
     const ports = (hostPort: number) =>
-      ['tcp', 'udp', 'sctp'].map((protocol) => ({ hostPort, containerPort: 80, protocol }));
+      ['tcp', 'udp'].map((protocol) => ({ hostPort, containerPort: 80, protocol }));
     const pod = await attach(machine, 'a', { portMappings: ports(8080) });
     const other = await attach(machine, 'b');
     await serve(machine, pod, '192.0.2.1', 80);
@@ -107,14 +107,37 @@ describe('PodRules: host ports', () => {
           assert.match(answer, /^(192\.0\.2\.1|2001:db8::1) /);
       assert.match(ask(machine, machine.host, protocol, '127.0.0.1', 8080), /^192\.0\.2\.1 /);
     }
+  });
+
+  test('carry SCTP associations from outside, from the machine itself and from pods, and their answers', async () => {
+    await using machine = new Machine();
+    const outside = addNeighbour(machine);
+    const portMappings = [{ hostPort: 8080, containerPort: 80, protocol: 'sctp' }];
+    const pod = await attach(machine, 'a', { portMappings });
+    const other = await attach(machine, 'b');
     const inside = (namespace: string) => ['ip', 'netns', 'exec', namespace];
-    const init = (port: number) =>
-      sctpInit(
-        { from: inside(outside), to: inside(pod) },
-        { host: '203.0.113.1', port, arrivesAt: 80 },
-      );
-    assert.equal(await init(8080), 'ok');
-    assert.equal(await init(8081), 'timeout');
+    const associate = (from: string, host: string, port = 8080) =>
+      associateSctp(inside(from), { host, port });
+    for (const { address, seen, targets } of [
+      {
+        address: '192.0.2.1',
+        seen: { outside: '203.0.113.2', other: '192.0.2.2' },
+        targets: { outside: '203.0.113.1', other: HOST_V4 },
+      },
+      {
+        address: '2001:db8::1',
+        seen: { outside: '2001:db8:2::2', other: '2001:db8::2' },
+        targets: { outside: '2001:db8:2::1', other: HOST_V6 },
+      },
+    ]) {
+      using _ = await serveSctp(inside(pod), { address, port: 80 });
+      assert.equal(await associate(outside, targets.outside), `${address} ${seen.outside}`);
+      assert.match(await associate(outside, targets.outside, 8081), /^no INIT_ACK/);
+      assert.equal(await associate(other, targets.other), `${address} ${seen.other}`);
+      for (const from of [machine.host, pod])
+        assert.match(await associate(from, targets.other), new RegExp(`^${address} `));
+    }
+    assert.match(machine.run(machine.host, 'conntrack -L -p sctp'), /dport=8080 .*sport=80 /);
   });
 
   test('with an address listen on that address only', async () => {

@@ -82,7 +82,8 @@ function withPort(packet: Buffer, port: number): Buffer {
 
 const CASTAGNOLI = 0x82f6_3b78;
 
-function crc32c(bytes: Uint8Array): number {
+/** The checksum of SCTP, RFC 9260 appendix A. */
+export function crc32c(bytes: Uint8Array): number {
   let crc = 0xffff_ffff;
   for (const byte of bytes) {
     crc ^= byte;
