@@ -48,3 +48,26 @@ ensure_debian() {
   fi
   rm -f "$log"
 }
+
+# Unpacks Debian packages, with what they need and this machine has not, below a directory, without installing them: for
+# programs that would take hold of this machine's network. Tests that want them are skipped where that cannot be done.
+ensure_unpacked() { # directory, packages…
+  directory=$1
+  shift
+  [ ! -e "$directory/complete" ] || return 0
+  echo "tulle: unpacking Debian packages, not installing them: $*" >&2
+  rm -rf "$directory"
+  mkdir -p "$directory/archives/partial" "$directory/usr/bin" "$directory/usr/sbin" "$directory/usr/lib"
+  for place in bin sbin lib; do ln -s "usr/$place" "$directory/$place"; done
+  log="$directory/log"
+  if ! { apt-get update && apt-get install -y --no-install-recommends --download-only \
+    -o Dir::Cache::archives="$(realpath "$directory/archives")" "$@"; } >"$log" 2>&1; then
+    echo "tulle: apt-get could not fetch them; see $log. Some tests are skipped." >&2
+    return 0
+  fi
+  for archive in "$directory"/archives/*.deb; do
+    [ ! -e "$archive" ] || dpkg-deb --fsys-tarfile "$archive" | tar -x --keep-directory-symlink -C "$directory"
+  done
+  rm -rf "$directory/archives"
+  touch "$directory/complete"
+}

@@ -23,9 +23,9 @@ const FILES: readonly HostFile[] = [
   {
     path: '/etc/NetworkManager/conf.d/90-tulle.conf',
     needs: '/etc/NetworkManager',
-    content: `${HEADER}[device-tulle]
-match-device=interface-name:${LINK_PREFIX}*;interface-name:${POD_LINKS}
-managed=0
+    // The key "managed" of a [device] section does not count for links that others made, and not for those that are there.
+    content: `${HEADER}[keyfile]
+unmanaged-devices+=interface-name:${LINK_PREFIX}*;interface-name:${POD_LINKS}
 `,
   },
   {
