@@ -81,7 +81,7 @@ export async function serveSctp(
   const carrier = await openCarrier(place, address);
   carrier.receive((packet) => {
     if (packet.port !== port) return;
-    const reply = (tag: number, type: number, body = Buffer.alloc(0), flags = 0) =>
+    const reply = (tag: number, type: number, body: Uint8Array = Buffer.alloc(0), flags = 0) =>
       carrier.send(
         packet.peer,
         encode({ sourcePort: port, port: packet.sourcePort, tag }, { type, flags, body }),
@@ -125,7 +125,7 @@ export async function associateSctp(
   let theirTag = 0;
   let answer = '';
   let waitsFor: number = CHUNK.INIT_ACK;
-  const send = (type: number, body = Buffer.alloc(0), flags = 0) =>
+  const send = (type: number, body: Uint8Array = Buffer.alloc(0), flags = 0) =>
     carrier.send(host, encode({ sourcePort, port, tag: theirTag }, { type, flags, body }));
   const done = new Promise<void>((resolve) => {
     carrier.receive((packet) => {
