@@ -61,7 +61,10 @@ export async function runServer(
   if (options.etcd !== undefined)
     await sharePki(store, pki, { etcd: options.etcd, replacesCa: options.ca?.replaces ?? false });
   const ca = await openCa({ directory: pki });
-  const certificate = await serverCertificate(ca, configuration, [advertise, options.listen.host]);
+  const certificate = await serverCertificate(ca, configuration, [
+    advertise,
+    ...listenedAddresses(options.listen.host),
+  ]);
   const server = await startApiServer({
     store,
     isStoreShared: options.etcd !== undefined,
@@ -122,7 +125,7 @@ function clusterConfiguration(options: ServerOptions): ClusterConfiguration {
 async function serverCertificate(
   ca: Ca,
   configuration: ClusterConfiguration,
-  addresses: readonly string[],
+  addresses: readonly Ip[],
 ): Promise<{ certificatePem: string; keyPem: string }> {
   const service = 'kubernetes.default';
   return issueServerCertificate(ca, {
@@ -133,9 +136,7 @@ async function serverCertificate(
     ],
     ips: [
       ...[ip('127.0.0.1'), ip('::1')],
-      ...addresses
-        .flatMap((text) => parseIp(text) ?? [])
-        .filter((a) => a !== '0.0.0.0' && a !== '::'),
+      ...addresses,
       ...configuration.serviceCidrs.map((range) => cidrAddress(range, API_ORDINAL)),
     ],
   });
@@ -172,16 +173,22 @@ async function keepJoinToken(store: Store, ca: Ca, directory: string): Promise<v
 
 /** Where others reach a server that listens everywhere. */
 function advertisedAddress(listenHost: string): Ip {
-  const listen = parseIp(listenHost);
-  if (listen !== undefined && listen !== '0.0.0.0' && listen !== '::') return listen;
-  for (const addresses of Object.values(networkInterfaces()))
-    for (const { address, internal } of addresses ?? []) {
-      const candidate = internal || address.startsWith('fe80:') ? undefined : parseIp(address);
-      if (candidate !== undefined) return candidate;
-    }
+  const [first] = listenedAddresses(listenHost);
+  if (first !== undefined) return first;
   throw new UserError('This machine has no address that nodes could reach the server at', {
     hint: 'Give it one, or say which with --advertise-address.',
   });
+}
+
+/** Where a server is reached: its address, or those of the machine if it listens everywhere. */
+function listenedAddresses(listenHost: string): Ip[] {
+  const listen = parseIp(listenHost);
+  if (listen !== undefined && listen !== '0.0.0.0' && listen !== '::') return [listen];
+  return Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .filter(({ address, internal }) => !internal && !address.startsWith('fe80:'))
+    .flatMap(({ address }) => parseIp(address) ?? [])
+    .filter((address) => listen !== '0.0.0.0' || familyOf(address) === 4);
 }
 
 function isLoopback(address: Ip): boolean {

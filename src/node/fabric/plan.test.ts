@@ -93,7 +93,7 @@ test('planFabric() gives pods the whole MTU when no pool encapsulates, and says 
   assert.match(plan.problems.join(), /node m3 \(198\.51\.100\.13\) is not on 192\.0\.2\.0\/24/);
 });
 
-test('planFabric() names a node that is on another family’s underlay, and leaves it out', () => {
+test('planFabric() names a node that is on another family’s underlay, and answers for it', () => {
   const plan = planFabric({
     ...input,
     others: [...input.others, node('m6', '2001:db8::16', '10.244.6.0')],
@@ -101,7 +101,8 @@ test('planFabric() names a node that is on another family’s underlay, and leav
   });
   assert.match(plan.problems.join(), /node m6 has no IPv4 address \(2001:db8::16\)/);
   assert.deepEqual(plan.fdb, planFabric(input).fdb);
-  assert.ok(!plan.routes.some((route) => route.destination === '10.244.6.0/26'));
+  const route = plan.routes.find(({ destination }) => destination === '10.244.6.0/26');
+  assert.equal(route?.type, 'unreachable');
 });
 
 test('planFabric() goes by the tunnel where the underlay is of a family that cannot carry the block', () => {

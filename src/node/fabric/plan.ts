@@ -121,6 +121,7 @@ export function planFabric(input: FabricInput): FabricPlan {
     return false;
   });
   const nodes = new Map(others.map((node) => [node.name, node]));
+  const cutOff = new Set(input.others.map(({ name }) => name).filter((name) => !nodes.has(name)));
   const poolOf = createPoolLookup(pools);
   const routes: PlannedRoute[] = [];
   const { lent = [] } = input;
@@ -128,7 +129,8 @@ export function planFabric(input: FabricInput): FabricPlan {
   for (const block of input.blocks) {
     // A block of one address that is lent leads to who has it.
     if (lentWhole.has(block.cidr)) continue;
-    if (block.node === self.name) {
+    // To a node that there is no way to, packets would leave by the default route; so their sender hears of it.
+    if (block.node === self.name || cutOff.has(block.node)) {
       routes.push({
         destination: block.cidr,
         type: 'unreachable',
