@@ -7,7 +7,7 @@ import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import type { Attachment } from './attachment.ts';
 import type { Cni } from './cni/cni.ts';
-import type { Allocator } from './ipam/allocator.ts';
+import { type Allocator, tunnelHandle } from './ipam/allocator.ts';
 import { createIpamGc, type HeldAddresses } from './ipam/gc.ts';
 import { findOverlap, hostPrefixes } from './ipam/overlap.ts';
 
@@ -54,15 +54,21 @@ export async function allocateTunnelAddresses(
 export function startAddressGc(parts: {
   readonly node: string;
   readonly allocator: Allocator;
-  readonly cni: Cni;
+  readonly cni: Pick<Cni, 'handles' | 'list'>;
+  /** The node's own on the fabric, which it keeps while it runs. */
+  readonly tunnelAddresses: readonly Ip[];
   readonly log: Logger;
 }): AsyncDisposable {
-  const { node, allocator, cni, log } = parts;
+  const { node, allocator, cni, tunnelAddresses, log } = parts;
+  const ofTunnel: HeldAddresses = {
+    owner: { handle: tunnelHandle(node), purpose: 'Tunnel' },
+    addresses: tunnelAddresses,
+  };
   const collect = createIpamGc({
     node,
     allocator,
     liveHandles: () => cni.handles(),
-    held: () => cni.list().map(heldBy),
+    held: () => [ofTunnel, ...cni.list().map(heldBy)],
     log,
   });
   const collectAndTend = async () => {

@@ -275,7 +275,7 @@ export async function startAgent(
   );
   podSync.start();
   health.add('CNIReady', () => cniHealth(cni, allocator, podSync));
-  started.use(startAddressGc({ node: init.nodeName, allocator, cni, log }));
+  started.use(startAddressGc({ node: init.nodeName, allocator, cni, tunnelAddresses, log }));
   registration.healthChanged();
   log.info({ node: init.nodeName, address: init.nodeIp }, 'the node is ready for pods');
   return started.move();

@@ -197,7 +197,7 @@ async function retake(
     else
       log.error(
         { address, handle: owner.handle, reason: result.message },
-        'an address in use here is not ours by the API; the pod must be made anew',
+        `an address in use here is not ours by the API; ${owner.purpose === 'Tunnel' ? 'this agent must be started' : 'the pod must be made'} anew`,
       );
   }
 }
