@@ -11,12 +11,14 @@ const SERVER_KUBECONFIG = '/var/lib/tulle/server/admin.kubeconfig';
 
 /** @throws UserError if there is no kubeconfig, or it cannot be used */
 export function connect(kubeconfig: string | undefined): ApiClient & AsyncDisposable {
-  const path = kubeconfig ?? process.env.KUBECONFIG ?? defaultPath();
-  if (path === undefined)
+  // The variable may list several files; set and empty it is as good as not set.
+  const isListed = kubeconfig === undefined && (process.env.KUBECONFIG ?? '') !== '';
+  const path = kubeconfig ?? (isListed ? undefined : defaultPath());
+  if (path === undefined && !isListed)
     throw new UserError('No kubeconfig found', {
       hint: `Give --kubeconfig FILE or set KUBECONFIG. On the server's machine it is ${SERVER_KUBECONFIG}.`,
     });
-  return createApiClient(loadKubeconfig({ path }));
+  return createApiClient(loadKubeconfig(path === undefined ? {} : { path }));
 }
 
 function defaultPath(): string | undefined {

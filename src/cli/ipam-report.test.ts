@@ -9,6 +9,7 @@ import {
   findAddressProblems,
   formatPools,
   type IpamInput,
+  whyNotRelease,
 } from './ipam-report.ts';
 
 const allocation = (more: Partial<IPAllocation> = {}): IPAllocation => ({
@@ -137,3 +138,13 @@ for (const [what, more, message] of CASES)
   test(`findAddressProblems() finds ${what}`, () => {
     assert.match(findAddressProblems(input(more)).join('\n'), message);
   });
+
+test('whyNotRelease() keeps what a pod or a node has, and nothing else', () => {
+  const why = (more: Partial<IPAllocation>, address = '192.0.2.2') =>
+    whyNotRelease(input(), ip(address), allocation(more))?.reason;
+  assert.equal(why({}, '192.0.2.1'), 'pod default/web has it');
+  assert.equal(why({}), undefined);
+  assert.equal(why({ purpose: 'Warm' }), 'node "n1" keeps it for a pod to come');
+  assert.equal(why({ purpose: 'Tunnel' }), 'it is the own address of node "n1" on the fabric');
+  assert.equal(why({ purpose: 'Tunnel', node: 'gone' }), undefined);
+});

@@ -143,8 +143,33 @@ export function findAllocation(
   return { block, ordinal, allocation: block.spec.allocations[ordinal] };
 }
 
+/** Why an address that is in use should not be given back by hand, and what to do instead. */
+export function whyNotRelease(
+  { pods, nodes }: Pick<IpamInput, 'pods' | 'nodes'>,
+  address: Ip,
+  { purpose, node }: IPAllocation,
+): { readonly reason: string; readonly hint: string } | undefined {
+  const users = podsWith(pods, address).map((it) => `${it.metadata.namespace}/${it.metadata.name}`);
+  if (users.length > 0)
+    return {
+      reason: `pod ${users.join(', ')} has it`,
+      hint: 'Remove the pod, or give --force if it does not exist any more.',
+    };
+  if (purpose === 'Warm')
+    return {
+      reason: `node "${node}" keeps it for a pod to come`,
+      hint: 'The node gives it out next, or gives it back itself. Give --force if that node does not exist any more.',
+    };
+  if (purpose === 'Tunnel' && nodes.some((it) => it.metadata.name === node))
+    return {
+      reason: `it is the own address of node "${node}" on the fabric`,
+      hint: `It is given back when the node is deleted: kubectl delete node ${node}`,
+    };
+  return undefined;
+}
+
 /** Pods that say they have the address. */
-export function podsWith(pods: readonly Pod[], address: string): Pod[] {
+function podsWith(pods: readonly Pod[], address: string): Pod[] {
   return pods.filter(
     ({ spec, status }) =>
       spec.hostNetwork !== true && (status?.podIPs ?? []).some(({ ip }) => ip === address),

@@ -15,7 +15,7 @@ import {
   findAllocation,
   formatPools,
   type IpamInput,
-  podsWith,
+  whyNotRelease,
 } from '../ipam-report.ts';
 import { EXIT_USAGE } from '../output.ts';
 import type { CommandContext } from '../program.ts';
@@ -56,19 +56,12 @@ export async function ipamRelease(
 ): Promise<void> {
   const parsed = requireIp(address);
   await using client = connect(flags.kubeconfig);
-  const { blocks, pods } = await read(client);
-  const found = findAllocation(blocks, parsed);
+  const input = await read(client);
+  const found = findAllocation(input.blocks, parsed);
   if (found?.allocation === undefined) throw new UserError(`${parsed} is not in use`);
-  const users = podsWith(pods, parsed).map((it) => `${it.metadata.namespace}/${it.metadata.name}`);
-  if (users.length > 0 && !flags.force)
-    throw new UserError(`Cannot release ${parsed}: pod ${users.join(', ')} has it`, {
-      hint: 'Remove the pod, or give --force if it does not exist any more.',
-    });
-  const { purpose, node } = found.allocation;
-  if (purpose === 'Warm' && !flags.force)
-    throw new UserError(`Cannot release ${parsed}: node "${node}" keeps it for a pod to come`, {
-      hint: 'The node gives it out next, or gives it back itself. Give --force if that node does not exist any more.',
-    });
+  const refusal = flags.force ? undefined : whyNotRelease(input, parsed, found.allocation);
+  if (refusal !== undefined)
+    throw new UserError(`Cannot release ${parsed}: ${refusal.reason}`, { hint: refusal.hint });
   // It fails with a conflict if the block has changed since it was read.
   await client.update(IP_BLOCK, releaseOrdinals(found.block, [found.ordinal], Date.now()));
   print(
@@ -89,5 +82,8 @@ async function read(client: ApiClient): Promise<IpamInput> {
 function requireIp(text: string): Ip {
   const address = parseIp(text);
   if (address !== undefined) return address;
-  throw new UserError(`"${text}" is no IP address`, { exitCode: EXIT_USAGE });
+  throw new UserError(`"${text}" is no IP address`, {
+    hint: "Give one address, as 10.244.0.7. Pools and blocks are listed by 'tulle ipam show' alone.",
+    exitCode: EXIT_USAGE,
+  });
 }
