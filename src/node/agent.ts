@@ -16,11 +16,12 @@ import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { type CacheOptions, startCache } from '#client/cache.ts';
 import type { ApiClient } from '#client/port.ts';
 import { Backoff } from '#lib/backoff.ts';
-import { sleep } from '#lib/clock.ts';
+import { sleep, systemClock } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Cidr, familyOf, type Ip } from '#lib/ip.ts';
 import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
+import { Lull } from '#lib/lull.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
@@ -158,6 +159,7 @@ export async function startAgent(
   await Promise.all([pools.synced(), nodes.synced(), namespaces.synced()]);
   refuseOverlap(stack, [...pools.values()]);
 
+  const lull = new Lull(systemClock);
   const allocator = started.use(
     new Allocator({
       client,
@@ -166,6 +168,7 @@ export async function startAgent(
       nodeLabels: () => nodes.get(init.nodeName)?.metadata.labels ?? {},
       namespaceLabels: (name) => namespaces.get(name)?.metadata.labels,
       warm: {},
+      lull,
       log,
     }),
   );
@@ -254,6 +257,7 @@ export async function startAgent(
       recordsDir: init.recordsDirectory,
       prepare: (attachment) => policy.prepare(attachment),
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
+      lull,
       log,
     }),
   );

@@ -14,6 +14,7 @@ import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import { isSpecChange } from '#client/spec-change.ts';
+import { systemClock } from '#lib/clock.ts';
 import { isNotFound } from '#lib/errors.ts';
 import { type Cidr, hostCidr, type Ip, parseCidr, parseIp, splitCidr } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4 } from '#lib/kernel-objects.ts';
@@ -66,6 +67,9 @@ export async function dnsServiceAddresses(client: ApiClient): Promise<Ip[]> {
   return (service.spec.clusterIPs ?? []).flatMap((text) => parseIp(text) ?? []);
 }
 
+/** Every pod that comes or goes changes addresses of this machine several times. */
+const ADDRESSES_DELAY_MS = 20;
+
 export class NameService implements AsyncDisposable {
   /** Tells of answers from outside before pods have them. */
   readonly answers = new AnswerRelay();
@@ -95,15 +99,21 @@ export class NameService implements AsyncDisposable {
     const remembered = await readDnsMemory(init.memoryFile, components.log);
     const service = new NameService(components, init, remembered);
     const changed = () => service.#running?.dns.clientsChanged();
+    let cancel: (() => void) | undefined;
     const stopPools = components.pools.onChange((change) => {
       if (isSpecChange(change)) changed();
     });
     const stopNetwork = components.stack.watch((event) => {
-      if (event.type === 'address' || event.type === 'overrun') changed();
+      if (event.type !== 'address' && event.type !== 'overrun') return;
+      cancel ??= systemClock.schedule(ADDRESSES_DELAY_MS, () => {
+        cancel = undefined;
+        changed();
+      });
     });
     service.#stack.defer(() => {
       stopPools();
       stopNetwork();
+      cancel?.();
     });
     service.#stack.use(
       await startQueryLogServer({

@@ -25,6 +25,12 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 /** The kernel fills dump buffers of up to 32 KiB; one nftables event can be larger. */
 const RECEIVE_BYTES = 256 * 1024;
+/**
+ * Buffers of closed sockets for those opened next: a pod's namespace needs a socket for a millisecond, and memory that comes
+ * new for each makes the garbage collector run. As many as are open for a moment at a time.
+ */
+const MAX_SPARE_BUFFERS = 4;
+const spareBuffers: Buffer[] = [];
 /** A dump that is interrupted by changes this many times in a row is a fault. */
 const MAX_DUMP_TRIES = 20;
 
@@ -41,12 +47,15 @@ export interface NetlinkSocketOptions {
 
 export class NetlinkSocket implements Disposable {
   readonly fd: number;
-  readonly #receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
+  readonly #receiveBuffer = spareBuffers.pop() ?? Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   #sequence = 1;
   #closed = false;
+  /** Nobody reads or writes it once the socket is closed: no thread, and no listener that closes it while it is told. */
+  #isBufferFree: boolean;
 
   /** @throws KernelError if the namespace cannot be entered or a group cannot be joined */
   constructor(options: NetlinkSocketOptions) {
+    this.#isBufferFree = options.groups === undefined;
     this.fd = inNetns(options.netns, () =>
       libc.socket(libc.AF_NETLINK, libc.SOCK_RAW | libc.SOCK_CLOEXEC, options.protocol),
     );
@@ -233,6 +242,8 @@ export class NetlinkSocket implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     libc.close(this.fd);
+    if (this.#isBufferFree && spareBuffers.length < MAX_SPARE_BUFFERS)
+      spareBuffers.push(this.#receiveBuffer);
   }
 
   #encode(
@@ -271,6 +282,7 @@ export class NetlinkSocket implements Disposable {
   }
 
   async #receiveOnThread(op: string): Promise<NetlinkMessage[]> {
+    this.#isBufferFree = false;
     const length = await libc.recvAsync(this.fd, this.#receiveBuffer, libc.MSG_TRUNC);
     // As above; an interrupted call leaves nothing to read, and the loop around this asks again.
     if (length < 0) return this.receive(op, false);

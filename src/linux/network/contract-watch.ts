@@ -101,6 +101,18 @@ export function watchContract({ host, pod, podNetns }: Context): void {
     assert.ok(onHost.all.every((e) => e.type !== 'link' || e.link.name !== 'eth0'));
   });
 
+  test('watch() tells a link that is made from one that is changed', async () => {
+    using seen = new Recorder(host());
+    const { index } = vethPair(host());
+    await seen.next('link', (e) => e.link.name === 'a0' && e.isNew === true);
+    host().links.set(index, { up: false });
+    const down = await seen.next('link', (e) => e.link.name === 'a0' && !e.link.up && !e.isNew);
+    assert.equal(down.deleted, false);
+    host().links.delete(index);
+    const gone = await seen.next('link', (e) => e.deleted && e.link.name === 'a0');
+    assert.equal(gone.isNew, undefined);
+  });
+
   test('watch() stops when told, while other watches go on', async () => {
     const stopped: NetworkEvent[] = [];
     const stop = host().watch((event) => stopped.push(event));

@@ -147,11 +147,11 @@ function createLink(namespace: FakeNamespace, spec: LinkSpec): FakeLink {
     link.peer = peer;
     peer.peer = link;
     if (spec.peer.up === true) setUp(peer, true);
-    tell(peer);
+    tell(peer, { isNew: true });
   }
   if (spec.up === true) setUp(link, true);
   if (spec.master !== undefined) setMaster(link, spec.master);
-  tell(link);
+  tell(link, { isNew: true });
   return link;
 }
 
@@ -272,6 +272,6 @@ function setMaster(link: FakeLink, master: IfIndex | undefined): void {
       : undefined;
 }
 
-function tell(link: FakeLink): void {
-  link.namespace.emit({ type: 'link', deleted: false, link: viewOf(link) });
+function tell(link: FakeLink, how: { isNew?: true } = {}): void {
+  link.namespace.emit({ type: 'link', deleted: false, link: viewOf(link), ...how });
 }

@@ -35,6 +35,8 @@ const GROUPS = [
 ];
 /** The kernel's queue towards us: some ten thousand events, the noise of one full resync of a large node. */
 const RECEIVE_QUEUE_BYTES = 8 * 1024 * 1024;
+/** What the kernel says has changed in a link that was not there before. */
+const ALL_FLAGS = 0xffffffff;
 /** Datagrams read in one turn of the event loop, so that a storm of events does not starve everything else. */
 const MAX_READS_PER_TURN = 256;
 
@@ -171,7 +173,10 @@ function linkEvent(
   getLink: MonitorOptions['getLink'],
 ): NetworkEvent | undefined {
   const message = decodeLink(payload);
-  if (message.family === rt.AF_UNSPEC) return { type: 'link', deleted, link: linkFrom(message) };
+  if (message.family === rt.AF_UNSPEC) {
+    const isNew = !deleted && message.change === ALL_FLAGS;
+    return { type: 'link', deleted, link: linkFrom(message), ...(isNew ? { isNew } : {}) };
+  }
   // A bridge tells of its ports with messages that hold half of a link, and its "deleted" means only "left the bridge".
   const link = message.family === rt.AF_BRIDGE ? getLink(message.index) : undefined;
   return link && { type: 'link', deleted: false, link };

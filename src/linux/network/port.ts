@@ -181,7 +181,13 @@ export interface LinkSetting {
  * one by one: the link's or address's event stands for them.
  */
 export type NetworkEvent =
-  | { readonly type: 'link'; readonly deleted: boolean; readonly link: Link }
+  /** `isNew`: this is what it was made as, which is told after whoever made it may have gone on with it. */
+  | {
+      readonly type: 'link';
+      readonly deleted: boolean;
+      readonly link: Link;
+      readonly isNew?: true;
+    }
   | { readonly type: 'address'; readonly deleted: boolean; readonly address: Address }
   | { readonly type: 'route'; readonly deleted: boolean; readonly route: Route }
   | { readonly type: 'neighbour'; readonly deleted: boolean; readonly neighbour: Neighbour }

@@ -43,10 +43,10 @@ import type {
   TableState,
 } from './port.ts';
 import { elementsWanted } from './port.ts';
-import { GenerationWatch } from './watch.ts';
+import { GenerationWatch, isAfter } from './watch.ts';
 
 /**
- * Larger batches, from some hundred elements on, are committed with our watches off. If anybody listens, the kernel makes
+ * Larger batches, from some hundred elements on, are committed with our watch off. If anybody listens, the kernel makes
  * an event for each element, which costs more than to add it, and holds them all, four kilobytes each, until the
  * commit ends.
  */
@@ -80,8 +80,10 @@ class KernelNftables implements Nftables {
   readonly #options: NftablesOptions;
   readonly #batches: BatchSocket;
   readonly #queries: NetlinkSocket;
-  /** Each with what ends it. */
-  readonly #watches = new Map<GenerationWatch, () => void>();
+  /** One for all listeners: the kernel writes each event once for each socket, and each would have to be read. */
+  #watch: GenerationWatch | undefined;
+  #stopWatch: (() => void) | undefined;
+  readonly #listeners = new Set<{ readonly tell: (event: RulesetEvent) => void }>();
   /** Starts anywhere, so that another program's sequence numbers are unlikely to be ours. */
   #sequence = randomInt(1, 0x7fffffff);
   /**
@@ -116,7 +118,7 @@ class KernelNftables implements Nftables {
       if (encoded === undefined || rewrite) encoded = this.#encode(operations, generation);
       else setGeneration(encoded, generation);
       const batch = { operations, encoded };
-      const isLarge = encoded.bytes.length > MAX_WATCHED_BATCH_BYTES && this.#watches.size > 0;
+      const isLarge = encoded.bytes.length > MAX_WATCHED_BATCH_BYTES && this.#watch !== undefined;
       const isUnwatched = isLarge && this.#isAlone;
       let failure: KernelError | undefined;
       if (isLarge)
@@ -221,25 +223,44 @@ class KernelNftables implements Nftables {
   }
 
   watch(listener: (event: RulesetEvent) => void): () => void {
+    this.#watch ??= this.#startWatch();
+    const since = this.generation();
+    const entry = {
+      tell: (event: RulesetEvent) => {
+        // What others still have to read of the time before.
+        if (isAfter(event.generation, since)) listener(event);
+      },
+    };
+    this.#listeners.add(entry);
+    return () => {
+      if (this.#listeners.delete(entry) && this.#listeners.size === 0) this.#stopWatch?.();
+    };
+  }
+
+  #startWatch(): GenerationWatch {
     const poller = this.#options.poller ?? new Poller();
     const watch = new GenerationWatch({
       netns: this.#options.netns,
       poller,
-      listener,
+      listener: (event) => {
+        // One that stops while others are told is told no more.
+        for (const entry of [...this.#listeners]) if (this.#listeners.has(entry)) entry.tell(event);
+      },
       queueBytes: this.#options.eventQueueBytes,
       generation: () => this.generation(),
     });
-    const stop = () => {
-      if (!this.#watches.delete(watch)) return;
+    this.#stopWatch = () => {
+      this.#watch = undefined;
+      this.#stopWatch = undefined;
       watch[Symbol.dispose]();
       if (poller !== this.#options.poller) poller[Symbol.dispose]();
     };
-    this.#watches.set(watch, stop);
-    return stop;
+    return watch;
   }
 
   [Symbol.dispose](): void {
-    for (const stop of [...this.#watches.values()]) stop();
+    this.#listeners.clear();
+    this.#stopWatch?.();
     this.#batches[Symbol.dispose]();
     this.#queries[Symbol.dispose]();
   }
@@ -271,31 +292,31 @@ class KernelNftables implements Nftables {
   }
 
   /**
-   * Commits without events for our watches, if no other program is busy: whether one committed meanwhile is counted, on
+   * Commits without events for our watch, if no other program is busy: whether one committed meanwhile is counted, on
    * the ground that batches so large change something.
    * @param commit what it is about; returns how many batches the kernel took
    */
   #unwatched(commit: () => number): void {
-    const watches = this.#isAlone ? [...this.#watches.keys()] : [];
-    // Asked before the watches are off: what was committed until here is in their queues.
+    const watch = this.#isAlone ? this.#watch : undefined;
+    // Asked before the watch is off: what was committed until here is in its queue.
     const before = this.generation();
-    for (const watch of watches) watch.setPaused(true);
+    watch?.setPaused(true);
     let own = 0;
     try {
       own = commit();
     } finally {
-      for (const watch of watches) watch.setPaused(false);
-      // Asked after they are on: what is committed from here on will be in their queues.
+      watch?.setPaused(false);
+      // Asked after it is on: what is committed from here on will be in its queue.
       const now = this.generation();
       this.#isAlone = (now - before) >>> 0 <= own;
-      if (!this.#isAlone) for (const watch of watches) watch.lost(now);
+      if (!this.#isAlone) watch?.lost(now);
     }
   }
 
   #committed(encoded: EncodedTransaction, generation: number, isSilent: boolean): void {
     if (encoded.operationMessages === 0) return;
     this.#lastGeneration = after(generation);
-    if (this.#watches.size === 0) return;
+    if (this.#watch === undefined) return;
     // A batch that changed nothing makes no generation.
     this.#lastGeneration = this.generation();
     if (this.#lastGeneration !== generation) this.#expect(encoded, after(generation), isSilent);
@@ -303,11 +324,10 @@ class KernelNftables implements Nftables {
 
   #expect(encoded: EncodedTransaction, generation: number, isSilent: boolean): void {
     const { beginSequence: firstSequence, messageCount } = encoded;
-    for (const watch of this.#watches.keys())
-      watch.expect({
-        ...{ generation, firstSequence, messageCount },
-        ...(isSilent ? { isSilent } : {}),
-      });
+    this.#watch?.expect({
+      ...{ generation, firstSequence, messageCount },
+      ...(isSilent ? { isSilent } : {}),
+    });
   }
 
   /** @returns `changed` if something vanished or moved while it was read */

@@ -173,6 +173,6 @@ function isOf(commit: OwnCommit, sequence: number): boolean {
 }
 
 /** Serial number arithmetic (RFC 1982): generations wrap. */
-function isAfter(a: number, b: number): boolean {
+export function isAfter(a: number, b: number): boolean {
   return ((a - b) | 0) > 0;
 }

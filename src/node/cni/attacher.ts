@@ -18,6 +18,7 @@ import { explainError } from '#lib/errors.ts';
 import type { Family, Ip } from '#lib/ip.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
+import { Lull } from '#lib/lull.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import { Turns } from '#lib/turns.ts';
 import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
@@ -78,6 +79,8 @@ export interface AttacherOptions {
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
   readonly clock?: Clock;
+  /** When what follows a call is done. */
+  readonly lull?: Lull;
   /** Names the namespace at a path; undefined if there is none. */
   readonly netnsIdentity?: (path: string) => string | undefined;
   /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
@@ -91,14 +94,13 @@ export interface AttacherOptions {
 /** Which addresses an ADD wants. */
 type Asked = Omit<Wanted, 'attachment'>;
 
-/** Well before a container's program can have started. */
-const NOTIFY_DELAY_MS = 5;
 const OWN_NETNS = '/proc/thread-self/ns/net';
 
 export class Attacher implements Attachments, AsyncDisposable {
   readonly #options: AttacherOptions;
   readonly #records: AttachmentRecords;
   readonly #clock: Clock;
+  readonly #lull: Lull;
   readonly #lock = new KeyedLock();
   readonly #remover: LinkRemover;
   readonly #turns = new Turns();
@@ -118,6 +120,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     this.#records = options.records;
     this.#remover = new LinkRemover(options.host);
     this.#clock = options.clock ?? systemClock;
+    this.#lull = options.lull ?? new Lull(this.#clock);
     this.#identity = options.netnsIdentity ?? netnsIdentity;
     this.#undoLoop = new SyncLoop(() => this.#undoPending(), {
       name: 'cni: undo',
@@ -168,6 +171,8 @@ export class Attacher implements Attachments, AsyncDisposable {
       mtuBytes: this.#options.mtuBytes(),
       nowMs: this.#clock.now(),
     });
+    // Its address is on its way back since a DEL that is answered.
+    if (this.#records.get(wanted.handle)?.phase === 'deleting') this.#lull.end();
     return this.#lock.run(wanted.handle, async () => {
       this.#requireNetns(request);
       const { prevResult } = request.config;
@@ -298,6 +303,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelNotify?.();
+    this.#lull.end();
     await this.#undoLoop[Symbol.asyncDispose]();
     await Promise.allSettled(this.#releases);
   }
@@ -437,6 +443,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     let result = await ask();
     if (result.kind !== 'allocated' && this.#releases.size > 0) {
       // It may be an address whose DEL was answered just now.
+      this.#lull.end();
       await Promise.allSettled(this.#releases);
       result = await ask();
     }
@@ -486,7 +493,12 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
     onUnlinked?.();
-    const release = this.#release(attachment).finally(() => this.#releases.delete(release));
+    // Who has an answer does not wait for this; those that go together cost one write.
+    const quiet = onUnlinked === undefined ? undefined : this.#lull.next();
+    const release = (async () => {
+      await quiet;
+      await this.#release(attachment);
+    })().finally(() => this.#releases.delete(release));
     this.#releases.add(release);
     await release;
     await this.#reached('del:released');
@@ -598,9 +610,9 @@ export class Attacher implements Attachments, AsyncDisposable {
     return this.#options.failpoint?.(point);
   }
 
-  /** In a while: whoever waits for the answer is first, and what comes and goes together is told together. */
+  /** In a while, but before a container's program can have started: what comes and goes together is told together. */
   #notify(): void {
-    this.#cancelNotify ??= this.#clock.schedule(NOTIFY_DELAY_MS, () => {
+    this.#cancelNotify ??= this.#lull.schedule(() => {
       this.#cancelNotify = undefined;
       for (const listener of this.#listeners) listener();
     });

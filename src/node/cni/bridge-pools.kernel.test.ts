@@ -85,6 +85,7 @@ test('DEL takes address and route away, also when ADD died half way', async () =
   await using machine = new Machine();
   const { pod } = await add(machine, 'a');
   await remove(machine, pod);
+  await machine.attacher.undone();
   assert.equal(machine.addresses.given.size, 0);
   assert.doesNotMatch(routesOf(machine), /192\.0\.2|2001:db8/);
   const dying = machine.addNamespace('b');

@@ -7,6 +7,7 @@
 import { type Clock, systemClock } from '#lib/clock.ts';
 import type { Family, Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
+import { Lull } from '#lib/lull.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
@@ -38,6 +39,8 @@ export interface CniOptions {
   /** Writes what pods need of rules. */
   readonly rules?: PodRules;
   readonly clock?: Clock;
+  /** Is told of calls; when it says so, what nobody waits for is done. */
+  readonly lull?: Lull;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
   /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
@@ -71,7 +74,8 @@ export async function startCni(options: CniOptions): Promise<Cni> {
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(keepForwarding(options, options.families));
   const records = new AttachmentRecords(options.recordsDir ?? DEFAULT_RECORDS_DIR, log);
-  const attacher = new Attacher({ ...options, records });
+  const lull = options.lull ?? new Lull(clock);
+  const attacher = new Attacher({ ...options, records, lull });
   cleanup.use(attacher);
   attacher.recover();
   attacher.followMtu();
@@ -80,6 +84,7 @@ export async function startCni(options: CniOptions): Promise<Cni> {
     path: socketPath,
     handler: createCniHandler(attacher, log),
     log,
+    lull,
   });
   if (options.install !== false) {
     const written = installCniPlugin({ socketPath, ...options.install });

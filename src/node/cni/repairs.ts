@@ -182,9 +182,11 @@ export function isBroken(event: NetworkEvent, attachment: Attachment): boolean {
 }
 
 function isLinkBroken(
-  { link, deleted }: Extract<NetworkEvent, { type: 'link' }>,
+  { link, deleted, isNew }: Extract<NetworkEvent, { type: 'link' }>,
   attachment: Attachment,
 ): boolean {
+  // As every link is, it was made down; who made it under this name has gone on with it since.
+  if (isNew === true) return false;
   if (deleted || !link.up) return true;
   if (attachment.bridge !== undefined) {
     const { options } = attachment.bridge;

@@ -4,6 +4,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import type { Lull } from '#lib/lull.ts';
 import {
   decodeCall,
   decodeFrame,
@@ -22,17 +23,27 @@ const MAX_SILENCE_MS = 10_000;
 
 export type CallHandler = (call: PluginCall) => Promise<PluginAnswer>;
 
+export interface CniServerOptions {
+  readonly path: string;
+  readonly handler: CallHandler;
+  readonly log: Logger;
+  /** Is told of the calls. */
+  readonly lull?: Lull;
+}
+
 /** Listens until disposed; disposing waits for the calls that are being handled. */
 export class CniServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #handler: CallHandler;
   readonly #log: Logger;
+  readonly #lull: Lull | undefined;
   readonly #busy = new Set<Promise<void>>();
   readonly #idle = new Set<Socket>();
 
-  private constructor(handler: CallHandler, log: Logger) {
+  private constructor({ handler, log, lull }: CniServerOptions) {
     this.#handler = handler;
     this.#log = log;
+    this.#lull = lull;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
     this.#server.maxConnections = MAX_CONNECTIONS;
   }
@@ -41,19 +52,15 @@ export class CniServer implements AsyncDisposable {
    * Listens on the socket, which only its owner (root) can open.
    * @throws UserError if another agent listens there, or the path cannot be used
    */
-  static async listen(options: {
-    path: string;
-    handler: CallHandler;
-    log: Logger;
-  }): Promise<CniServer> {
-    const { path, log } = options;
+  static async listen(options: CniServerOptions): Promise<CniServer> {
+    const { path } = options;
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     if (await isAnswered(path))
       throw new UserError(`Cannot listen on "${path}": another agent is listening there`, {
         hint: 'Stop the other agent first, or give this one another CNI socket.',
       });
     rmSync(path, { force: true });
-    const server = new CniServer(options.handler, log);
+    const server = new CniServer(options);
     await server.#bind(path);
     return server;
   }
@@ -85,9 +92,13 @@ export class CniServer implements AsyncDisposable {
   #accept(socket: Socket): void {
     let received = Buffer.alloc(0);
     this.#idle.add(socket);
+    const ended = this.#lull?.begin();
     socket.setTimeout(MAX_SILENCE_MS, () => socket.destroy());
     socket.on('error', (err) => this.#log.debug({ err }, 'CNI connection failed'));
-    socket.on('close', () => this.#idle.delete(socket));
+    socket.on('close', () => {
+      this.#idle.delete(socket);
+      ended?.();
+    });
     const onData = (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
       if (received.length > MAX_FRAME_BYTES + 4) return void socket.destroy();

@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { Cache } from '#client/port.ts';
+import { isSpecChange } from '#client/spec-change.ts';
 import { ENOENT, isErrno } from '#lib/errors.ts';
 import { parseCidr } from '#lib/ip.ts';
 import { NFT_TABLE } from '#lib/kernel-objects.ts';
@@ -57,7 +58,9 @@ export class Coexistence implements AsyncDisposable {
     const { nftables, pools } = this.#c;
     await pools.synced();
     this.#stops.push(
-      pools.onChange(() => this.#loop.trigger()),
+      pools.onChange((change) => {
+        if (isSpecChange(change)) this.#loop.trigger();
+      }),
       nftables.watch((event) => {
         if (isForeign(event)) this.#loop.trigger();
       }),

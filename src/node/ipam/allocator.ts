@@ -17,6 +17,7 @@ import { cidr, cidrContains, type Family, familyOf, type Ip } from '#lib/ip.ts';
 import { formatIpRange, type IpRange, rangeContains } from '#lib/ip-range.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
+import { Lull } from '#lib/lull.ts';
 import type {
   AddressOwner,
   AddressRequest,
@@ -65,6 +66,8 @@ export interface AllocatorOptions {
   readonly namespaceLabels?: (name: string) => Labels | undefined;
   /** How many addresses are kept warm. Default: none. */
   readonly warm?: WarmInit;
+  /** When the API is told of warm addresses that were handed out. */
+  readonly lull?: Lull;
 }
 
 export interface OwnAllocation {
@@ -119,6 +122,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       ...options,
       blocks: this.#blocks,
       clock: this.#clock,
+      lull: options.lull ?? new Lull(this.#clock),
       coolDownMs: this.#coolDownMs,
     });
     this.#warm = this.#keeper.warm;

@@ -9,6 +9,7 @@ import { explainError } from '#lib/errors.ts';
 import { cidr, cidrContains, type Family, familyOf } from '#lib/ip.ts';
 import { type IpRange, rangeContains } from '#lib/ip-range.ts';
 import type { Logger } from '#lib/log.ts';
+import type { Lull } from '#lib/lull.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { AddressOwner, AllocatedAddress } from '../addresses.ts';
 import { addressesOfHandle } from './block.ts';
@@ -16,8 +17,6 @@ import { poolsFor, reservedOf } from './claim.ts';
 import type { NodeBlocks } from './node-blocks.ts';
 import { WarmAddresses, type WarmInit } from './warm.ts';
 
-/** The answer to a runtime, and what it does next, come first. */
-const TEND_DELAY_MS = 5;
 /** Pods that come together are told to the API together. */
 const TEND_INTERVAL_MS = 5;
 /** A node that stops does not wait longer for the API; what it cannot give back, the next process's collection does. */
@@ -30,6 +29,8 @@ export interface WarmKeeperComponents {
   readonly nodeLabels?: () => Labels;
   readonly coolDownMs: number;
   readonly clock: Clock;
+  /** The answer to a runtime, and what it does next, come first. */
+  readonly lull: Lull;
   readonly log: Logger;
 }
 
@@ -61,7 +62,7 @@ export class WarmKeeper implements AsyncDisposable {
     owner: AddressOwner,
     from: { readonly pools: readonly IPPool[]; readonly ranges: readonly IpRange[] | undefined },
   ): AllocatedAddress | undefined {
-    const { blocks, clock, node } = this.#components;
+    const { blocks, clock, lull, node } = this.#components;
     if (!this.#isOn) return undefined;
     const has = [...(blocks.inMemory?.values() ?? [])].some(
       (block) =>
@@ -73,7 +74,7 @@ export class WarmKeeper implements AsyncDisposable {
     const suits = (it: AllocatedAddress) =>
       isOfPool(it) && (from.ranges?.some((range) => rangeContains(range, it.address)) ?? true);
     const taken = this.warm.take(family, owner, { nowMs: clock.now(), suits });
-    this.#cancelSoon ??= clock.schedule(TEND_DELAY_MS, () => {
+    this.#cancelSoon ??= lull.schedule(() => {
       this.#cancelSoon = undefined;
       this.#loop.trigger();
     });

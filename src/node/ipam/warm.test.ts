@@ -65,7 +65,7 @@ describe('Allocator with warm addresses', () => {
   test('tells the API by itself a moment later', async () => {
     const { clock, allocator, of } = await setup();
     const address = only(await allocator.allocate(pod('p')));
-    clock.advance(5);
+    clock.advance(10);
     clock.advance(0);
     for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
     assert.equal(of(address.address)?.handle, 'p');

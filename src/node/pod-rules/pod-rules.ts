@@ -48,7 +48,7 @@ export class PodRules implements PodRulesPort, AsyncDisposable {
     return this.#lastError;
   }
 
-  /** Puts in place what the attachments of an earlier agent need, all in one transaction for each family. */
+  /** Puts in place what the attachments of an earlier agent need. */
   start(attachments: readonly Attachment[]): void {
     for (const [family, ruleset] of this.#rulesets) {
       ruleset.define(POD_RULES_PART, podRulesPart(family));
@@ -112,13 +112,9 @@ export class PodRules implements PodRulesPort, AsyncDisposable {
   }
 
   #commit(): void {
-    try {
-      for (const ruleset of this.#rulesets.values()) ruleset.commit();
-      this.#lastError = undefined;
-    } catch (error) {
-      this.#lastError = `cannot write the rules of pods: ${explainError(error)}`;
-      throw error;
-    }
+    const refusal = Ruleset.tryCommit([...this.#rulesets.values()]);
+    this.#lastError = refusal && `cannot write the rules of pods: ${explainError(refusal.error)}`;
+    if (refusal !== undefined) throw refusal.error;
   }
 
   /** Most nodes have no bridge of ours, and need no table of that family. */

@@ -20,6 +20,7 @@ test('decodeLink() reads a veth whose peer is in another namespace', () => {
   assert.deepEqual(link, {
     family: 0,
     index: 2,
+    change: 0,
     name: 'tl0',
     mac: MAC,
     mtuBytes: 1500,

@@ -81,6 +81,8 @@ export interface LinkMessage {
   readonly index: number;
   /** `IFF_…` */
   readonly flags: number;
+  /** Which of the flags have changed; all ones for a link that was not there before. */
+  readonly change: number;
   readonly name: string | undefined;
   readonly mac: Mac | undefined;
   readonly mtuBytes: number | undefined;
@@ -222,6 +224,7 @@ export function decodeLink(payload: Buffer): LinkMessage {
     family: payload.readUInt8(0),
     index: payload.readInt32LE(4),
     flags: payload.readUInt32LE(8),
+    change: payload.readUInt32LE(12),
     name: name === undefined ? undefined : readString(name),
     mac: readMac(attributes.get(IFLA_ADDRESS)),
     mtuBytes: readU32(attributes.get(IFLA_MTU), 'IFLA_MTU'),
