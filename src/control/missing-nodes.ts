@@ -48,7 +48,7 @@ export class MissingNodes implements Disposable {
     if (plan.nextAtMs !== undefined && !this.#isClosed)
       this.#cancelTimer = clock.schedule(plan.nextAtMs - clock.now(), onDue);
     const gone = new Set<string>();
-    for (const name of plan.due) if (!(await this.#exists(name))) gone.add(name);
+    for (const name of plan.due) if (!(await this.exists(name))) gone.add(name);
     return gone;
   }
 
@@ -57,7 +57,8 @@ export class MissingNodes implements Disposable {
     this.#cancelTimer?.();
   }
 
-  async #exists(name: string): Promise<boolean> {
+  /** Asks the server: a cache can be behind. */
+  async exists(name: string): Promise<boolean> {
     try {
       await this.#options.client.get(NODE, name);
       return true;

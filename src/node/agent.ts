@@ -273,7 +273,10 @@ export async function startAgent(
   const probes = started.use(new Probes({ runtimes: components.runtimes, log }));
   const podSync = started.use(
     new Pods(
-      { ...components, pods, attachments: cni, probes },
+      {
+        ...{ ...components, pods, attachments: cni, probes },
+        isBesideKubelet: () => registration.isBesideKubelet,
+      },
       { node: { name: init.nodeName, hostIps: [init.nodeIp] } },
     ),
   );

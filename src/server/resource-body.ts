@@ -69,11 +69,25 @@ export async function readDeleteOptions(call: Call): Promise<DeleteOptions> {
     principal: exchange.principal,
     dryRun: isDryRun([...info.query.getAll('dryRun'), ...bodyDryRun]),
     ...readPropagation(info.query, sent),
+    ...readGracePeriod(info.query, sent),
     preconditions: {
       ...(typeof uid === 'string' ? { uid } : {}),
       ...(typeof resourceVersion === 'string' ? { resourceVersion } : {}),
     },
   };
+}
+
+/** @throws ApiError 400 */
+function readGracePeriod(
+  query: URLSearchParams,
+  sent: JsonObject,
+): { gracePeriodSeconds?: number } {
+  const said = sent.gracePeriodSeconds ?? query.get('gracePeriodSeconds') ?? '';
+  if (said === '') return {};
+  const gracePeriodSeconds = typeof said === 'string' ? Number(said) : said;
+  if (typeof gracePeriodSeconds === 'number' && Number.isSafeInteger(gracePeriodSeconds))
+    return { gracePeriodSeconds };
+  throw badRequest(`gracePeriodSeconds: ${JSON.stringify(said)} is not a whole number of seconds`);
 }
 
 /** `propagationPolicy`, or `orphanDependents` of old clients. @throws ApiError 422 */

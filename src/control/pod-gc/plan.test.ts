@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Node } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
-import { MANAGED_KEY, managedPods } from './plan.ts';
+import { endingOn, MANAGED_KEY, managedPods } from './plan.ts';
 
 function pod(
   name: string,
@@ -32,4 +33,21 @@ test('managedPods() sorts our pods by node, and leaves alone those of others or 
     ['m1', ['a', 'b']],
     ['m2', ['c']],
   ]);
+});
+
+test('endingOn() tells who ends the pods of a node', () => {
+  const node = (status: 'True' | 'Unknown', kubeletVersion: string, taint?: string): Node => ({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: 'm1' },
+    spec: taint === undefined ? {} : { taints: [{ key: taint, effect: 'NoExecute' }] },
+    status: { nodeInfo: { kubeletVersion }, conditions: [{ type: 'Ready', status }] },
+  });
+  const off = 'node.kubernetes.io/out-of-service';
+  assert.equal(endingOn(undefined), 'gone');
+  assert.equal(endingOn(node('True', 'tulle 0.1.0')), 'node');
+  assert.equal(endingOn(node('Unknown', 'tulle 0.1.0')), 'silent');
+  assert.equal(endingOn(node('Unknown', 'v1.32.4')), 'node');
+  assert.equal(endingOn(node('Unknown', 'v1.32.4', off)), 'silent');
+  assert.equal(endingOn(node('True', 'v1.32.4', off)), 'node');
 });

@@ -146,7 +146,8 @@ describe('planWrites()', () => {
     ...desired,
     metadata: { ...desired.metadata, uid: 'u', resourceVersion: '1' },
   };
-  const types = (pods: Pod[], own: Pod[]) => planWrites(pods, own).map((it) => it.type);
+  const types = (pods: Pod[], own: Pod[], isOver = false) =>
+    planWrites(pods, own, () => isOver).map((it) => it.type);
 
   test('has nothing to do when all is there, also with labels and conditions of others', () => {
     const labels = { ...observed.metadata.labels, by: 'somebody' };
@@ -167,11 +168,16 @@ describe('planWrites()', () => {
     assert.deepEqual(types([desired], [{ ...observed, metadata: rest }]), ['metadata']);
   });
 
-  test('replaces the Pod of an earlier container of the name, and one that is being deleted', () => {
+  test('replaces the Pod of an earlier container of the name', () => {
     const next = podOf(container('c2', 'web'));
     assert.deepEqual(types([next], [observed]), ['delete', 'create']);
+  });
+
+  test('lets a Pod that was deleted drain, and replaces it when its time is over', () => {
     const going = { ...observed, metadata: { ...observed.metadata, deletionTimestamp: 'now' } };
-    assert.deepEqual(types([desired], [going]), ['delete', 'create']);
+    assert.deepEqual(types([desired], [going]), []);
+    assert.deepEqual(types([], [going]), ['delete']);
+    assert.deepEqual(types([desired], [going], true), ['delete', 'create']);
   });
 
   test('takes what is gone out of the way before it tells anything new', () => {

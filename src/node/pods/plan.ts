@@ -1,5 +1,6 @@
 /** From containers to Pod objects, and to the writes that bring the API there. Pure. */
 import type { Pod, PodPhase, PodStatus } from '#api/core/v1/pod.ts';
+import { isTerminating } from '#api/core/v1/pod-deletion.ts';
 import { checkLabelValue, checkQualifiedName } from '#api/machinery/names.ts';
 import { type Condition, objectKey } from '#api/meta.ts';
 import type { Ip } from '#lib/ip.ts';
@@ -272,8 +273,13 @@ function containerState({ attachment, info, ended }: Container, phase: PodPhase)
 /**
  * What must be written so that the API has these Pods, and of ours no others.
  * @param own Pods of this node in the API
+ * @param isOver whether the time is over that a Pod was given when somebody deleted it; until then it drains
  */
-export function planWrites(desired: readonly Pod[], own: readonly Pod[]): PodWrite[] {
+export function planWrites(
+  desired: readonly Pod[],
+  own: readonly Pod[],
+  isOver: (pod: Pod) => boolean,
+): PodWrite[] {
   const observed = new Map(own.map((pod) => [objectKey(pod), pod]));
   const writes: PodWrite[] = [];
   const kept = new Set<string>();
@@ -281,7 +287,10 @@ export function planWrites(desired: readonly Pod[], own: readonly Pod[]): PodWri
     const key = objectKey(pod);
     const was = observed.get(key);
     // Another life of the name goes first: the API would take the change of a container for one of the same Pod.
-    if (was !== undefined && (containerIdOf(was) !== containerIdOf(pod) || isGoing(was))) {
+    if (
+      was !== undefined &&
+      (containerIdOf(was) !== containerIdOf(pod) || (isTerminating(was) && isOver(was)))
+    ) {
       writes.push({ type: 'delete', key, pod: was });
       writes.push({ type: 'create', pod });
     } else if (was === undefined) writes.push({ type: 'create', pod });
@@ -319,8 +328,22 @@ function containerIdOf(pod: Pod): string {
   return pod.metadata.annotations?.[CONTAINER_ID_ANNOTATION] ?? '';
 }
 
-function isGoing(pod: Pod): boolean {
-  return pod.metadata.deletionTimestamp !== undefined;
+/**
+ * Pods on this node that nobody else ends: they were deleted, and what they stood for is not attached here, or had its time.
+ * Only of a node without a kubelet.
+ * @param others Pods of this node that no agent made
+ */
+export function planEndings(
+  others: readonly Pod[],
+  attachments: readonly Attachment[],
+  isOver: (pod: Pod) => boolean,
+): PodWrite[] {
+  const attached = new Set(attachments.map(({ pod }) => `${pod.namespace}/${pod.name}`));
+  return others.flatMap((pod) => {
+    const key = objectKey(pod);
+    if (!isTerminating(pod) || (attached.has(key) && !isOver(pod))) return [];
+    return [{ type: 'delete', key, pod }];
+  });
 }
 
 function missing(

@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
+import { type Clock, FakeClock } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import type { ProbeTarget, Readiness, ReadinessProbes } from '../readiness.ts';
@@ -39,7 +40,15 @@ class Agent implements AsyncDisposable {
 
   readonly probes = new TestProbes();
 
-  constructor(options: { api?: FakeApi; node?: string; isInNetns?: boolean } = {}) {
+  constructor(
+    options: {
+      api?: FakeApi;
+      node?: string;
+      isInNetns?: boolean;
+      clock?: Clock;
+      isBesideKubelet?: boolean;
+    } = {},
+  ) {
     this.api = options.api ?? new FakeApi();
     const pods = this.#resources.use(startCache(this.api, POD, { log: silentLogger }));
     const feature = this.#resources.use(
@@ -52,7 +61,9 @@ class Agent implements AsyncDisposable {
           watchExit: this.runtime.watchExit,
           isInNetns: () => options.isInNetns ?? true,
           probes: this.probes,
+          isBesideKubelet: () => options.isBesideKubelet === true,
           log: silentLogger,
+          ...(options.clock === undefined ? {} : { clock: options.clock }),
         },
         { node: { name: options.node ?? 'n1', hostIps: [ip('198.51.100.1')] } },
       ),
@@ -76,6 +87,38 @@ class Agent implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#resources.disposeAsync();
   }
+}
+
+function foreignPod(name: string, nodeName: string): Pod {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'default' },
+    spec: { nodeName, containers: [{ name }] },
+  };
+}
+
+/** As the server marks a Pod that somebody deletes. */
+function terminate(api: FakeApi, pod: Pod, seconds: number): void {
+  const deletionTimestamp = '2026-01-01T00:00:30Z';
+  const metadata = { ...pod.metadata, deletionTimestamp, deletionGracePeriodSeconds: seconds };
+  api.put(POD, { ...pod, metadata });
+}
+
+/** Lets time go by, second by second, with whatever is done in each. */
+async function turn(clock: FakeClock, ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 1_000) {
+    clock.advance(1_000);
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Lets time go by until it is done. */
+async function turning<T>(clock: FakeClock, action: () => Promise<T>): Promise<T> {
+  const done = new AbortController();
+  const work = action().finally(() => done.abort());
+  while (!done.signal.aborted) await turn(clock, 1_000);
+  return await work;
 }
 
 const isReady = (pod: Pod | undefined) =>
@@ -264,6 +307,59 @@ describe('Pods', () => {
       ([it]) => isReady(it) && it?.metadata.uid !== first?.metadata.uid,
     );
     assert.ok(second !== undefined);
+  });
+
+  test('lets a Pod that was deleted drain until its container goes, or its time is over', async () => {
+    const clock = new FakeClock();
+    await using agent = new Agent({ clock });
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    const [pod] = await turning(clock, () => agent.until(([it]) => isReady(it)));
+    assert.ok(pod !== undefined);
+    terminate(agent.api, pod, 30);
+    await turn(clock, 29_000);
+    assert.deepEqual(
+      agent.api.objects(POD).map(({ metadata }) => metadata.uid),
+      [pod.metadata.uid],
+    );
+    const uids = () => agent.api.objects(POD).map(({ metadata }) => metadata.uid);
+    await turning(clock, () => agent.until(([it]) => it?.metadata.uid !== pod.metadata.uid));
+    await turning(clock, () => agent.until(([it]) => isReady(it)));
+    assert.equal(uids().length, 1, 'the container runs on, so it has a Pod');
+
+    const [next] = agent.api.objects(POD);
+    assert.ok(next !== undefined);
+    terminate(agent.api, next, 30);
+    agent.attachments.set();
+    await turning(clock, () => agent.until((pods) => pods.length === 0));
+  });
+
+  test('ends Pods of others that were deleted: what is not attached here at once', async () => {
+    const clock = new FakeClock();
+    const api = new FakeApi();
+    const there = (name: string) => api.put(POD, foreignPod(name, 'n1'));
+    const [stays, gone, attached] = [there('stays'), there('gone'), there('attached')];
+    const elsewhere = api.put(POD, foreignPod('elsewhere', 'n2'));
+    await using agent = new Agent({ api, clock });
+    agent.attachments.set(attachmentOf('k1', 'attached', { pod: { kubelet: true } }));
+    for (const pod of [gone, attached, elsewhere]) terminate(api, pod, 30);
+    const left = () => names(api.objects(POD)).sort();
+    await turning(clock, () => agent.until((pods) => pods.length === 3));
+    assert.deepEqual(left(), ['attached', 'elsewhere', 'stays']);
+    assert.ok(stays !== undefined);
+    await turning(clock, () => agent.until((pods) => pods.length === 2));
+    assert.deepEqual(left(), ['elsewhere', 'stays']);
+  });
+
+  test('makes and ends nothing on the node of a kubelet', async () => {
+    const clock = new FakeClock();
+    const api = new FakeApi();
+    terminate(api, api.put(POD, foreignPod('theirs', 'n1')), 1);
+    await using agent = new Agent({ api, clock, isBesideKubelet: true });
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.attachments.set(attachmentOf('c1', 'web'));
+    await turn(clock, 10_000);
+    assert.deepEqual(names(api.objects(POD)), ['theirs']);
   });
 
   test('the Pod of a container that comes back under its id is a new one', async () => {

@@ -1,12 +1,17 @@
 /**
  * The pods feature: without Kubernetes, every container on the pod network becomes a Pod object, so that services,
- * policies and people find it. Pods of a kubelet are left alone.
+ * policies and people find it. Pods of a kubelet are left alone, and so is everything on a node that has one.
+ *
+ * A Pod that somebody deletes stays for its grace period, and no service sends it anything new. It goes at once when its
+ * container is gone. A container that runs on then has a Pod again: to stop it is for who started it.
  */
 import { POD, type Pod } from '#api/core/v1/pod.ts';
+import { gracePeriods, isTerminating } from '#api/core/v1/pod-deletion.ts';
 import { objectKey } from '#api/meta.ts';
 import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
-import type { Clock } from '#lib/clock.ts';
+import { type Clock, systemClock } from '#lib/clock.ts';
+import { Countdowns } from '#lib/countdowns.ts';
 import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
@@ -21,6 +26,7 @@ import {
   type NodeIdentity,
   type PodWrite,
   planChanges,
+  planEndings,
   planPod,
   planWrites,
   readinessOfPod,
@@ -43,6 +49,8 @@ export interface PodsComponents {
   readonly isInNetns: (pid: number, netns: string) => boolean;
   /** Missing: whoever runs is ready. */
   readonly probes?: ReadinessProbes;
+  /** Whether a kubelet keeps this node. */
+  readonly isBesideKubelet?: () => boolean;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -51,6 +59,7 @@ export class Pods implements AsyncDisposable {
   readonly #components: PodsComponents;
   readonly #node: NodeIdentity;
   readonly #loop: SyncLoop;
+  readonly #endings: Countdowns;
   readonly #taken = new Set<string>();
   readonly #reported = new Set<string>();
   #containers: Containers | undefined;
@@ -60,6 +69,10 @@ export class Pods implements AsyncDisposable {
     this.#components = components;
     this.#node = init.node;
     const { log, clock } = components;
+    this.#endings = new Countdowns({
+      clock: clock ?? systemClock,
+      onOver: () => this.#loop.trigger(),
+    });
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'pods',
       log,
@@ -74,7 +87,7 @@ export class Pods implements AsyncDisposable {
     this.#stops.push(
       pods.onChange(({ old, current }) => {
         const isOurs = [old, current].some((pod) => pod && isOwnPod(pod, this.#node.name));
-        if (isOurs) trigger();
+        if (isOurs || (current !== undefined && this.#isToEnd(current))) trigger();
       }),
     );
     if (probes !== undefined) this.#stops.push(probes.onChange(trigger));
@@ -95,6 +108,7 @@ export class Pods implements AsyncDisposable {
   /** Stops; the Pods stay. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#endings[Symbol.dispose]();
     await this.#containers?.[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
   }
@@ -112,10 +126,15 @@ export class Pods implements AsyncDisposable {
   }
 
   #plan(): PodWrite[] {
+    if (this.#components.isBesideKubelet?.() === true) return [];
     const containers = this.#containers?.list() ?? [];
     const own: Pod[] = [];
+    const others: Pod[] = [];
     for (const pod of this.#components.pods.values())
       if (isOwnPod(pod, this.#node.name)) own.push(pod);
+      else if (this.#isToEnd(pod)) others.push(pod);
+    const over = this.#endings.follow(gracePeriods([...own, ...others]));
+    const isOver = (pod: Pod) => over.has(pod.metadata.uid ?? '');
     const names = assignNames(containers, own, (key) => this.#isForeign(key));
     const { probes } = this.#components;
     probes?.follow(probeTargets(containers, own));
@@ -127,15 +146,20 @@ export class Pods implements AsyncDisposable {
       });
     });
     // Until a container is known, nothing is said of it, not even that its Pod of before is gone.
-    const pending = new Set(
-      this.#components.attachments.list().map((attachment) => attachment.containerId),
-    );
+    const attachments = this.#components.attachments.list();
+    const pending = new Set(attachments.map((attachment) => attachment.containerId));
     for (const { attachment } of containers) pending.delete(attachment.containerId);
-    return planWrites(desired, own).filter(
+    const writes = planWrites(desired, own, isOver).filter(
       (write) =>
         write.type !== 'delete' ||
         !pending.has(write.pod.metadata.annotations?.[CONTAINER_ID_ANNOTATION] ?? ''),
     );
+    return [...planEndings(others, attachments, isOver), ...writes];
+  }
+
+  /** A Pod here that was deleted, and that is not of ours. */
+  #isToEnd(pod: Pod): boolean {
+    return isTerminating(pod) && pod.spec.nodeName === this.#node.name;
   }
 
   async #apply(write: PodWrite): Promise<void> {

@@ -1,5 +1,6 @@
 /** The Node object of this machine: what it says of itself, and whether containers can be attached here. Pure. */
 import { type Node, ZONE_LABEL } from '#api/core/v1/node.ts';
+import { AGENT_VERSION_PREFIX } from '#api/core/v1/pod-deletion.ts';
 import type { Condition } from '#api/meta.ts';
 import type { Ip } from '#lib/ip.ts';
 
@@ -57,8 +58,8 @@ export function nodeStatus(
       kernelVersion: facts.kernelVersion,
       osImage: facts.osImage,
       containerRuntimeVersion: facts.containerRuntime,
-      kubeletVersion: `tulle ${facts.version}`,
-      kubeProxyVersion: `tulle ${facts.version}`,
+      kubeletVersion: `${AGENT_VERSION_PREFIX}${facts.version}`,
+      kubeProxyVersion: `${AGENT_VERSION_PREFIX}${facts.version}`,
       operatingSystem: 'linux',
       architecture: facts.architecture,
     },
@@ -105,6 +106,17 @@ export function planConditions(
     const since = old?.status === condition.status ? old.lastTransitionTime : undefined;
     return { ...condition, lastHeartbeatTime: now, lastTransitionTime: since ?? now };
   });
+}
+
+/** What we say of a Node that a kubelet keeps: all of our conditions but `Ready`, beside those of others. */
+export function conditionsBeside(
+  health: readonly ComponentHealth[],
+  previous: readonly Condition[],
+  now: string,
+): Condition[] {
+  const ours = planConditions(health, previous, now).filter(({ type }) => type !== 'Ready');
+  const types = new Set(ours.map(({ type }) => type));
+  return [...previous.filter(({ type }) => !types.has(type)), ...ours];
 }
 
 /** Whether two lists of conditions say the same, times aside. */

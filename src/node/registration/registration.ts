@@ -1,17 +1,20 @@
 /**
  * Keeps this machine's Node object and its heartbeat: a Lease renewed every ten seconds, which costs the server
- * next to nothing, and the Node's status only when it changes.
+ * next to nothing, and the Node's status only when it changes. Of a Node that a kubelet keeps nothing is written but how
+ * our parts are.
  */
 import { LEASE, type Lease } from '#api/coordination/v1/lease.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
+import { hasKubelet } from '#api/core/v1/pod-deletion.ts';
 import type { ApiClient } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { systemClock } from '#lib/clock.ts';
-import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
+import { isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import {
   type ComponentHealth,
+  conditionsBeside,
   type NodeFacts,
   nodeLabels,
   nodeStatus,
@@ -33,6 +36,7 @@ export class Registration implements AsyncDisposable {
   readonly #lease: SyncLoop;
   readonly #status: SyncLoop;
   #node: Node | undefined;
+  #isBesideKubelet = false;
 
   constructor(
     components: { client: ApiClient; log: Logger; clock?: Clock },
@@ -60,9 +64,16 @@ export class Registration implements AsyncDisposable {
   /** Makes the Node if there is none, and begins to keep it. Rejects if the API refuses this node. */
   async register(): Promise<void> {
     await this.#ensureNode();
-    await Promise.all([this.#updateStatus(), this.#renew()]);
+    // It tells whose the heartbeat is.
+    await this.#updateStatus();
+    await this.#renew();
     this.#status.trigger();
     this.#lease.trigger();
+  }
+
+  /** Whether a kubelet keeps the Node, as far as is known. */
+  get isBesideKubelet(): boolean {
+    return this.#isBesideKubelet;
   }
 
   /** Asks for a look at the parts now rather than at the next interval. */
@@ -77,6 +88,21 @@ export class Registration implements AsyncDisposable {
   async #ensureNode(): Promise<void> {
     const labels = nodeLabels(this.#facts);
     const { name } = this.#facts;
+    const found = await this.#client.get(NODE, name).catch((error: unknown) => {
+      if (!isNotFound(error)) throw error;
+      return undefined;
+    });
+    if (found === undefined) return await this.#create(labels);
+    if (hasKubelet(found)) return;
+    await this.#client.patch(
+      NODE,
+      { name },
+      { type: 'application/merge-patch+json', body: { metadata: { labels } } },
+    );
+  }
+
+  async #create(labels: Record<string, string>): Promise<void> {
+    const { name } = this.#facts;
     try {
       await this.#client.create(NODE, {
         apiVersion: 'v1',
@@ -85,21 +111,17 @@ export class Registration implements AsyncDisposable {
         spec: {},
       });
     } catch (error) {
+      // Made at this moment by somebody else: what its status says tells who keeps it.
       if (!isAlreadyExists(error)) throw error;
-      await this.#client.patch(
-        NODE,
-        { name },
-        { type: 'application/merge-patch+json', body: { metadata: { labels } } },
-      );
     }
   }
 
-  /** Somebody may delete the Node while its machine lives: then it is made again. */
+  /** Somebody may delete the Node while its machine lives: then it is made again, by the kubelet if there is one. */
   async #keepStatus(): Promise<void> {
     try {
       await this.#updateStatus();
     } catch (error) {
-      if (!isNotFound(error)) throw error;
+      if (!isNotFound(error) || this.#isBesideKubelet) throw error;
       this.#node = undefined;
       await this.#ensureNode();
       await this.#updateStatus();
@@ -111,6 +133,8 @@ export class Registration implements AsyncDisposable {
     const node = this.#node ?? (await this.#client.get(NODE, name));
     const previous = node.status?.conditions ?? [];
     const now = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    this.#isBesideKubelet = hasKubelet(node);
+    if (this.#isBesideKubelet) return await this.#updateBeside(node, now);
     const status = nodeStatus(this.#facts, this.#health(), previous, now);
     // Conditions that others write (the node controller's Unknown) are answered by ours only when ours say otherwise.
     if (this.#node !== undefined && sameConditions(previous, status.conditions ?? [])) return;
@@ -122,7 +146,35 @@ export class Registration implements AsyncDisposable {
     );
   }
 
+  async #updateBeside(node: Node, now: string): Promise<void> {
+    const { name, resourceVersion } = node.metadata;
+    const previous = node.status?.conditions ?? [];
+    const conditions = conditionsBeside(this.#health(), previous, now);
+    this.#node = node;
+    if (sameConditions(previous, conditions)) return;
+    this.#node = undefined;
+    try {
+      // The list is written as a whole: with the version, so that what the kubelet says meanwhile is not lost.
+      this.#node = await this.#client.patch(
+        NODE,
+        { name, subresource: 'status' },
+        {
+          type: 'application/merge-patch+json',
+          body: { metadata: { resourceVersion }, status: { conditions } },
+        },
+      );
+    } catch (error) {
+      // The next look is at what it is then.
+      if (!isConflict(error)) throw error;
+      this.#status.trigger();
+    }
+  }
+
   async #renew(): Promise<void> {
+    if (this.#isBesideKubelet) {
+      this.#node = undefined;
+      return;
+    }
     const { name } = this.#facts;
     const renewTime = new Date(this.#clock.now()).toISOString().replace('Z', '000Z');
     const spec: Lease['spec'] = {

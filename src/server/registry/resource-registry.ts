@@ -34,14 +34,12 @@ import type { Principal } from '../principal.ts';
 import { atRevision, decodeAs, encodeAs, rememberEntry } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import type { ObjectLeases } from './expiry.ts';
+import { type DeletionWish, isReleased, planDeletion, timestampOf } from './graceful-deletion.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
-import { type Propagation, withPropagation } from './propagation.ts';
 import {
   generateName,
   hasSubresource,
-  isHeld,
-  markDeleting,
   nextGeneration,
   prepareForCreate,
   prepareForUpdate,
@@ -86,9 +84,7 @@ export interface ApplyOptions extends WriteOptions {
   readonly checkCreate?: () => void;
 }
 
-export interface DeleteOptions extends WriteOptions {
-  /** What becomes of the objects that it owns; missing: as its finalizers say, or `Background`. */
-  readonly propagation?: Propagation;
+export interface DeleteOptions extends WriteOptions, DeletionWish {
   readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
 }
 
@@ -98,7 +94,7 @@ export interface Written {
 }
 
 export interface Deleted extends Written {
-  /** False if finalizers still hold it. */
+  /** False if finalizers still hold it, or who runs it is given time to end it. */
   readonly removed: boolean;
 }
 
@@ -254,11 +250,11 @@ async function update(
     ]);
     const { warnings } = outcome;
     if (sameJson(object, old)) return { entry, object: old, warnings, isSame: true };
-    const isReleased = old.metadata.deletionTimestamp !== undefined && !isHeld(kind, object);
-    const effects = isReleased
+    const removes = isReleased(kind, object, old);
+    const effects = removes
       ? await admitRemoval(kind, context, { object, review }, options)
       : outcome;
-    return { entry, object, warnings, outcome: effects, removes: isReleased };
+    return { entry, object, warnings, outcome: effects, removes };
   };
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     const planned = await planOn(context.store, attempt, plan);
@@ -384,15 +380,14 @@ async function remove(
       object: undefined,
       old,
     };
-    const wanted = withPropagation(old, options.propagation);
-    if (!isHeld(kind, wanted)) {
+    const step = planDeletion(kind, old, options, context.clock.now());
+    if (step.kind === 'remove') {
       const outcome = await admitRemoval(kind, context, { object: old, review }, options);
       return { entry, object: old, warnings: outcome.warnings, outcome, removes: true };
     }
-    const isDeleting = old.metadata.deletionTimestamp !== undefined;
-    if (isDeleting && wanted === old) return { entry, object: old, warnings: [], isSame: true };
+    if (step.kind === 'pending') return { entry, object: old, warnings: [], isSame: true };
     const outcome = await admit(context.plugins, review);
-    const object = isDeleting ? wanted : markDeleting(kind, wanted, timestamp(context.clock));
+    const { object } = step;
     return { entry, object, warnings: outcome.warnings, outcome, removes: false };
   };
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
@@ -551,7 +546,6 @@ function throwIfInvalid(kind: KindDefinition, name: string, errors: readonly Fie
   if (errors.length > 0) throw invalidObject(kind, name, errors);
 }
 
-/** RFC 3339 with whole seconds, as `metav1.Time`. */
 function timestamp(clock: Clock): string {
-  return `${new Date(clock.now()).toISOString().slice(0, 19)}Z`;
+  return timestampOf(clock.now());
 }

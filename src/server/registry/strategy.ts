@@ -23,6 +23,8 @@ interface KindStrategy {
   >;
   /** True while something beside `metadata.finalizers` keeps the object from going. */
   readonly isHeld?: (object: LooseObject) => boolean;
+  /** Whole seconds that who runs the object has to end it; missing: it needs none. */
+  readonly gracePeriod?: (object: LooseObject, wish: number | undefined) => number;
   /** How the object says that it is being deleted, beside its `deletionTimestamp`. */
   readonly markDeleting?: (object: LooseObject) => LooseObject;
 }
@@ -35,7 +37,7 @@ export interface LooseObject extends KubeObject {
 
 const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
   'core/nodes': { keepsStatusOnCreate: true },
-  'core/pods': { returnsDeleted: true },
+  'core/pods': { returnsDeleted: true, gracePeriod: gracePeriodOfPod },
   'core/serviceaccounts': { returnsDeleted: true },
   'core/services': { returnsDeleted: true },
   'apiextensions.k8s.io/customresourcedefinitions': {
@@ -57,6 +59,17 @@ const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
     markDeleting: (object) => ({ ...object, status: { ...object.status, phase: 'Terminating' } }),
   },
 };
+
+/** A pod that no node has, or that has ended, has nothing to end. Less than nothing is a second, as upstream. */
+function gracePeriodOfPod({ spec, status }: LooseObject, wish: number | undefined): number {
+  const isOver = status?.phase === 'Succeeded' || status?.phase === 'Failed';
+  if ((spec?.nodeName ?? '') === '' || isOver) return 0;
+  const own = spec?.terminationGracePeriodSeconds;
+  const seconds = wish ?? (typeof own === 'number' ? own : 0);
+  return seconds < 0 ? 1 : Math.min(seconds, MAX_GRACE_PERIOD_SECONDS);
+}
+/** 68 years: what is added to today's date must be a date. */
+const MAX_GRACE_PERIOD_SECONDS = 2 ** 31 - 1;
 
 function withCleanup(object: LooseObject): LooseObject {
   const finalizers = object.metadata.finalizers ?? [];
@@ -213,18 +226,31 @@ export function isHeld(kind: KindDefinition, object: KubeObject): boolean {
   );
 }
 
-/** The object as it waits for its finalizers. */
+/** How many seconds the object is given to end, if somebody wishes so many. */
+export function gracePeriodOf(
+  kind: KindDefinition,
+  object: KubeObject,
+  wish: number | undefined,
+): number {
+  return strategyOf(kind).gracePeriod?.(object as LooseObject, wish) ?? 0;
+}
+
+/**
+ * The object as it waits for its finalizers, and to be ended.
+ * @param deletion.at when it may be gone, RFC 3339
+ * @param deletion.grace whole seconds given to it
+ */
 export function markDeleting(
   kind: KindDefinition,
   object: KubeObject,
-  deletionTimestamp: string,
+  deletion: { readonly at: string; readonly grace: number },
 ): KubeObject {
   const marked: LooseObject = {
     ...object,
     metadata: {
       ...object.metadata,
-      deletionTimestamp,
-      deletionGracePeriodSeconds: 0,
+      deletionTimestamp: deletion.at,
+      deletionGracePeriodSeconds: deletion.grace,
       ...(object.metadata.generation === undefined
         ? {}
         : { generation: object.metadata.generation + 1 }),
