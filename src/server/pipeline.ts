@@ -20,6 +20,7 @@ import { MAX_BODY_BYTES, MAX_REQUESTS_UNKNOWN, MAX_STALL_MS } from './limits.ts'
 import type { ServerMetrics } from './metrics.ts';
 import type { Principal } from './principal.ts';
 import { parseRequest, type RequestInfo } from './request.ts';
+import { accessOf } from './selectors.ts';
 
 export interface PipelineOptions {
   readonly handle: (exchange: Exchange) => Promise<Answer>;
@@ -75,7 +76,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
       // The share is that of who asks, whoever he acts as.
       ended.defer(fairness.enter(self, info));
       const principal = impersonate(self, request.headers, options.authorizer);
-      const decision = options.authorizer.authorize(principal, info);
+      const decision = options.authorizer.authorize(principal, accessOf(info));
       if (!decision.allowed) throw decision.error;
       const readWhole = (maxBytes = MAX_BODY_BYTES) =>
         readBody(request, { maxBytes, clock: options.clock });

@@ -74,6 +74,33 @@ test('roles give, and taking a binding away takes', async () => {
   await eventually(list, 403);
 });
 
+test('a role for one name allows to list and watch this one, and nothing beside it', async () => {
+  await using fixture = await startServerFixture();
+  const { admin } = fixture;
+  for (const name of ['mine', 'other'])
+    await fixture.call('POST', CONFIG_MAPS, {
+      as: admin,
+      body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name } },
+    });
+  const jane = await fixture.identity('jane', []);
+  const ofOne = { ...rule(['list'], ['configmaps']), resourceNames: ['mine'] };
+  await allow(fixture, 'one', 'jane', [ofOne]);
+  const list = (selector: string) =>
+    fixture.call('GET', `${CONFIG_MAPS}?fieldSelector=${encodeURIComponent(selector)}`, {
+      as: jane,
+    });
+  await eventually(async () => (await list('metadata.name=mine')).status, 200);
+  const { items } = (await list('metadata.name=mine')).json();
+  assert.deepEqual(
+    items.map(({ metadata }) => (metadata as { name: string }).name),
+    ['mine'],
+  );
+  for (const selector of ['', 'metadata.name=other', 'metadata.name!=other', 'metadata.name='])
+    assert.equal((await list(selector)).status, 403, selector);
+  const both = (await list('metadata.name=mine,metadata.name=other')).json();
+  assert.deepEqual(both.items, []);
+});
+
 test('nobody gives away what he does not have', async () => {
   await using fixture = await startServerFixture();
   const as = await fixture.identity('jane', []);

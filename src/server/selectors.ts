@@ -10,6 +10,7 @@ import {
 import { matchLabels, parseLabelSelector, type Selector } from '#api/machinery/label-selector.ts';
 import { badRequest } from '#api/machinery/status.ts';
 import type { Filter } from './registry/list.ts';
+import type { RequestInfo } from './request.ts';
 
 /**
  * Reads `labelSelector` and `fieldSelector`.
@@ -27,6 +28,18 @@ export function createFilter(kind: KindDefinition, query: URLSearchParams): Filt
       (labels.length === 0 || matchLabels(labels, object.metadata.labels)),
     ...(onlyName === undefined || onlyName === '' ? {} : { name: onlyName }),
   };
+}
+
+/**
+ * The access that a request is, for who decides over it: a list or watch of one object by its name is that of this object,
+ * so that a role with `resourceNames` allows it. `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
+ */
+export function accessOf(info: RequestInfo): RequestInfo {
+  if (info.type === 'plain' || info.name !== '') return info;
+  const parsed = parseFieldSelector(info.query.get('fieldSelector') ?? '');
+  // What does not parse is refused when it is answered.
+  const name = parsed.ok ? requiredValue(parsed.selector, 'metadata.name') : undefined;
+  return name === undefined || name === '' ? info : { ...info, name };
 }
 
 function readLabels(text: string): Selector {
