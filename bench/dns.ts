@@ -14,7 +14,8 @@
  *   update to answer    with 44,000 services, from the API's event to the first answer that has it
  * ```
  *
- * usage: ./dev bench dns      needs dnsperf (Debian: dnsperf); one JSON object a line, see docs/benchmarks.md
+ * usage: ./dev bench dns [CASE…]      needs dnsperf (Debian: dnsperf); one JSON object a line, see docs/benchmarks.md
+ *        CASE: cluster, cached, nxdomain, search, latency, updates, disturbed; all without one
  */
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -27,6 +28,7 @@ import { sleep } from '#lib/clock.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import type { Seen } from './dns/asking.ts';
 import { isInstalled, PEERS } from './dns/peers.ts';
+import { COMPILED_ENV } from './support/compiled-env.ts';
 
 const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 3);
 const ROUND_S = Number(process.env.TULLE_BENCH_SECONDS ?? 2);
@@ -48,6 +50,15 @@ interface Server {
   readonly process: ChildProcess;
 }
 
+const CASES = ['cluster', 'cached', 'nxdomain', 'search', 'latency', 'updates', 'disturbed'];
+const chosen = process.argv.slice(2);
+const unknown = chosen.find((one) => !CASES.includes(one));
+if (unknown !== undefined) {
+  console.error(`bench dns: there is no case '${unknown}'. There are: ${CASES.join(', ')}`);
+  process.exit(2);
+}
+const isChosen = (...cases: string[]) =>
+  chosen.length === 0 || cases.some((one) => chosen.includes(one));
 if (!isInstalled('dnsperf')) {
   console.error('bench dns: dnsperf is not installed (Debian: apt-get install dnsperf)');
   process.exit(2);
@@ -55,39 +66,58 @@ if (!isInstalled('dnsperf')) {
 const folder = mkdtempSync(join(tmpdir(), 'tulle-bench-dns-'));
 const upstream = await startUpstream();
 const servers: Server[] = [];
+// Started once before, as every agent but a machine's very first: what Node compiled is on disk.
+await endInPeace(await startOurs(1));
 try {
-  servers.push(await startOurs(SERVICES));
-  await startPeers();
-  const suffix = 'default.svc.cluster.local';
-  const outside = (i: number) => `host-${i % OUTSIDE}.example.com`;
-  const cluster = queries('cluster', (i) => [`svc-${i}.${suffix}`]);
-  const best = await compare('cluster names', cluster, 1);
-  const cached = queries('cached', (i) => [outside(i)]);
-  for (const server of servers) await load(server, cached);
-  await compare('cached outside names', cached, 1);
-  await compare(
-    'NXDOMAIN',
-    queries('nxdomain', (i) => [`none-${i}.${suffix}`]),
-    1,
-  );
-  await compareSearch(outside, suffix);
-  await compareLatency(cluster, best);
-  await measureUpdates();
-  await measureDisturbed();
+  if (isChosen('cluster', 'cached', 'nxdomain', 'search', 'latency')) await compareServers();
+  if (isChosen('updates')) await measureUpdates();
+  if (isChosen('disturbed')) await measureDisturbed();
 } finally {
   for (const server of servers) server.process.kill('SIGKILL');
   await upstream.terminate();
   rmSync(folder, { recursive: true });
 }
 
+async function compareServers(): Promise<void> {
+  servers.push(await startOurs(SERVICES));
+  await startPeers();
+  const suffix = 'default.svc.cluster.local';
+  const outside = (i: number) => `host-${i % OUTSIDE}.example.com`;
+  const cluster = queries('cluster', (i) => [`svc-${i}.${suffix}`]);
+  const rates = isChosen('cluster', 'latency')
+    ? await compare('cluster names', cluster)
+    : new Map<string, number>();
+  if (isChosen('cached', 'search')) {
+    const cached = queries('cached', (i) => [outside(i)]);
+    for (const server of servers) await load(server, cached);
+    if (isChosen('cached')) await compare('cached outside names', cached);
+  }
+  if (isChosen('nxdomain'))
+    await compare(
+      'NXDOMAIN',
+      queries('nxdomain', (i) => [`none-${i}.${suffix}`]),
+    );
+  if (isChosen('search')) await compareSearch(outside, suffix);
+  if (isChosen('latency')) await compareLatency(cluster, rates);
+}
+
 async function startOurs(services: number, changes = 0): Promise<Server & { report: OursReport }> {
   const script = join(import.meta.dirname, 'dns/ours.ts');
   const flags = [...DAEMON_NODE_FLAGS, '--disable-warning=ExperimentalWarning'];
   const args = [...flags, script, services, upstream.port, changes];
-  const child = spawn(process.execPath, args.map(String), { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, args.map(String), {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: COMPILED_ENV,
+  });
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
   const report = JSON.parse(String(line)) as OursReport;
   return { name: 'tulle', port: report.port, process: child, report };
+}
+
+async function endInPeace({ process: child }: Server): Promise<void> {
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  await ended;
 }
 
 interface OursReport {
@@ -142,18 +172,18 @@ function queries(name: string, namesOf: (i: number) => string[]): string {
   return file;
 }
 
-/** @param perName queries for one name that is wanted @returns queries a second by server */
-async function compare(what: string, file: string, perName: number): Promise<Map<string, number>> {
+/** @returns queries a second by server */
+async function compare(what: string, file: string): Promise<Map<string, number>> {
   const rates = new Map<string, number[]>();
   const costs = new Map<string, number[]>();
   for (let round = 0; round < ROUNDS; round++)
     for (const server of servers) {
       const { rate, cpuUs } = await load(server, file);
-      push(rates, server.name, rate / perName);
-      push(costs, server.name, cpuUs * perName);
+      push(rates, server.name, rate);
+      push(costs, server.name, cpuUs);
     }
-  report(what, rates, perName === 1 ? 'queries/s' : 'names/s');
-  report(`${what}, CPU`, costs, perName === 1 ? 'us/query' : 'us/name');
+  report(what, rates, 'queries/s');
+  report(`${what}, CPU`, costs, 'us/query');
   report(`${what}, RSS`, new Map(servers.map((server) => [server.name, [rssMb(server)]])), 'MB');
   return new Map([...rates].map(([name, values]) => [name, median(values)]));
 }
@@ -206,6 +236,7 @@ async function measureDisturbed(): Promise<void> {
   const args = [...flags, script, String(LARGE), String(upstream.port)];
   const { stdout } = await promisify(execFile)(process.execPath, args, {
     maxBuffer: MAX_OUTPUT_BYTES,
+    env: COMPILED_ENV,
   });
   const observed = JSON.parse(stdout) as { what: string; durationMs: number; seen: Seen[] }[];
   for (const { what, durationMs, seen } of observed) {

@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { sleep } from '#lib/clock.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
+import { COMPILED_ENV } from './compiled-env.ts';
 
 const START_TIMEOUT_MS = 30_000;
 export const HOST = '127.0.0.1';
@@ -24,7 +25,6 @@ export async function startServerProcess(
 ): Promise<ServerProcess> {
   const port = await freePort();
   const program = join(import.meta.dirname, '../../src/bin/tulle.ts');
-  const cache = join(import.meta.dirname, '../../node_modules/.cache/compile');
   const child = spawn(
     process.execPath,
     [
@@ -32,10 +32,7 @@ export async function startServerProcess(
       ...['--data-dir', directory, '--listen', `${HOST}:${port}`, '--log-level', 'warn'],
       ...['--service-cidr', '10.96.0.0/12', ...flags],
     ],
-    {
-      stdio: ['ignore', 'ignore', 'inherit'],
-      env: { ...process.env, NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE ?? cache },
-    },
+    { stdio: ['ignore', 'ignore', 'inherit'], env: COMPILED_ENV },
   );
   await ready(child, directory);
   return {
