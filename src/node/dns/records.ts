@@ -91,7 +91,7 @@ export function soaOf(zone: Name, serial: number): Soa {
 /**
  * The names and records of one service.
  * @param slices all of the service's EndpointSlices
- * @returns at least the namespace's name; nothing more for a service that has no address yet
+ * @returns for a service that has no address yet the namespace's name
  */
 export function recordsOfService(
   zone: Name,
@@ -104,11 +104,12 @@ export function recordsOfService(
   const parent = parseName(`${namespace}.svc.${zone}`);
   // Both are checked by the API; only an absurdly long cluster domain gets here.
   if (owner === undefined || parent === undefined) return records;
-  records.set(canonicalName(parent), []);
   const at = canonicalName(owner);
   if (service.spec.type === 'ExternalName') addExternalName(records, at, service);
   else if (service.spec.clusterIP === 'None') addHeadless(records, at, slices);
   else addClusterIp(records, at, service);
+  // Whatever is below a name makes it exist; to say so again would cost every service memory.
+  if (!records.has(at)) records.set(canonicalName(parent), []);
   return records;
 }
 

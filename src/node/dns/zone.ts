@@ -138,23 +138,21 @@ export class Zone {
 
   #give(owner: string, records: Records): NameChange[] {
     const old = this.#given.get(owner) ?? NOTHING_GIVEN;
-    const given: Given = {
-      names: [...records.keys()],
-      texts: [...records].map(([name, sets]) => encodeSets(name, sets)),
-    };
-    if (given.names.length > 0) this.#given.set(owner, given);
+    const pairs = [...records].flatMap(([name, sets]) => [name, encodeSets(name, sets)]);
+    const given: Given = pairs.slice(); // without the room to grow
+    if (given.length > 0) this.#given.set(owner, given);
     else this.#given.delete(owner);
     const touched = new Set<Name>();
-    given.names.forEach((name, i) => {
+    for (const [name, text] of pairsOf(given)) {
       const before = textOf(old, name);
-      if (!this.#exists(name) || (before ?? NO_SETS) !== given.texts[i]) touched.add(name);
+      if (!this.#exists(name) || (before ?? NO_SETS) !== text) touched.add(name);
       if (before === undefined) this.#own(name, owner, touched);
-    });
-    old.names.forEach((name, i) => {
-      if (records.has(name)) return;
+    }
+    for (const [name, text] of pairsOf(old)) {
+      if (records.has(name)) continue;
       this.#disown(name, owner, touched);
-      if (!this.#exists(name) || old.texts[i] !== NO_SETS) touched.add(name);
-    });
+      if (!this.#exists(name) || text !== NO_SETS) touched.add(name);
+    }
     return [...touched].map((name) => this.#view(name));
   }
 
@@ -227,17 +225,21 @@ export class Zone {
   }
 }
 
-/** What one owner gives: names, and their sets as `encodeSets` made them, in the same places. A service has a handful. */
-interface Given {
-  readonly names: readonly Name[];
-  readonly texts: readonly string[];
+/**
+ * What one owner gives: a name and its sets as `encodeSets` made them, another name and its sets… In one array, because
+ * there are as many as services.
+ */
+type Given = readonly string[];
+
+const NOTHING_GIVEN: Given = [];
+
+function* pairsOf(given: Given): IterableIterator<readonly [Name, string]> {
+  for (let i = 0; i < given.length; i += 2) yield [given[i] as Name, given[i + 1] ?? NO_SETS];
 }
 
-const NOTHING_GIVEN: Given = { names: [], texts: [] };
-
 function textOf(given: Given, name: Name): string | undefined {
-  const at = given.names.indexOf(name);
-  return at < 0 ? undefined : given.texts[at];
+  for (const [at, text] of pairsOf(given)) if (at === name) return text;
+  return undefined;
 }
 
 function mergeSets(first: RecordSet | undefined, second: RecordSet): RecordSet {
