@@ -10,7 +10,7 @@
  * asked. A pod's link whose address is in neither map is closed: a new pod is isolated before anybody says so. (What
  * goes between ports of one bridge comes in by the bridge; there the source's check of the bridge closes it.)
  * There is one `pods-…` chain per distinct list of policies, whatever number of pods has it. NetworkPolicies that are
- * about the same pods share `np-…` chains, some policies to each: no pod can have one of them alone.
+ * about the same pods share `np-…` chains (`bundles.ts`).
  */
 import { CT_MARK_CUT, NFLOG_GROUP, POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
 import type { CompiledPolicy, CompiledRule, Direction, PolicyTier } from '#policy/model.ts';
@@ -41,6 +41,7 @@ import {
 } from '#wire/nftables/match.ts';
 import { PRIORITY } from '#wire/nftables/objects.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
+import type { Bundle, BundledRule } from './bundles.ts';
 import {
   CLOSED_CHAIN,
   CLOSED_INGRESS_CHAIN,
@@ -52,7 +53,7 @@ import {
   SELF,
   shortHash,
 } from './names.ts';
-import { matchOf, type NeededSet, type NftFamilyName } from './rules.ts';
+import { matchOf, type NeededSet, type NftFamilyName, portMatches } from './rules.ts';
 
 /** A chain with the sets that its rules look into. */
 export interface BuiltChain {
@@ -75,17 +76,6 @@ export interface RuleSet {
   readonly policies: readonly CompiledPolicy[];
   readonly bundles: readonly Bundle[];
 }
-
-/** NetworkPolicies about the same pods: their rules stand in one chain. */
-export interface Bundle {
-  readonly chain: string;
-  readonly policies: readonly CompiledPolicy[];
-}
-
-/** On average. A chain for each policy would be half the cost of a pod that many select; one for all, of a change. */
-const POLICIES_PER_BUNDLE = 16;
-/** Where names are such that no bundle would end. */
-const MAX_POLICIES_PER_BUNDLE = 64;
 
 /** Before other programs' filters at priority 0, so that what they accept is not spared. */
 const EGRESS_PRIORITY = PRIORITY.filter - 10;
@@ -210,61 +200,14 @@ export function ruleSetId(direction: Direction, policies: readonly CompiledPolic
   return `${direction} ${policies.map(({ id }) => id).join('|')}`;
 }
 
-/** @param subjectOf equal for policies about the same pods */
-export function ruleSetOf(
-  direction: Direction,
-  policies: readonly CompiledPolicy[],
-  subjectOf: (policy: CompiledPolicy) => string = ({ subject }) => JSON.stringify(subject),
-): RuleSet {
-  const id = ruleSetId(direction, policies);
-  return { id, direction, policies, bundles: bundlesOf(direction, policies, subjectOf) };
-}
-
-/**
- * The names of the policies say where a bundle ends, not how many came before: so it does not depend on history, and
- * one policy more or less changes one bundle.
- */
-function bundlesOf(
-  direction: Direction,
-  policies: readonly CompiledPolicy[],
-  subjectOf: (policy: CompiledPolicy) => string,
-): Bundle[] {
-  const all: CompiledPolicy[][] = [];
-  const open = new Map<string, CompiledPolicy[]>();
-  for (const policy of policies) {
-    if (policy.staged || policy.tier !== 'NetworkPolicy') continue;
-    const subject = subjectOf(policy);
-    const bundle = open.get(subject);
-    const isFull = bundle === undefined || bundle.length >= MAX_POLICIES_PER_BUNDLE;
-    if (!isFull && !beginsBundle(policy)) {
-      bundle.push(policy);
-      continue;
-    }
-    const next = [policy];
-    open.set(subject, next);
-    all.push(next);
-  }
-  return all.map((bundle) => ({ chain: bundleChainName(bundle, direction), policies: bundle }));
-}
-
-export function bundleChainName(policies: readonly CompiledPolicy[], direction: Direction): string {
-  return `np-${letter(direction)}-${shortHash(policies.map(({ id }) => id).join('|'))}`;
-}
-
-/** One in {@link POLICIES_PER_BUNDLE}, by a cheap hash (FNV-1a) of its name. */
-function beginsBundle({ id }: CompiledPolicy): boolean {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < id.length; i++) hash = Math.imul(hash ^ id.charCodeAt(i), 0x01000193);
-  return (hash >>> 16) % POLICIES_PER_BUNDLE === 0;
-}
-
 export function ruleSetChainName({ id, direction }: RuleSet): string {
   return `pods-${letter(direction)}-${shortHash(id)}`;
 }
 
 /** The chain to which a pod's address leads, and the names of the chains that it jumps to. */
-export function ruleSetChain(ruleSet: RuleSet): BuiltChain {
+export function ruleSetChain(ruleSet: RuleSet, family: NftFamilyName): BuiltChain {
   const { direction } = ruleSet;
+  const sets: NeededSet[] = [];
   const enforced = ruleSet.policies.filter((policy) => !policy.staged);
   const inTier = (tier: PolicyTier) => enforced.filter((policy) => policy.tier === tier);
   const rules: NftRule[] = [];
@@ -274,7 +217,11 @@ export function ruleSetChain(ruleSet: RuleSet): BuiltChain {
     rules.push({ expressions: [jump(tierChainName(inTier('Admin'), direction))] });
   const isolating = inTier('NetworkPolicy');
   if (isolating.length > 0) {
-    for (const { chain } of ruleSet.bundles) rules.push({ expressions: [jump(chain)] });
+    for (const { chain, ports } of ruleSet.bundles) {
+      const asked = portMatches(ports, family);
+      sets.push(...asked.sets);
+      for (const match of asked.alternatives) rules.push({ expressions: [...match, jump(chain)] });
+    }
     rules.push(
       ...refuse(
         { verdict: 'isolated', direction, source: shortHash(ruleSet.id), rule: -1 },
@@ -286,7 +233,7 @@ export function ruleSetChain(ruleSet: RuleSet): BuiltChain {
       rules.push({ expressions: [jump(tierChainName(inTier('Baseline'), direction))] });
     rules.push({ expressions: [accept] });
   }
-  return { content: { name: ruleSetChainName(ruleSet), rules }, sets: [] };
+  return { content: { name: ruleSetChainName(ruleSet), rules }, sets };
 }
 
 /** The lists of ClusterNetworkPolicies of a rule set that have a chain each. */
@@ -298,7 +245,7 @@ export function tiersOf({ policies }: RuleSet): (readonly CompiledPolicy[])[] {
   return [tier('Admin'), baseline].filter((list) => list.length > 0);
 }
 
-/** One NetworkPolicy's rules in one direction, for all pods that it selects. */
+/** One policy's rules in one direction, for all pods that it selects. */
 export function policyPart(
   policy: CompiledPolicy,
   direction: Direction,
@@ -308,6 +255,15 @@ export function policyPart(
     policyRules(policy, rule, { direction, family }),
   );
   return joinParts(parts);
+}
+
+/** One rule of a bundle, without what is asked before its chain. */
+export function bundledPart(
+  { policy, rule }: BundledRule,
+  { ports }: Bundle,
+  context: RuleContext,
+): ChainPart {
+  return policyRules(policy, ports === undefined ? rule : { ...rule, ports: undefined }, context);
 }
 
 /** A chain of parts, in order. */
@@ -339,7 +295,7 @@ export function tierChain(
   );
 }
 
-interface RuleContext {
+export interface RuleContext {
   readonly direction: Direction;
   readonly family: NftFamilyName;
 }

@@ -10,7 +10,7 @@ import type { CompiledPolicy } from '#policy/model.ts';
 import { DIRECTIONS } from '#policy/model.ts';
 import type { Operation, Rule } from '#wire/nftables/objects.ts';
 import type { Refusal } from '../ruleset.ts';
-import { bundleChainName, ruleComment } from './chains.ts';
+import { ruleComment } from './chains.ts';
 import { parseLogPrefix, shortHash } from './names.ts';
 import { matchOf } from './rules.ts';
 
@@ -96,18 +96,13 @@ function ownership(operation: Operation): (policy: CompiledPolicy) => boolean {
   switch (operation.kind) {
     case 'rule':
       return 'object' in operation ? ownsRule(operation.object) : nobody;
-    case 'chain': {
-      const { chain } = 'object' in operation ? operation.object : operation.ref;
-      // A chain of several is nobody's.
-      return (policy) =>
-        DIRECTIONS.some((direction) => bundleChainName([policy], direction) === chain);
-    }
     case 'set': {
       const { set } = 'object' in operation ? operation.object : operation.ref;
       return (policy) => looksInto(policy, set);
     }
     case 'elements':
       return (policy) => looksInto(policy, operation.ref.set);
+    case 'chain':
     case 'table':
       return nobody;
   }

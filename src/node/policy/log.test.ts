@@ -4,7 +4,6 @@ import { type Ip, ip, ipToBytes } from '#lib/ip.ts';
 import type { CompiledPolicy } from '#policy/model.ts';
 import { compilePolicy } from '#policy/world.ts';
 import type { LoggedPacket } from '#wire/nflog/codec.ts';
-import { ruleSetOf } from './chains.ts';
 import { describePacket, indexByHash, type LogContext, PolicyLog } from './log.ts';
 import { type LogMark, logPrefix, shortHash } from './names.ts';
 import { clusterPolicy, networkPolicy } from './testing.ts';
@@ -27,7 +26,9 @@ const context: LogContext = {
   servicesOf: (address) => (address === 'fd00::2' || address === '10.0.0.2' ? ['shop/db'] : []),
   policyByHash: (hash) => byHash.get(hash),
   ruleSetByHash: (hash) =>
-    hash === shortHash('set') ? ruleSetOf('ingress', [guard, isolating, staged]) : undefined,
+    hash === shortHash('set')
+      ? { id: '', direction: 'ingress', policies: [guard, isolating, staged], bundles: [] }
+      : undefined,
 };
 
 const TCP = 6;

@@ -11,6 +11,44 @@ import { networkPolicy } from './testing.ts';
 
 const MANY = 300;
 
+describe('rules about the same pods that ask for the same ports', () => {
+  /** Matches before the jumps of the pod's chain, and in the chains where they lead. */
+  function comparisons(planner: PolicyPlanner) {
+    const chains = planner.take().find(({ family }) => family === 'ip')?.part?.chains ?? [];
+    const count = (prefix: string) =>
+      chains
+        .filter(({ name, rules }) => name.startsWith(prefix) && rules.length > 0)
+        .flatMap(({ rules }) => rules)
+        .flatMap(({ expressions }) => expressions)
+        .filter(({ kind }) => kind === 'cmp').length;
+    return { before: count('pods-i'), inside: count('np-i') };
+  }
+  const withPorts = (ports: readonly number[]) => {
+    const planner = new PolicyPlanner();
+    planner.setNamespace('one', { name: 'one', labels: {} });
+    for (const [i, port] of ports.entries()) setPolicy(planner, `policy-${i}`, { app: 'a' }, port);
+    setPod(planner, 'first', '10.0.0.1');
+    return planner;
+  };
+
+  test('have them compared once', () => {
+    assert.deepEqual(comparisons(withPorts([80, 80, 80, 80])), { before: 2, inside: 0 });
+  });
+
+  test('compare for themselves where they are few', () => {
+    assert.deepEqual(comparisons(withPorts([80, 80, 80, 81])), { before: 0, inside: 8 });
+  });
+
+  test('leave for a chain of others when their ports change, and come back', () => {
+    const planner = withPorts([80, 80, 80, 80, 80]);
+    planner.take();
+    setPolicy(planner, 'policy-3', { app: 'a' }, 81);
+    assert.deepEqual(comparisons(planner), { before: 2, inside: 2 });
+    setPolicy(planner, 'policy-3', { app: 'a' }, 80);
+    assert.deepEqual(comparisons(planner), { before: 2, inside: 0 });
+  });
+});
+
 describe('chains of many policies', () => {
   test('policies about the same pods share some chains', () => {
     const { planner, chains } = nodeWith(MANY);
@@ -57,10 +95,10 @@ describe('chains of many policies', () => {
     ]);
   });
 
-  test('a policy with other rules writes one chain, and no element of a pod', () => {
+  test('a policy with other peers writes one chain, and no element of a pod', () => {
     const { planner, contents } = nodeWith(MANY);
     const before = contents();
-    setPolicy(planner, 'policy-1007', { app: 'a' }, 81);
+    setPolicy(planner, 'policy-1007', { app: 'a' }, 80, 'x');
     const changes = planner.take();
     const after = changes.find(({ family }) => family === 'ip')?.part;
     assert.ok(after);
@@ -119,12 +157,20 @@ function setPolicy(
   name: string,
   labels: Record<string, string> = { app: 'a' },
   port = 80,
+  from?: string,
 ) {
   const policy = compileNetworkPolicy(
     networkPolicy(`one/${name}`, {
       podSelector: { matchLabels: labels },
       policyTypes: ['Ingress'],
-      ingress: [{ ports: [{ port }] }],
+      ingress: [
+        {
+          ports: [{ port }],
+          ...(from === undefined
+            ? {}
+            : { from: [{ podSelector: { matchLabels: { app: from } } }] }),
+        },
+      ],
     }),
   );
   planner.setPolicy(policy.id, policy);

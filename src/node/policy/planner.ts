@@ -9,6 +9,7 @@
 import { chooses, policiesOf } from '#policy/match.ts';
 import {
   type CompiledPolicy,
+  type CompiledRule,
   comparePolicies,
   type Direction,
   type PolicyNamespace,
@@ -16,18 +17,19 @@ import {
   type PolicyPod,
 } from '#policy/model.ts';
 import type { ChainContent, RulesetPart, SetContent } from '../ruleset.ts';
+import { type Bundle, type BundledRule, Bundler } from './bundles.ts';
 import {
   type BuiltChain,
   baseChains,
   baseSets,
+  bundledPart,
   type ChainPart,
   chainOf,
-  policyPart,
+  type RuleContext,
   type RuleSet,
   ruleSetChain,
   ruleSetChainName,
   ruleSetId,
-  ruleSetOf,
   stagedChains,
   tierChain,
   tierChainName,
@@ -93,8 +95,7 @@ export class PolicyPlanner {
   readonly #ruleSets = new Map<string, RuleSet>();
   readonly #uses = new Map<RuleSet, Record<NftFamilyName, number>>();
   #ruleSetSources = new Map<string, RuleSet>();
-  /** As texts: equal ones are about the same pods. */
-  readonly #subjects = new WeakMap<CompiledPolicy, string>();
+  readonly #bundler = new Bundler();
 
   constructor(directory = new Directory()) {
     this.directory = directory;
@@ -254,13 +255,13 @@ export class PolicyPlanner {
 
   /** The one of these policies: pods share it as long as the policies are the same. */
   #ruleSet(direction: Direction, policies: readonly CompiledPolicy[]): RuleSet {
-    const known = this.#ruleSets.get(ruleSetId(direction, policies));
+    const id = ruleSetId(direction, policies);
+    const known = this.#ruleSets.get(id);
     if (known !== undefined && sameList(known.policies, policies)) return known;
-    return ruleSetOf(direction, policies, (policy) => {
-      const subject = this.#subjects.get(policy) ?? JSON.stringify(policy.subject);
-      this.#subjects.set(policy, subject);
-      return subject;
-    });
+    return {
+      ...{ id, direction, policies },
+      bundles: this.#bundler.bundlesOf(direction, policies),
+    };
   }
 
   /** Counts what leads to a rule set: its chains are there, in the families of which something does. */
@@ -327,8 +328,11 @@ export class PolicyPlanner {
   }
 }
 
+/** Policies or rules: their contents never change. */
+type Source = CompiledPolicy | CompiledRule;
+
 interface BuiltFrom {
-  readonly from: readonly CompiledPolicy[];
+  readonly from: readonly Source[];
   readonly chains: readonly BuiltChain[];
 }
 
@@ -336,19 +340,20 @@ interface BuiltFrom {
 class ChainMemo {
   #built = new Map<string, BuiltFrom>();
   #base: readonly ChainContent[] | undefined;
-  readonly #parts = new WeakMap<CompiledPolicy, Partial<Record<Direction, ChainPart>>>();
+  /** Kept as long as the policy: the next pod that it selects finds it made. */
+  readonly #parts = new WeakMap<CompiledRule, { alone?: ChainPart; bundled?: ChainPart }>();
 
   base(family: NftFamilyName): readonly ChainContent[] {
     this.#base ??= baseChains(family);
     return this.#base;
   }
 
-  /** Kept as long as the policy: the next pod that it selects finds it made. */
-  #ofPolicy(policy: CompiledPolicy, direction: Direction, family: NftFamilyName): ChainPart {
-    const known = this.#parts.get(policy) ?? {};
-    this.#parts.set(policy, known);
-    known[direction] ??= policyPart(policy, direction, family);
-    return known[direction];
+  #partOf(item: BundledRule, bundle: Bundle, context: RuleContext): ChainPart {
+    const known = this.#parts.get(item.rule) ?? {};
+    this.#parts.set(item.rule, known);
+    const form = bundle.ports === undefined ? 'alone' : 'bundled';
+    known[form] ??= bundledPart(item, bundle, context);
+    return known[form];
   }
 
   build(
@@ -358,7 +363,7 @@ class ChainMemo {
     const next = new Map<string, BuiltFrom>();
     const want = (
       name: string,
-      from: readonly CompiledPolicy[],
+      from: readonly Source[],
       make: () => readonly BuiltChain[],
     ): void => {
       if (next.has(name)) return;
@@ -371,18 +376,22 @@ class ChainMemo {
     for (const ruleSet of ruleSets) {
       const { direction, policies } = ruleSet;
       const name = ruleSetChainName(ruleSet);
-      want(name, policies, () => [ruleSetChain(ruleSet)]);
+      want(name, policies, () => [ruleSetChain(ruleSet, family)]);
       if (policies.some((policy) => policy.staged))
         want(`staged ${name}`, policies, () => stagedChains(ruleSet, family));
       for (const tier of tiersOf(ruleSet))
         want(tierChainName(tier, direction), tier, () => [tierChain(tier, direction, family)]);
       for (const bundle of ruleSet.bundles)
-        want(bundle.chain, bundle.policies, () => [
-          chainOf(
-            bundle.chain,
-            bundle.policies.map((policy) => this.#ofPolicy(policy, direction, family)),
-          ),
-        ]);
+        want(
+          bundle.chain,
+          bundle.items.map(({ rule }) => rule),
+          () => [
+            chainOf(
+              bundle.chain,
+              bundle.items.map((item) => this.#partOf(item, bundle, { direction, family })),
+            ),
+          ],
+        );
     }
     this.#built = next;
     const chains: ChainContent[] = [];

@@ -147,7 +147,11 @@ function subtract(range: Range, holes: readonly Range[]): Range[] {
   return left;
 }
 
-function portMatches(ports: readonly PortMatch[] | undefined, family: NftFamilyName): RuleMatch {
+/** @param ports undefined: all, and whatever has none */
+export function portMatches(
+  ports: readonly PortMatch[] | undefined,
+  family: NftFamilyName,
+): RuleMatch {
   if (ports === undefined) return ANY;
   const alternatives: Expression[][] = [];
   const sets: NeededSet[] = [];
