@@ -7,7 +7,15 @@ import type { KubeObject } from './meta.ts';
 
 /** A mistake in an object: which field, what was found, what is allowed. `k8s.io/apimachinery/pkg/util/validation/field`. */
 export interface FieldError {
-  type: 'Required' | 'Invalid' | 'NotSupported' | 'Duplicate' | 'Forbidden' | 'TooLong' | 'TooMany';
+  type:
+    | 'Required'
+    | 'Invalid'
+    | 'NotSupported'
+    | 'NotFound'
+    | 'Duplicate'
+    | 'Forbidden'
+    | 'TooLong'
+    | 'TooMany';
   /** Path as in the manifest: `spec.ports[0].port`. */
   field: string;
   value?: unknown;

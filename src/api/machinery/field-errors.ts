@@ -22,6 +22,11 @@ export function notSupported(
   return { type: 'NotSupported', field, value, detail: `supported values: ${words}` };
 }
 
+/** For a name of something that is not there. */
+export function notFound(field: string, value: unknown): FieldError {
+  return { type: 'NotFound', field, value, detail: '' };
+}
+
 export function duplicate(field: string, value: unknown): FieldError {
   return { type: 'Duplicate', field, value, detail: '' };
 }
@@ -38,6 +43,7 @@ const TEXTS: Readonly<Record<FieldError['type'], string>> = {
   Required: 'Required value',
   Invalid: 'Invalid value',
   NotSupported: 'Unsupported value',
+  NotFound: 'Not found',
   Duplicate: 'Duplicate value',
   Forbidden: 'Forbidden',
   TooLong: 'Too long',
@@ -49,16 +55,23 @@ export const FIELD_ERROR_REASONS: Readonly<Record<FieldError['type'], string>> =
   Required: 'FieldValueRequired',
   Invalid: 'FieldValueInvalid',
   NotSupported: 'FieldValueNotSupported',
+  NotFound: 'FieldValueNotFound',
   Duplicate: 'FieldValueDuplicate',
   Forbidden: 'FieldValueForbidden',
   TooLong: 'FieldValueTooLong',
   TooMany: 'FieldValueTooMany',
 };
 
+const TYPES_WITH_VALUE: ReadonlySet<FieldError['type']> = new Set([
+  'Invalid',
+  'NotSupported',
+  'NotFound',
+  'Duplicate',
+] as const);
+
 /** The message without its field: `Invalid value: 70000: must be between 1 and 65535, inclusive`. */
 export function formatFieldErrorBody(error: FieldError): string {
-  const showsValue =
-    error.type === 'Invalid' || error.type === 'NotSupported' || error.type === 'Duplicate';
+  const showsValue = TYPES_WITH_VALUE.has(error.type);
   const value = showsValue ? `: ${formatValue(error.value)}` : '';
   return `${TEXTS[error.type]}${value}${error.detail === '' ? '' : `: ${error.detail}`}`;
 }

@@ -19,6 +19,10 @@ const MAX_QUALIFIED_NAME_LENGTH = 63;
 const DNS1123_LABEL = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
 const DNS1123_LABEL_PATTERN = new RegExp(`^${DNS1123_LABEL}$`);
 const DNS1123_SUBDOMAIN_PATTERN = new RegExp(`^${DNS1123_LABEL}(\\.${DNS1123_LABEL})*$`);
+const DNS1123_LABEL_WITH_UNDERSCORE = '[a-z0-9_]([-_a-z0-9]*[a-z0-9])?';
+const DNS1123_SUBDOMAIN_WITH_UNDERSCORE_PATTERN = new RegExp(
+  `^${DNS1123_LABEL_WITH_UNDERSCORE}(\\.${DNS1123_LABEL_WITH_UNDERSCORE})*$`,
+);
 const DNS1035_LABEL_PATTERN = /^[a-z]([-a-z0-9]*[a-z0-9])?$/;
 const QUALIFIED_NAME_PATTERN = /^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$/;
 const LABEL_VALUE_PATTERN = /^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
@@ -44,6 +48,17 @@ export function checkDns1123Subdomain(text: string): string | undefined {
       : "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must " +
         "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is " +
         `'${DNS1123_LABEL}(\\.${DNS1123_LABEL})*')`)
+  );
+}
+
+/** Domains that resolvers look names up in: there, labels like `_tcp` stand too. */
+export function checkDns1123SubdomainWithUnderscore(text: string): string | undefined {
+  return (
+    checkLength(text, MAX_DNS_SUBDOMAIN_LENGTH) ??
+    (DNS1123_SUBDOMAIN_WITH_UNDERSCORE_PATTERN.test(text)
+      ? undefined
+      : "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must " +
+        "start and end with an alphanumeric character (e.g. 'example.com')")
   );
 }
 
@@ -120,6 +135,11 @@ export function checkPortNumber(port: unknown): string | undefined {
   return Number.isInteger(port) && Number(port) >= 1 && Number(port) <= 65535
     ? undefined
     : 'must be between 1 and 65535, inclusive';
+}
+
+/** A port by its number, or by the name that a container gives it. */
+export function checkPortNumberOrName(port: number | string): string | undefined {
+  return typeof port === 'string' ? checkIanaServiceName(port) : checkPortNumber(port);
 }
 
 function checkLength(text: string, max: number): string | undefined {

@@ -1,6 +1,6 @@
 /**
  * The fields of a pod. What Tulle neither reads nor checks is known by name only (`any`), so that a manifest made
- * for a whole cluster is accepted and a misspelt field is still found.
+ * for a whole cluster is accepted and a misspelt field is still found. Containers: `container-schema.ts`.
  */
 import type { ObjectSchema, Schema } from '../../kind.ts';
 import {
@@ -11,6 +11,7 @@ import {
   int64,
   kindSchema,
   list,
+  map,
   object,
   oneOf,
   string,
@@ -18,24 +19,12 @@ import {
   strings,
   time,
 } from '../../machinery/schema.ts';
-import { PROTOCOLS } from './protocol.ts';
+import { CONTAINER_SCHEMA, RESOURCES_SCHEMA } from './container-schema.ts';
 
 const IP_LIST = (description: string) =>
   list(object('PodIP', { ip: string('An address.') }, { required: ['ip'] }), description, {
     mergeKey: 'ip',
   });
-
-const CONTAINER_PORT_SCHEMA = object(
-  'ContainerPort',
-  {
-    name: string('By which services can name the port.'),
-    hostPort: int32('Port on the node.'),
-    containerPort: int32('Port of the container.'),
-    protocol: { ...oneOf(PROTOCOLS, 'Default TCP.'), default: 'TCP' },
-    hostIP: string('Address of the node.'),
-  },
-  { required: ['containerPort'] },
-);
 
 /** Kept, not looked into. */
 function kept(names: readonly string[]): Record<string, Schema> {
@@ -45,7 +34,7 @@ function kept(names: readonly string[]): Record<string, Schema> {
 /** Lists that strategic merge matches by a key, of elements that are kept as they are. */
 function keptList(name: string, mergeKey: string): Schema {
   return list(
-    { type: 'object', name, fields: { [mergeKey]: any('Key of the element.') }, open: true },
+    { type: 'object', name, fields: { [mergeKey]: string('Key of the element.') }, open: true },
     'Kept as it is.',
     {
       mergeKey,
@@ -53,43 +42,65 @@ function keptList(name: string, mergeKey: string): Schema {
   );
 }
 
-const CONTAINER_SCHEMA: ObjectSchema = object(
-  'Container',
+const HOST_ALIAS_SCHEMA = object(
+  'HostAlias',
+  { ip: string('An address.'), hostnames: strings('Its names.') },
+  { required: ['ip'] },
+);
+
+const DNS_CONFIG_SCHEMA = object(
+  'PodDNSConfig',
   {
-    name: string('A DNS label, unique in the pod. Cannot be changed.'),
-    image: string('The image.'),
-    command: strings("Instead of the image's entry point."),
-    args: strings('Arguments of the command.'),
-    workingDir: string('Working directory.'),
-    ports: list(CONTAINER_PORT_SCHEMA, 'Ports of the container.', {
-      mergeKey: 'containerPort',
-      mapKeys: ['containerPort', 'protocol'],
-    }),
-    env: keptList('EnvVar', 'name'),
-    volumeMounts: keptList('VolumeMount', 'mountPath'),
-    volumeDevices: keptList('VolumeDevice', 'devicePath'),
-    imagePullPolicy: oneOf(['Always', 'IfNotPresent', 'Never'], 'When the image is pulled.'),
-    restartPolicy: string('Always for a sidecar among the init containers.'),
-    targetContainerName: string('For an ephemeral container: whose namespaces it joins.'),
-    terminationMessagePath: string('Where the container leaves a message.'),
-    terminationMessagePolicy: string('How the message is made.'),
-    stdin: boolean('Whether standard input is kept open.'),
-    stdinOnce: boolean('Whether standard input ends with its first client.'),
-    tty: boolean('Whether the container has a terminal.'),
-    ...kept([
-      'envFrom',
-      'resources',
-      'resizePolicy',
-      'restartPolicyRules',
-      'livenessProbe',
-      'readinessProbe',
-      'startupProbe',
-      'lifecycle',
-      'securityContext',
-    ]),
+    nameservers: strings('Addresses of name servers, at most 3.'),
+    searches: strings('Domains in which short names are looked up.'),
+    options: list(
+      object('PodDNSConfigOption', { name: string('Name.'), value: string('Value.') }),
+      'Options of the resolver.',
+    ),
   },
+  { description: 'What the pod asks beside or instead of what dnsPolicy says.' },
+);
+
+const TOLERATION_SCHEMA = object('Toleration', {
+  key: string('Which taints. Empty with Exists: all.'),
+  operator: string('Exists or Equal. Default Equal.'),
+  value: string('The value of the taint, for Equal.'),
+  effect: string('NoSchedule, PreferNoSchedule or NoExecute. Empty: all.'),
+  tolerationSeconds: int64('How long, for NoExecute.'),
+});
+
+/** Where a volume comes from: one of these, of which the network reads none. */
+export const VOLUME_SOURCES = [
+  ...['awsElasticBlockStore', 'azureDisk', 'azureFile', 'cephfs', 'cinder', 'configMap', 'csi'],
+  ...['downwardAPI', 'emptyDir', 'ephemeral', 'fc', 'flexVolume', 'flocker', 'gcePersistentDisk'],
+  ...['gitRepo', 'glusterfs', 'hostPath', 'image', 'iscsi', 'nfs', 'persistentVolumeClaim'],
+  ...['photonPersistentDisk', 'portworxVolume', 'projected', 'quobyte', 'rbd', 'scaleIO'],
+  ...['secret', 'storageos', 'vsphereVolume'],
+] as const;
+
+const VOLUME_SCHEMA = object(
+  'Volume',
+  { name: string('A DNS label, unique in the pod.'), ...kept(VOLUME_SOURCES) },
   { required: ['name'] },
 );
+
+const SECURITY_CONTEXT_SCHEMA: ObjectSchema = {
+  ...object(
+    'PodSecurityContext',
+    {
+      sysctls: list(
+        object(
+          'Sysctl',
+          { name: string('net.ipv4.tcp_syncookies …'), value: string('Its value.') },
+          { required: ['name', 'value'] },
+        ),
+        'Kernel settings of the pod.',
+      ),
+    },
+    { description: 'Of the rest nothing is looked at.' },
+  ),
+  open: true,
+};
 
 const CONTAINER_STATE_SCHEMA = object('ContainerState', {
   waiting: object('ContainerStateWaiting', {
@@ -176,21 +187,21 @@ const SPEC_SCHEMA = object(
       'Conditions that must also hold for the pod to be ready.',
     ),
     imagePullSecrets: keptList('LocalObjectReference', 'name'),
-    volumes: keptList('Volume', 'name'),
-    hostAliases: keptList('HostAlias', 'ip'),
+    volumes: list(VOLUME_SCHEMA, 'What containers can mount.', { mergeKey: 'name' }),
+    hostAliases: list(HOST_ALIAS_SCHEMA, 'Names in /etc/hosts.', { mergeKey: 'ip' }),
+    dnsConfig: DNS_CONFIG_SCHEMA,
+    tolerations: list(TOLERATION_SCHEMA, 'Taints of nodes that the pod can bear.'),
+    securityContext: SECURITY_CONTEXT_SCHEMA,
+    resources: RESOURCES_SCHEMA,
+    overhead: map(any('An amount.'), 'What the runtime needs beside the containers.'),
     topologySpreadConstraints: keptList('TopologySpreadConstraint', 'topologyKey'),
     resourceClaims: keptList('PodResourceClaim', 'name'),
-    schedulingGates: keptList('PodSchedulingGate', 'name'),
-    ...kept([
-      'affinity',
-      'tolerations',
-      'securityContext',
-      'dnsConfig',
-      'overhead',
-      'os',
-      'resources',
-      'workloadRef',
-    ]),
+    schedulingGates: list(
+      object('PodSchedulingGate', { name: string('Name of the gate.') }, { required: ['name'] }),
+      'While there are any, the pod gets no node.',
+      { mergeKey: 'name' },
+    ),
+    ...kept(['affinity', 'os', 'workloadRef']),
   },
   { required: ['containers'], description: 'What the pod should be.' },
 );

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatFieldError } from '../../machinery/field-errors.ts';
 import { createTable } from '../../machinery/table.ts';
 import { decodeFields } from '../../machinery/unknown-fields.ts';
 import { type ContainerState, POD, type Pod, type PodSpec, type PodStatus } from './pod.ts';
@@ -22,80 +21,97 @@ function pod(spec: Partial<PodSpec>, status?: PodStatus, deletionTimestamp?: str
   };
 }
 
-const complaints = (object: Pod, old?: Pod) =>
-  POD.validate(POD.setDefaults(object), old).map(formatFieldError);
-
 test('POD.setDefaults() fills in what a missing field means', () => {
   const { spec, status } = POD.setDefaults(
-    pod({ containers: [{ name: 'app', ports: [{ containerPort: 8080 }] }] }),
+    pod({
+      serviceAccountName: 'robot',
+      volumes: [{ name: 'tmp' }, { name: 'etc', hostPath: { path: '/etc' } }],
+      containers: [
+        {
+          name: 'app',
+          image: 'registry.example:5000/app',
+          ports: [{ containerPort: 8080 }],
+          env: [{ name: 'IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }],
+          resources: { limits: { cpu: 0.5, memory: '1024Mi' }, requests: { cpu: '100m' } },
+          readinessProbe: { httpGet: { port: 8080 }, periodSeconds: 5 },
+        },
+      ],
+    }),
   );
   assert.deepEqual(spec, {
-    containers: [{ name: 'app', ports: [{ containerPort: 8080, protocol: 'TCP' }] }],
+    serviceAccountName: 'robot',
+    serviceAccount: 'robot',
+    volumes: [
+      { name: 'tmp', emptyDir: {} },
+      { name: 'etc', hostPath: { path: '/etc' } },
+    ],
+    containers: [
+      {
+        name: 'app',
+        image: 'registry.example:5000/app',
+        imagePullPolicy: 'Always',
+        terminationMessagePath: '/dev/termination-log',
+        terminationMessagePolicy: 'File',
+        ports: [{ containerPort: 8080, protocol: 'TCP' }],
+        env: [
+          { name: 'IP', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'status.podIP' } } },
+        ],
+        resources: {
+          limits: { cpu: '500m', memory: '1Gi' },
+          requests: { cpu: '100m', memory: '1Gi' },
+        },
+        readinessProbe: {
+          httpGet: { port: 8080, path: '/', scheme: 'HTTP' },
+          timeoutSeconds: 1,
+          periodSeconds: 5,
+          successThreshold: 1,
+          failureThreshold: 3,
+        },
+      },
+    ],
     restartPolicy: 'Always',
     dnsPolicy: 'ClusterFirst',
     terminationGracePeriodSeconds: 30,
+    schedulerName: 'default-scheduler',
+    enableServiceLinks: true,
+    securityContext: {},
   });
-  assert.deepEqual(status, { phase: 'Pending' });
+  assert.deepEqual(status, { phase: 'Pending', qosClass: 'Burstable' });
 });
 
-test('POD.validate() checks what the network relies on', () => {
-  const ports = (...list: object[]) => pod({ containers: [{ name: 'app', ports: list as [] }] });
-  const table: [Pod, RegExp | undefined][] = [
-    [pod({}), undefined],
-    [
-      ports(
-        { containerPort: 8080, name: 'http' },
-        { containerPort: 53, protocol: 'UDP', name: 'dns' },
-      ),
-      undefined,
-    ],
-    [
-      pod({}, { podIP: '10.244.0.5', podIPs: [{ ip: '10.244.0.5' }, { ip: 'fd00::5' }] }),
-      undefined,
-    ],
-    [pod({ containers: [] }), /^spec\.containers: Required value$/],
-    [
-      pod({ containers: [{ name: 'a' }, { name: 'a' }] }),
-      /^spec\.containers\[1\]\.name: Duplicate value: "a"$/,
-    ],
-    [pod({ containers: [{ name: 'A' }] }), /^spec\.containers\[0\]\.name: Invalid value: "A"/],
-    [
-      ports({ containerPort: 0 }),
-      /^spec\.containers\[0\]\.ports\[0\]\.containerPort: Invalid value: 0/,
-    ],
-    [ports({ containerPort: 1, hostPort: 70000 }), /ports\[0\]\.hostPort: Invalid value: 70000/],
-    [
-      ports({ containerPort: 1, protocol: 'ICMP' }),
-      /ports\[0\]\.protocol: Unsupported value: "ICMP"/,
-    ],
-    [ports({ containerPort: 1, name: 'HTTP' }), /ports\[0\]\.name: Invalid value/],
-    [
-      ports({ containerPort: 1, name: 'a' }, { containerPort: 2, name: 'a' }),
-      /ports\[1\]\.name: Duplicate value: "a"/,
-    ],
-    [pod({ nodeName: 'M 1' }), /^spec\.nodeName: Invalid value: "M 1"/],
-    [pod({ hostname: 'a.b' }), /^spec\.hostname: Invalid value: "a\.b"/],
-    [pod({ restartPolicy: 'Sometimes' as 'Never' }), /^spec\.restartPolicy: Unsupported value/],
-    [pod({}, { podIP: 'x' }), /^status\.podIP: Invalid value: "x": must be a valid IP address/],
-    [
-      pod({}, { podIPs: [{ ip: '10.0.0.1' }, { ip: '10.0.0.2' }] }),
-      /no more than one IP for each IP family/,
-    ],
-    [pod({}, { podIP: '10.0.0.1', podIPs: [{ ip: '10.0.0.2' }] }), /must be equal to `podIP`/],
-  ];
-  for (const [object, message] of table) {
-    const texts = complaints(object);
-    if (message === undefined) assert.deepEqual(texts, []);
-    else assert.match(texts.join('\n'), message);
-  }
+test('POD.setDefaults() pulls an image again that may have changed', () => {
+  const policyOf = (image: string) =>
+    POD.setDefaults(pod({ containers: [{ name: 'a', image }] })).spec.containers[0]
+      ?.imagePullPolicy;
+  for (const image of ['web', 'web:latest', 'r.example:5000/web', 'r.example:5000/web:latest'])
+    assert.equal(policyOf(image), 'Always', image);
+  for (const image of ['web:1', 'r.example:5000/web:1', 'web@sha256:0123', 'web:latest@sha256:01'])
+    assert.equal(policyOf(image), 'IfNotPresent', image);
 });
 
-test('POD.validate() keeps a pod on its node', () => {
-  assert.deepEqual(complaints(pod({ nodeName: 'm1' }), pod({})), []);
-  assert.deepEqual(complaints(pod({ nodeName: 'm2' }), pod({ nodeName: 'm1' })), [
-    'spec.nodeName: Forbidden: pod updates may not change this field once it is set',
-  ]);
-  assert.deepEqual(complaints(pod({ hostNetwork: true }), pod({})).length, 1);
+test("POD.setDefaults() gives a pod in its node's network the same port on the node", () => {
+  const ports = [{ containerPort: 80 }, { containerPort: 81, hostPort: 82 }];
+  const containers = [{ name: 'a', image: 'x', ports }];
+  const hostPorts = (hostNetwork: boolean) =>
+    POD.setDefaults(pod({ hostNetwork, containers })).spec.containers[0]?.ports?.map(
+      ({ hostPort }) => hostPort,
+    );
+  assert.deepEqual(hostPorts(true), [80, 82]);
+  assert.deepEqual(hostPorts(false), [undefined, 82]);
+});
+
+test('POD.setDefaults() says by the resources how early a pod is ended', () => {
+  const classOf = (...resources: object[]) =>
+    POD.setDefaults(
+      pod({ containers: resources.map((it, i) => ({ name: `c${i}`, image: 'x', resources: it })) }),
+    ).status?.qosClass;
+  const fixed = { limits: { cpu: 1, memory: '1Gi' } };
+  assert.equal(classOf({}), 'BestEffort');
+  assert.equal(classOf({ requests: { cpu: 0 } }), 'BestEffort');
+  assert.equal(classOf(fixed), 'Guaranteed');
+  assert.equal(classOf(fixed, {}), 'Burstable');
+  assert.equal(classOf({ ...fixed, requests: { cpu: '500m' } }), 'Burstable');
+  assert.equal(classOf({ limits: { cpu: 1 } }), 'Burstable');
 });
 
 test('POD.columns show what kubectl shows', () => {
@@ -253,6 +269,7 @@ test('POD.schema knows a manifest made for a whole cluster, and still finds what
           volumeMounts: [{ name: 'v', mountPath: '/v' }],
           resources: { limits: { cpu: '1' } },
           livenessProbe: { httpGet: { path: '/', port: 80 } },
+          readinessProbe: { htpGet: {} },
           securityContext: { runAsUser: 1 },
         },
       ],
@@ -263,8 +280,12 @@ test('POD.schema knows a manifest made for a whole cluster, and still finds what
     },
   };
   const { unknownFields, typeErrors, object } = decodeFields(POD.schema, manifest);
-  assert.deepEqual(unknownFields, [{ field: 'spec.conatiners', suggestion: 'containers' }]);
+  assert.deepEqual(unknownFields, [
+    { field: 'spec.containers[0].readinessProbe.htpGet', suggestion: 'httpGet' },
+    { field: 'spec.conatiners', suggestion: 'containers' },
+  ]);
   assert.deepEqual(typeErrors, []);
   const { conatiners: _, ...spec } = manifest.spec;
-  assert.deepEqual(object, { ...manifest, spec });
+  const containers = spec.containers.map((it) => ({ ...it, readinessProbe: {} }));
+  assert.deepEqual(object, { ...manifest, spec: { ...spec, containers } });
 });
