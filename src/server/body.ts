@@ -5,7 +5,7 @@ import { badRequest, requestEntityTooLarge, unsupportedMediaType } from '#api/ma
 import { decodeProtobufObject, type ProtobufObject } from '#api/protobuf/envelope.ts';
 import type { Clock } from '#lib/clock.ts';
 import { ApiError, explainError } from '#lib/errors.ts';
-import { MAX_BODY_READ_MS } from './limits.ts';
+import { MAX_BODY_READ_MS, MAX_PASSED_BYTES, MAX_PASSED_MS } from './limits.ts';
 import { JSON_TYPE, PROTOBUF_TYPE, parseMediaTypes, YAML_TYPE } from './negotiation.ts';
 
 /** Aliases that one document may expand to; more is an attempt to fill memory. */
@@ -49,6 +49,30 @@ export function readBody(
       ),
     );
     request.on('data', onData).on('end', onEnd).on('error', onBroken).on('aborted', onBroken);
+  });
+}
+
+/**
+ * Passes over the body of a request that is refused unread. A connection that is closed with something unread in it is
+ * reset, and the client may never see the answer. Gives up, without an error, on more than a client could send before it looks.
+ */
+export function passOver(request: Http2ServerRequest, clock: Clock): Promise<void> {
+  if (request.complete || request.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    let size = 0;
+    const stop = () => {
+      cancel();
+      request.off('data', onData).off('end', stop).off('close', stop);
+      resolve();
+    };
+    const onData = (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > MAX_PASSED_BYTES) stop();
+    };
+    const cancel = clock.schedule(MAX_PASSED_MS, stop);
+    request.on('data', onData).on('end', stop).on('close', stop);
+    // Whoever read it before may have stopped it.
+    request.resume();
   });
 }
 

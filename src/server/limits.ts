@@ -8,6 +8,10 @@ export const MAX_JOIN_BODY_BYTES = 64 * 1024;
 export const MAX_HEADER_BYTES = 32 * 1024;
 /** From the first header to the last byte of the body: a client that trickles does not hold memory. */
 export const MAX_BODY_READ_MS = 30_000;
+/** Of a body that nobody will read, before its connection is given up: as servers written in Go. */
+export const MAX_PASSED_BYTES = 256 * 1024;
+/** A body that is on its way with its headers has come by then. */
+export const MAX_PASSED_MS = 500;
 /** Requests in the house at once, watches and heartbeats not counted: kube-apiserver's 400 + 200. The rest hears 429 and tries again. */
 export const MAX_REQUESTS_IN_FLIGHT = 600;
 /** Of these, one principal's: a third is left for others. */

@@ -10,7 +10,7 @@ import { ApiError, explainError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { authenticate } from './authn.ts';
 import type { Authorizer } from './authz.ts';
-import { readBody } from './body.ts';
+import { passOver, readBody } from './body.ts';
 import { createCredentialsReader } from './credentials.ts';
 import { toApiError } from './errors.ts';
 import { type Answer, type Exchange, errorAnswer } from './exchange.ts';
@@ -154,6 +154,7 @@ async function write(
   answer: Answer,
   options: PipelineOptions,
 ): Promise<void> {
+  if (request.httpVersionMajor === 1) await passOver(request, options.clock);
   if (response.destroyed) return;
   response.setHeader('cache-control', 'no-cache, private');
   // An HTTP/1.1 connection is not used again if its request was not read to the end, or if the server stops.

@@ -83,7 +83,8 @@ test('a role for one name allows to list and watch this one, and nothing beside 
       body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name } },
     });
   const jane = await fixture.identity('jane', []);
-  const ofOne = { ...rule(['list'], ['configmaps']), resourceNames: ['mine'] };
+  const verbs = ['list', 'create', 'deletecollection'];
+  const ofOne = { ...rule(verbs, ['configmaps']), resourceNames: ['mine'] };
   await allow(fixture, 'one', 'jane', [ofOne]);
   const list = (selector: string) =>
     fixture.call('GET', `${CONFIG_MAPS}?fieldSelector=${encodeURIComponent(selector)}`, {
@@ -99,6 +100,12 @@ test('a role for one name allows to list and watch this one, and nothing beside 
     assert.equal((await list(selector)).status, 403, selector);
   const both = (await list('metadata.name=mine,metadata.name=other')).json();
   assert.deepEqual(both.items, []);
+  const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'another' } };
+  for (const method of ['POST', 'DELETE']) {
+    const path = `${CONFIG_MAPS}?fieldSelector=metadata.name%3Dmine`;
+    const { status } = await fixture.call(method, path, { as: jane, body });
+    assert.equal(status, 403, method);
+  }
 });
 
 test('nobody gives away what he does not have', async () => {

@@ -33,9 +33,11 @@ export function createFilter(kind: KindDefinition, query: URLSearchParams): Filt
 /**
  * The access that a request is, for who decides over it: a list or watch of one object by its name is that of this object,
  * so that a role with `resourceNames` allows it. `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
+ * A create has no such name, whatever its query says: it would allow to make any object.
  */
 export function accessOf(info: RequestInfo): RequestInfo {
   if (info.type === 'plain' || info.name !== '') return info;
+  if (info.verb !== 'list' && info.verb !== 'watch') return info;
   const parsed = parseFieldSelector(info.query.get('fieldSelector') ?? '');
   // What does not parse is refused when it is answered.
   const name = parsed.ok ? requiredValue(parsed.selector, 'metadata.name') : undefined;

@@ -271,6 +271,22 @@ test('a body that is too large is refused, and the server goes on', async () => 
   assert.equal((await fixture.call('GET', CONFIG_MAPS, { as })).status, 200);
 });
 
+test('a refusal is heard, and its connection goes on, though its body comes later and is not read', async () => {
+  await using fixture = await startServerFixture();
+  const request = httpsRequest(fixture.options('POST', CONFIG_MAPS));
+  request.flushHeaders();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  request.end(JSON.stringify(configMap('a')));
+  const [response] = await once(request, 'response');
+  assert.equal(response.statusCode, 401);
+  response.resume();
+  await once(response, 'end');
+  const next = httpsRequest(fixture.options('GET', CONFIG_MAPS)).end();
+  await once(next, 'response');
+  assert.equal(next.reusedSocket, true);
+  next.destroy();
+});
+
 test('YAML is read, and written for who asks', async () => {
   await using fixture = await startServerFixture();
   const as = fixture.admin;
