@@ -101,11 +101,9 @@ test('a role for one name allows to list and watch this one, and nothing beside 
   const both = (await list('metadata.name=mine,metadata.name=other')).json();
   assert.deepEqual(both.items, []);
   const body = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'another' } };
-  for (const method of ['POST', 'DELETE']) {
-    const path = `${CONFIG_MAPS}?fieldSelector=metadata.name%3Dmine`;
-    const { status } = await fixture.call(method, path, { as: jane, body });
-    assert.equal(status, 403, method);
-  }
+  const ofMine = `${CONFIG_MAPS}?fieldSelector=metadata.name%3Dmine`;
+  assert.equal((await fixture.call('POST', ofMine, { as: jane, body })).status, 403);
+  assert.equal((await fixture.call('DELETE', ofMine, { as: jane })).status, 403);
 });
 
 test('nobody gives away what he does not have', async () => {
