@@ -24,6 +24,7 @@ import { Poller } from '#linux/poller.ts';
 import { watchProcessExit } from '#linux/process-watch.ts';
 import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { startAgent } from '#node/agent.ts';
+import { recordBridges } from '#node/bridge-record.ts';
 import { parseUpstream } from '#node/dns/config.ts';
 import {
   type HostResolverOptions,
@@ -55,9 +56,9 @@ export async function runAgent(
   const log = createLogger({ level: options.logLevel });
   await using stack = new AsyncDisposableStack();
   const poller = stack.use(new Poller());
-  const network = recordSysctls(
-    stack.use(openNetworkStack({ poller })),
-    sysctlFile(options.dataDirectory),
+  const network = recordBridges(
+    recordSysctls(stack.use(openNetworkStack({ poller })), sysctlFile(options.dataDirectory)),
+    bridgeFile(options.dataDirectory),
   );
   const nftables = stack.use(openOrRefuse(() => openNftables({ poller })));
   const kernelGaps = probeKernel(network, nftables);
@@ -121,6 +122,11 @@ export function hostResolver(dataDirectory: string): HostResolverOptions {
 /** Where the agent keeps what the node's settings were before. */
 export function sysctlFile(dataDirectory: string): string {
   return join(dataDirectory, 'sysctl-before.json');
+}
+
+/** Where the agent keeps the names of the bridges that it made. */
+export function bridgeFile(dataDirectory: string): string {
+  return join(dataDirectory, 'bridges.json');
 }
 
 /** Inside Kubernetes from a kubeconfig or the pod's service account; else the certificate that joining gave, or gives now. */

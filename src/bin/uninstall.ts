@@ -11,7 +11,7 @@ import { removeFromOthers } from '#node/coexistence/coexistence.ts';
 import { HOST_FILES } from '#node/coexistence/host-files.ts';
 import { releaseHostResolver } from '#node/dns/host-resolver.ts';
 import { uninstall } from '#node/uninstall/uninstall.ts';
-import { hostResolver, sysctlFile } from './agent.ts';
+import { bridgeFile, hostResolver, sysctlFile } from './agent.ts';
 
 const SERVER_DIRECTORY = '/var/lib/tulle/server';
 
@@ -32,6 +32,7 @@ export async function runUninstall(
     removeFromOthers,
     cniSocket: DEFAULT_CNI_SOCKET,
     sysctlFile: sysctlFile(dataDirectory),
+    bridgeFile: bridgeFile(dataDirectory),
     force: flags.force,
     restoreResolver: () => releaseHostResolver(hostResolver(dataDirectory), DNS_LINK_LOCAL_V4),
     paths: [

@@ -108,6 +108,8 @@ export interface ContainerSpec {
   readonly name: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly aliases?: readonly string[];
+  /** Default: ours. */
+  readonly network?: string;
   /** Ports of the machine that lead to it, as podman's --publish takes them. */
   readonly ports?: readonly string[];
   /** `server` answers HTTP with its name; `client` waits for commands. */
@@ -123,7 +125,9 @@ export async function runContainer(machine: Machine, spec: ContainerSpec): Promi
   await machine.runOk(
     [
       ...['podman', 'run', '--detach', '--name', spec.name, '--hostname', spec.name],
-      ...['--network', 'tulle', '--tmpfs', '/srv', '--cap-add', 'NET_RAW', ...labels, ...aliases],
+      ...['--network', spec.network ?? 'tulle', '--tmpfs', '/srv', '--cap-add', 'NET_RAW'],
+      ...labels,
+      ...aliases,
       ...[...ports, '--rootfs', ROOTFS, 'sh', '-c', command],
     ],
     { timeoutMs: 60_000 },

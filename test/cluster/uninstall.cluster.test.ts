@@ -6,6 +6,7 @@ import { LabCluster } from '#lab/cluster.ts';
 import { preparePodman, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
+import { addBridgeNetwork, BRIDGE_NETWORK } from './bridge-network.ts';
 
 const TULLE = join(import.meta.dirname, '../../src/bin/tulle.ts');
 const UNINSTALL = [process.execPath, '--disable-warning=ExperimentalWarning', TULLE, 'uninstall'];
@@ -27,6 +28,8 @@ test('a machine that Tulle came to and left is as before', async () => {
   await machine.runOk(['mkdir', '-p', '/opt/cni/bin', '/etc/cni/net.d', '/run/netns']);
   // Another program's firewall, in which we put rules.
   await machine.runOk(['iptables', '-P', 'FORWARD', 'DROP']);
+  // An administrator's own network, whose bridge we make.
+  await addBridgeNetwork(machine);
   const untouched = await snapshot(machine);
   await cluster.startServer([
     ...['--pod-cidr', '10.244.0.0/16', '--pod-cidr', 'fd00:10:244::/56'],
@@ -35,6 +38,7 @@ test('a machine that Tulle came to and left is as before', async () => {
   await cluster.startAgent(machine);
   await cluster.nodesReady();
   await runContainer(machine, { name: 'pod', role: 'client' });
+  await runContainer(machine, { name: 'on-lan', role: 'client', network: BRIDGE_NETWORK });
   const installed = await snapshot(machine);
   assert.notDeepEqual(installed, untouched);
   assert.ok(installed.ruleset?.join().includes('TULLE-FORWARD'));
@@ -46,10 +50,10 @@ test('a machine that Tulle came to and left is as before', async () => {
   await cluster.killServer();
   const attached = await machine.run(UNINSTALL);
   assert.equal(attached.exitCode, 1);
-  assert.match(attached.stderr, /1 containers are attached/);
+  assert.match(attached.stderr, /2 containers of this machine would lose their network/);
 
   await machine.runOk([...UNINSTALL, '--force', '--server-data']);
-  await machine.run(['podman', 'rm', '--force', '--time', '0', 'pod']);
+  await machine.run(['podman', 'rm', '--force', '--time', '0', 'pod', 'on-lan']);
   assert.deepEqual(await snapshot(machine), untouched);
   assert.match(await machine.runOk(UNINSTALL), /there is nothing of Tulle/);
 });

@@ -1,10 +1,11 @@
 /**
  * From a former version to this one under traffic: the server first, then the agents one by one. The former version
  * comes out of the repository's history: one from before the store had leases, from before frontends led to numbers and
- * from before addresses were kept warm. `TULLE_UPGRADE_FROM=COMMIT` takes another.
+ * from before addresses were kept warm. `TULLE_UPGRADE_FROM=COMMIT` takes another. Most pods are routed, one is on a bridge.
+ * The state is in the server's embedded store, or with `TULLE_UPGRADE_STORE=etcd` in an etcd.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -17,19 +18,28 @@ import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { etcdMissing } from '#store/etcd/testing-etcd.ts';
+import { addBridgeNetwork, BRIDGE_NETWORK } from './bridge-network.ts';
 import { extractVersion, whyNoVersion } from './former-version.ts';
 import { assertNothingLost, startEcho, startStream, TRAFFIC_PORT } from './pod-traffic.ts';
 import { DUAL_STACK } from './start-cluster.ts';
 
 const FORMER = process.env.TULLE_UPGRADE_FROM ?? '7039ae9';
+const STORE = process.env.TULLE_UPGRADE_STORE ?? 'embedded';
 const WAIT_MS = 30_000;
 const NAME = 'test-upgrade';
 const HOST_PORT = 8088;
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 const missing = await whyNoVersion(FORMER);
+const skip = missing ?? (STORE === 'etcd' && etcdMissing());
 
-describe('an upgrade of two machines', { skip: missing }, () => {
+/** On the server's machine; it goes on from one version to the next. */
+const ETCD_URL = 'http://127.0.0.1:2379';
+const SECRET = '/var/lib/tulle/secret';
+const BRIDGED_PORT = 8089;
+
+describe(`an upgrade of two machines, the state in the ${STORE} store`, { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'tulle-former-'));
   let lab: Lab;
   let cluster: LabCluster;
@@ -45,7 +55,8 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     cluster = new LabCluster(lab);
     program = cluster.program;
     cluster.program = await extractVersion(FORMER, folder);
-    await cluster.startServer(DUAL_STACK);
+    if (STORE === 'etcd') await startEtcd();
+    await cluster.startServer(flags);
     for (const machine of lab.hosts) {
       preparePodman(machine);
       await cluster.startAgent(machine);
@@ -57,6 +68,15 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     await runContainer(m2, { name: 'closed', role: 'server', labels: { app: 'closed' } });
     const ports = [`${HOST_PORT}:8080`];
     await runContainer(m2, { name: 'published', role: 'server', ports });
+    await addBridgeNetwork(m2);
+    await runContainer(m2, {
+      ...{
+        name: 'bridged',
+        role: 'server',
+        network: BRIDGE_NETWORK,
+        ports: [`${BRIDGED_PORT}:8080`],
+      },
+    });
     const service = await cluster.client.create(SERVICE, {
       apiVersion: 'v1',
       kind: 'Service',
@@ -89,6 +109,22 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
+  const flags = [
+    ...DUAL_STACK,
+    ...(STORE === 'etcd' ? ['--etcd', ETCD_URL, '--cluster-secret-file', SECRET] : []),
+  ];
+  async function startEtcd(): Promise<void> {
+    writeFileSync(join(m1.directory, 'tulle/secret'), 'the secret of all servers\n', {
+      mode: 0o600,
+    });
+    await m1.start('etcd', [
+      ...['etcd', '--data-dir', '/var/lib/tulle/etcd'],
+      ...['--listen-client-urls', ETCD_URL, '--advertise-client-urls', ETCD_URL],
+    ]);
+    await until('etcd answers', WAIT_MS, async () => {
+      return (await m1.run(['curl', '-sf', '-m', '2', `${ETCD_URL}/health`])).exitCode === 0;
+    });
+  }
   const ipOf = async (name: string) =>
     (await cluster.client.get(POD, name, 'default')).status?.podIP ?? '';
   const connects = async (address: string) =>
@@ -121,6 +157,8 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     await until('the new agent has taken over', WAIT_MS, async () => startsOf(machine) > starts);
     await pause(500);
   };
+  const published = async (port: number) =>
+    (await m1.run(['curl', '-s', '-m', '3', `http://${m2.address}:${port}/`])).stdout.trim();
   const tulle = (...args: string[]) =>
     m1.run([process.execPath, '--disable-warning=ExperimentalWarning', program, ...args]);
 
@@ -130,13 +168,14 @@ describe('an upgrade of two machines', { skip: missing }, () => {
     const ends = await Promise.all([
       startStream(m1, { container: 'client', to: far, log: 'direct' }),
       startStream(m1, { container: 'client', to: clusterIp, log: 'service' }),
+      startStream(m2, { container: 'bridged', to: far, log: 'bridged' }),
       // Its own container, because what is refused is sent again.
       startStream(m1, { container: 'refused', to: closed, log: 'refused' }),
     ]);
     await pause(500);
     cluster.program = program;
     await cluster.killServer();
-    await cluster.startServer(DUAL_STACK);
+    await cluster.startServer(flags);
     await cluster.nodesReady();
     await runContainer(m2, { name: 'between', role: 'server' });
     await upgrade(m2, (machine) => cluster.killAgent(machine));
@@ -147,9 +186,9 @@ describe('an upgrade of two machines', { skip: missing }, () => {
         return (await execInContainer(m1, 'client', script)).stdout.trim() === name;
       });
     await upgrade(m1, (machine) => cluster.stopAgent(machine));
-    const [direct, service, refused] = await Promise.all(ends.map((end) => end()));
-    assert.ok(direct && service && refused);
-    for (const it of [direct, service]) {
+    const [direct, service, bridged, refused] = await Promise.all(ends.map((end) => end()));
+    assert.ok(direct && service && bridged && refused);
+    for (const it of [direct, service, bridged]) {
       assertNothingLost(it);
       t.diagnostic(`${it.sent} packets, ${it.connections} connections, none lost`);
       assert.ok(it.sent > 500 && it.connections > 100, JSON.stringify(it));
@@ -172,14 +211,8 @@ describe('an upgrade of two machines', { skip: missing }, () => {
       );
       assert.equal(records.length, podLinks(machine).length);
     }
-    const { stdout } = await m1.run([
-      'curl',
-      '-s',
-      '-m',
-      '3',
-      `http://${m2.address}:${HOST_PORT}/`,
-    ]);
-    assert.equal(stdout.trim(), 'published');
+    assert.equal(await published(HOST_PORT), 'published');
+    assert.equal(await published(BRIDGED_PORT), 'bridged');
     const names = await execInContainer(
       m1,
       'client',
@@ -193,12 +226,15 @@ describe('an upgrade of two machines', { skip: missing }, () => {
   });
 
   test('gives pods of the former version a new network, and takes it from them', async () => {
-    await m2.runOk(['podman', 'restart', '--time', '0', 'published']);
-    await until('the port leads to it', WAIT_MS, async () => {
-      const argv = ['curl', '-s', '-m', '3', `http://${m2.address}:${HOST_PORT}/`];
-      return (await m1.run(argv)).stdout.trim() === 'published';
-    });
-    const names = ['echo', 'closed', 'published', 'between', 'mixed'];
+    await m2.runOk(['podman', 'restart', '--time', '0', 'published', 'bridged']);
+    for (const [name, port] of [
+      ['published', HOST_PORT],
+      ['bridged', BRIDGED_PORT],
+    ] as const)
+      await until(`the port of "${name}" leads to it`, WAIT_MS, async () => {
+        return (await published(port)) === name;
+      });
+    const names = ['echo', 'closed', 'published', 'bridged', 'between', 'mixed'];
     await m2.runOk(['podman', 'rm', '--force', '--time', '0', ...names]);
     await m1.runOk(['podman', 'rm', '--force', '--time', '0', 'client', 'refused']);
     for (const machine of lab.hosts) {

@@ -9,6 +9,7 @@ import { ROUTE_PROTOCOL, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import { inTable } from '#wire/nftables/objects.ts';
+import { recordBridges } from '../bridge-record.ts';
 import { readSysctlRecord, recordSysctls } from '../sysctl-record.ts';
 import { uninstall } from './uninstall.ts';
 
@@ -27,6 +28,7 @@ function world(name: string) {
     ...{ stack, nftables, force: false },
     cniSocket: join(directory, `${name}.sock`),
     sysctlFile: join(directory, `${name}.json`),
+    bridgeFile: join(directory, `${name}-bridges.json`),
     paths: [join(directory, `${name}.json`)],
   };
   return { network, stack, nftables, card, options };
@@ -67,7 +69,7 @@ test('uninstall() refuses while an agent runs, and while containers are attached
   network.addNamespace('/run/netns/pod');
   const peer = { name: 'eth0', netns: '/run/netns/pod' };
   stack.links.create({ kind: 'veth', name: 'tl0123456789a', peer });
-  await assert.rejects(uninstall(options), /1 containers are attached/);
+  await assert.rejects(uninstall(options), /1 container of this machine would lose its network/);
   assert.ok(stack.links.get('tl0123456789a'));
   const agent = createServer().listen(options.cniSocket);
   await new Promise((resolve) => agent.once('listening', resolve));
@@ -75,6 +77,32 @@ test('uninstall() refuses while an agent runs, and while containers are attached
   agent.close();
   await uninstall({ ...options, force: true });
   assert.equal(stack.links.get('tl0123456789a'), undefined);
+});
+
+test('uninstall() removes the bridges that the agent made, and none that others made or use', async () => {
+  const { network, stack, options } = world('bridges');
+  stack.links.create({ kind: 'bridge', name: 'theirs' });
+  network.addNamespace('/run/netns/pod');
+  for (const name of ['cni0', 'shared', 'cni0']) {
+    const recorded = recordBridges(stack, options.bridgeFile);
+    if (stack.links.get(name) === undefined) recorded.links.create({ kind: 'bridge', name });
+    else assert.throws(() => recorded.links.create({ kind: 'bridge', name }));
+  }
+  assert.throws(() =>
+    recordBridges(stack, options.bridgeFile).links.create({ kind: 'bridge', name: 'theirs' }),
+  );
+  const master = (name: string) => stack.links.get(name)?.index;
+  for (const [name, bridge] of [
+    ['tl0123456789a', master('cni0')],
+    ['veth7', master('shared')],
+  ] as const)
+    stack.links.create({
+      ...{ kind: 'veth', name, peer: { name: `p-${bridge}`, netns: '/run/netns/pod' } },
+      ...(bridge === undefined ? {} : { master: bridge }),
+    });
+  const removed = await uninstall({ ...options, force: true });
+  assert.deepEqual(removed, ['link tl0123456789a', 'link cni0']);
+  assert.ok(stack.links.get('theirs') && stack.links.get('shared'));
 });
 
 test('recordSysctls() remembers the first value only, and nothing of our own links', () => {

@@ -18,6 +18,8 @@ import {
 import type { Link, NetworkStack } from '#linux/network/port.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Operation } from '#wire/nftables/objects.ts';
+import { readBridgeRecord } from '../bridge-record.ts';
+import { count } from '../health.ts';
 import { readSysctlRecord } from '../sysctl-record.ts';
 
 export interface UninstallOptions {
@@ -26,6 +28,8 @@ export interface UninstallOptions {
   readonly cniSocket: string;
   /** Written by `recordSysctls()`. */
   readonly sysctlFile: string;
+  /** Written by `recordBridges()`. */
+  readonly bridgeFile: string;
   /** Files and folders that are ours as a whole. */
   readonly paths: readonly string[];
   /** Takes what is ours out of other programs' tables, and says what. */
@@ -51,9 +55,12 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
     (link) => link.name.startsWith(POD_LINK_PREFIX) && link.kind === 'veth',
   );
   if (pods.length > 0 && !options.force)
-    throw new UserError(`${pods.length} containers are attached and would lose their network`, {
-      hint: 'Stop them first, or give --force.',
-    });
+    throw new UserError(
+      `${count(pods.length, 'container')} of this machine would lose ${pods.length === 1 ? 'its' : 'their'} network`,
+      {
+        hint: 'Remove what runs on the network first, or give --force.',
+      },
+    );
   return [
     ...(options.removeFromOthers?.(nftables) ?? []),
     ...removeTables(nftables),
@@ -61,6 +68,7 @@ export async function uninstall(options: UninstallOptions): Promise<string[]> {
       stack.links.delete(link.index);
       return `link ${link.name}`;
     }),
+    ...removeBridges(options),
     ...removeRoutes(stack),
     ...removeAddressesAndRules(stack),
     ...restoreSysctls(options),
@@ -79,6 +87,17 @@ function isOurs(link: Link): boolean {
       link.name,
     )
   );
+}
+
+/** Those that the agent made, unless somebody else uses them by now. After the pods' links, which are their ports. */
+function removeBridges({ stack, bridgeFile }: UninstallOptions): string[] {
+  const links = stack.links.list();
+  return readBridgeRecord(bridgeFile).flatMap((name) => {
+    const bridge = links.find((link) => link.name === name && link.kind === 'bridge');
+    if (bridge === undefined || links.some(({ master }) => master === bridge.index)) return [];
+    stack.links.delete(bridge.index);
+    return [`link ${name}`];
+  });
 }
 
 function removeTables(nftables: Nftables): string[] {
