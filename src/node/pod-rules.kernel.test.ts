@@ -116,8 +116,8 @@ describe('PodRules: host ports', () => {
     const pod = await attach(machine, 'a', { portMappings });
     const other = await attach(machine, 'b');
     const inside = (namespace: string) => ['ip', 'netns', 'exec', namespace];
-    const associate = (from: string, host: string, port = 8080) =>
-      associateSctp(inside(from), { host, port });
+    const associate = (from: string, host: string) =>
+      associateSctp(inside(from), { host, port: 8080 });
     for (const { address, seen, targets } of [
       {
         address: '192.0.2.1',
@@ -132,7 +132,8 @@ describe('PodRules: host ports', () => {
     ]) {
       using _ = await serveSctp(inside(pod), { address, port: 80 });
       assert.equal(await associate(outside, targets.outside), `${address} ${seen.outside}`);
-      assert.match(await associate(outside, targets.outside, 8081), /^no INIT_ACK/);
+      const closed = { host: targets.outside, port: 8081, waitMs: 400 };
+      assert.match(await associateSctp(inside(outside), closed), /^no INIT_ACK/);
       assert.equal(await associate(other, targets.other), `${address} ${seen.other}`);
       for (const from of [machine.host, pod])
         assert.match(await associate(from, targets.other), new RegExp(`^${address} `));

@@ -2,12 +2,13 @@
 import type { Machine } from '#lab/machine.ts';
 
 export const BRIDGE_NETWORK = 'lan';
+export const BRIDGE_LINK = 'lan0';
 
 const CONFLIST = {
   ...{ cniVersion: '1.0.0', name: BRIDGE_NETWORK },
   plugins: [
     {
-      ...{ type: 'tulle', mode: 'bridge', bridge: 'lan0', isDefaultGateway: true },
+      ...{ type: 'tulle', mode: 'bridge', bridge: BRIDGE_LINK, isDefaultGateway: true },
       ipam: { type: 'host-local', subnet: '10.88.0.0/24' },
       capabilities: { portMappings: true },
     },

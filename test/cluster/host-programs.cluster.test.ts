@@ -12,6 +12,7 @@ import { preparePodman, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
+import { addBridgeNetwork, BRIDGE_LINK, BRIDGE_NETWORK } from './bridge-network.ts';
 import {
   type HostProgram,
   networkd,
@@ -20,7 +21,7 @@ import {
   whyNoHostPrograms,
   writeEtc,
 } from './host-programs.ts';
-import { assertNothingLost, startEcho, startStream } from './pod-traffic.ts';
+import { assertNothingLost, enterPod, startEcho, startStream } from './pod-traffic.ts';
 import { DUAL_STACK } from './start-cluster.ts';
 import type { TrafficReport } from './traffic.ts';
 
@@ -113,6 +114,25 @@ describe('beside udev, systemd-networkd and NetworkManager', { skip: whyNoHostPr
     await startEcho(host, 'server');
     assert.match((await systemd.stateOf(VXLAN_LINK)) ?? '', /^config/);
     await trafficFlows();
+  });
+
+  test('a bridge, whose name we cannot tell networkd, gets back what networkd takes of it', async () => {
+    await addBridgeNetwork(host);
+    await runContainer(host, { name: 'bridged', role: 'client', network: BRIDGE_NETWORK });
+    const bridged = await enterPod(host, 'bridged');
+    const monitor = await host.start('monitor', ['ip', 'monitor', 'address', 'dev', BRIDGE_LINK]);
+    for (const change of [async () => undefined, () => systemd.restart()]) {
+      await change();
+      await until('networkd has taken the bridge', WAIT_MS, async () =>
+        /^config/.test((await systemd.stateOf(BRIDGE_LINK)) ?? ''),
+      );
+      await until('the container reaches its gateway and beyond', WAIT_MS, async () => {
+        await host.runOk([...bridged, 'ping', '-c', '1', '-W', '1', far]);
+        return true;
+      });
+    }
+    process.kill(monitor.pid, 'SIGTERM');
+    assert.match(readFileSync(host.logFile('monitor'), 'utf8'), /Deleted .*10\.88\.0\.1/);
   });
 
   test('networkd takes nothing of ours any more when it has read the file that the agent wrote', async () => {

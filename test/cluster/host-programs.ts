@@ -19,7 +19,7 @@ const WAIT_MS = 20_000;
 
 /** Only what concerns links: the others would look at the computer's disks. */
 const UDEV_RULES = ['75-net-description', '80-net-setup-link', '85-nm-unmanaged', '99-systemd'];
-/** The first lines keep a failed mount from letting the rest loose on the computer's own folders. */
+/** `-e`: where a mount fails, the rest must not be let loose on the computer's own folders. */
 const PREPARE = `set -eu
 if [ -d "$1" ]; then mount -t overlay overlay -o "lowerdir=$1:/usr" /usr; fi
 rules=/run/udev-rules; mkdir -p $rules
@@ -45,8 +45,8 @@ for place in /etc/systemd/network /etc/NetworkManager /etc/udev; do mount -t tmp
 printf '[main]\\nplugins=keyfile\\n' >/etc/NetworkManager/NetworkManager.conf
 rm -rf /var/lib/NetworkManager
 mkdir -p /run/dbus /run/systemd/netif /run/udev /var/lib/NetworkManager
-for user in messagebus systemd-network; do
-  getent passwd $user >/dev/null || echo "$user:x:9$(( $(wc -l </etc/passwd) )):65534::/:/usr/sbin/nologin" >>/etc/passwd
+for user in messagebus:901 systemd-network:902; do
+  getent passwd "\${user%:*}" >/dev/null || echo "\${user%:*}:x:\${user#*:}:65534::/:/usr/sbin/nologin" >>/etc/passwd
 done
 chown systemd-network /run/systemd/netif
 # Of which udev makes its MACs.

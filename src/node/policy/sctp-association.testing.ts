@@ -79,6 +79,8 @@ export async function serveSctp(
   { address, port }: { readonly address: string; readonly port: number },
 ): Promise<Disposable> {
   const carrier = await openCarrier(place, address);
+  /** Tags of those that it speaks with. */
+  const known = new Map<string, number>();
   carrier.receive((packet) => {
     if (packet.port !== port) return;
     const reply = (tag: number, type: number, body: Uint8Array = Buffer.alloc(0), flags = 0) =>
@@ -93,7 +95,7 @@ export async function serveSctp(
       const cookie = Buffer.concat([Buffer.from([0, STATE_COOKIE, 0, 12]), theirs, newTag()]);
       return reply(theirs.readUInt32BE(), CHUNK.INIT_ACK, initBody(cookie.readUInt32BE(8), cookie));
     }
-    // All that it knows of an association came back with the cookie; for one peer at a time that is enough.
+    // What it told of itself came back with the cookie.
     if (type === CHUNK.COOKIE_ECHO) {
       if (chunk.length !== 12 || chunk.readUInt32BE(8) !== tag) return;
       known.set(`${packet.peer} ${packet.sourcePort} ${tag}`, chunk.readUInt32BE(4));
@@ -107,7 +109,6 @@ export async function serveSctp(
     }
     if (type === CHUNK.SHUTDOWN) reply(theirs, CHUNK.SHUTDOWN_ACK);
   });
-  const known = new Map<string, number>();
   return carrier;
 }
 
@@ -117,7 +118,7 @@ export async function serveSctp(
  */
 export async function associateSctp(
   place: Place,
-  { host, port, waitMs = 1_000 }: { host: string; port: number; waitMs?: number },
+  { host, port, waitMs = 5_000 }: { host: string; port: number; waitMs?: number },
 ): Promise<string> {
   using carrier = await openCarrier(place, host);
   const sourcePort = 1_024 + (randomBytes(2).readUInt16BE() % 60_000);
@@ -152,7 +153,7 @@ export async function associateSctp(
     });
   });
   send(CHUNK.INIT, initBody(ownTag));
-  const late = new Promise<'late'>((resolve) => setTimeout(resolve, waitMs, 'late'));
+  const late = new Promise<'late'>((resolve) => setTimeout(resolve, waitMs, 'late').unref());
   if ((await Promise.race([done, late])) !== 'late') return answer;
   const name = Object.entries(CHUNK).find(([, type]) => type === waitsFor)?.[0];
   return `no ${name} for ${waitMs} ms`;
