@@ -22,6 +22,7 @@ import { CLUSTER_ROLE, ROLE } from './rbac/v1/role.ts';
 import { CLUSTER_ROLE_BINDING, ROLE_BINDING } from './rbac/v1/role-binding.ts';
 import { IP_BLOCK } from './tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from './tulle/v1alpha1/ip-pool.ts';
+import { POLICY_USAGE } from './tulle/v1alpha1/policy-usage.ts';
 import { SERVICE_ADDRESS_POOL } from './tulle/v1alpha1/service-address-pool.ts';
 
 /** In the order in which `kubectl api-resources` and name look-ups prefer them. */
@@ -50,6 +51,7 @@ export const KINDS: readonly KindDefinition[] = [
   CLUSTER_NETWORK_POLICY,
   IP_BLOCK,
   IP_POOL,
+  POLICY_USAGE,
   SERVICE_ADDRESS_POOL,
 ];
 

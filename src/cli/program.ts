@@ -285,8 +285,10 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
   policy
     .command('rules')
     .description('the rules in this node’s kernel, and the connections that each decided about')
+    .option('--all-nodes', 'of all nodes, as they tell the API every minute', false)
     .option('-o, --output <format>', 'json: one object a line')
     .addOption(agent())
+    .addOption(kubeconfig())
     .action((flags: Parameters<typeof PolicyCommands.policyRules>[0]) =>
       commands.policy().then((it) => it.policyRules(flags, context)),
     );

@@ -52,6 +52,8 @@ const TABLE: readonly (readonly [string, string, readonly string[]])[] = [
   ['PUT', '/apis/tulle.dev/v1alpha1/ipblocks/a', ['admin', 'node']],
   ['DELETE', '/apis/tulle.dev/v1alpha1/ipblocks/a', ['admin', 'node']],
   ['DELETE', '/apis/tulle.dev/v1alpha1/ipblocks', ['admin']],
+  ['PATCH', '/apis/tulle.dev/v1alpha1/policyusages/a', ['admin', 'node']],
+  ['DELETE', '/apis/tulle.dev/v1alpha1/policyusages/a', ['admin']],
   ['PATCH', '/api/v1/nodes/m1/status', ['admin', 'node']],
   ['DELETE', '/api/v1/nodes/m1', ['admin']],
   ['PATCH', '/api/v1/namespaces/default/pods/a/status', ['admin', 'node']],

@@ -53,6 +53,7 @@ const NODE_RULES: readonly {
   { verbs: ['update', 'patch'], resources: ['nodes/status', 'pods/status'] },
   // Its conditions: what of a policy is not understood, and which node cannot carry it out.
   { verbs: ['update'], resources: ['clusternetworkpolicies.policy.networking.k8s.io/status'] },
+  { verbs: ['create', 'patch'], resources: ['policyusages.tulle.dev'] },
   {
     verbs: ['create', 'update', 'patch', 'delete'],
     resources: ['pods', 'ipblocks.tulle.dev', 'leases.coordination.k8s.io'],

@@ -1,6 +1,7 @@
-/** `tulle policy explain|check|matrix|diff|log` */
+/** `tulle policy explain|check|matrix|diff|rules|log` */
 import { request } from 'node:http';
-import { UserError } from '#lib/errors.ts';
+import { POLICY_USAGE, type PolicyUsage } from '#api/tulle/v1alpha1/policy-usage.ts';
+import { isNotFound, UserError } from '#lib/errors.ts';
 import { ip } from '#lib/ip.ts';
 import { describeEnd, describeFlow, explainVerdict } from '#policy/describe.ts';
 import { drawMatrix, MATRIX_FORMATS, type MatrixFormat } from '#policy/draw.ts';
@@ -11,7 +12,9 @@ import type { End } from '#policy/match.ts';
 import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
 import { describeRanges, diffOf, matrixOf, reachable } from '#policy/reach.ts';
 import { withDomains } from '../agent-domains.ts';
-import { formatRuleCounts, type RuleCount } from '../policy-rules.ts';
+import { connect } from '../client.ts';
+import { EXIT_USAGE } from '../output.ts';
+import { formatRuleCounts, type RuleCount, sumUsages, usageNotes } from '../policy-rules.ts';
 import { throughService } from '../policy-services.ts';
 import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
 import type { CommandContext } from '../program.ts';
@@ -193,24 +196,50 @@ function limitPairs(pairs: number): void {
     });
 }
 
-/** The rules of this machine's agent, with their counters. */
+/** The rules of this machine's agent, or of all machines, with their counters. */
 export async function policyRules(
-  flags: { agent: string; output?: string },
+  flags: { agent: string; allNodes: boolean; output?: string; kubeconfig?: string },
   { print, signal }: CommandContext,
 ): Promise<void> {
-  let counts: RuleCount[];
+  if (flags.output !== undefined && flags.output !== 'json')
+    throw new UserError(`There is no output format "${flags.output}"`, {
+      hint: 'There is json; without -o it is a table.',
+      exitCode: EXIT_USAGE,
+    });
+  const usages = flags.allNodes ? await usagesOfNodes(flags.kubeconfig) : undefined;
+  const counts = usages === undefined ? await ownRules(flags.agent, signal) : sumUsages(usages);
+  if (flags.output === 'json') {
+    for (const count of counts) print(JSON.stringify(count));
+    return;
+  }
+  for (const line of formatRuleCounts(counts)) print(line);
+  for (const line of usages === undefined ? [] : usageNotes(usages)) print(line);
+}
+
+async function ownRules(agent: string, signal: AbortSignal): Promise<RuleCount[]> {
   try {
-    const response = await fetch(`http://${flags.agent}/policy/rules`, { signal });
+    const response = await fetch(`http://${agent}/policy/rules`, { signal });
     if (!response.ok) throw new Error(`it answered with status ${response.status}`);
-    counts = (await response.json()) as RuleCount[];
+    return (await response.json()) as RuleCount[];
   } catch (cause) {
-    throw new UserError(`Cannot read the rules of the agent at ${flags.agent}`, {
+    throw new UserError(`Cannot read the rules of the agent at ${agent}`, {
       cause,
-      hint: 'Each node counts for itself: run this on the node, or give --agent ADDRESS:PORT.',
+      hint: 'Run this on a node, give --agent ADDRESS:PORT, or --all-nodes for what all nodes have told the API.',
     });
   }
-  if (flags.output === 'json') for (const count of counts) print(JSON.stringify(count));
-  else for (const line of formatRuleCounts(counts)) print(line);
+}
+
+async function usagesOfNodes(kubeconfig: string | undefined): Promise<PolicyUsage[]> {
+  await using client = connect(kubeconfig);
+  try {
+    return (await client.list(POLICY_USAGE)).items;
+  } catch (cause) {
+    if (!isNotFound(cause)) throw cause;
+    throw new UserError('This API does not have the kind PolicyUsage, so no node can tell it', {
+      cause,
+      hint: 'Run this on each node without --all-nodes, or read the metric tulle_policy_rule_packets.',
+    });
+  }
 }
 
 interface LogEnd {

@@ -1,20 +1,13 @@
 /** Policy in figures: what is programmed, and how often each rule decided. */
 import { Gauge, type Registry } from 'prom-client';
+import type { RuleUsage } from '#api/tulle/v1alpha1/policy-usage.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Policy } from './policy.ts';
-
-/** How often a rule decided, summed over the families and alternatives of its match. */
-export interface RuleCount {
-  /** `NetworkPolicy default/web ingress[0]` */
-  readonly rule: string;
-  readonly packets: number;
-  readonly bytes: number;
-}
 
 const CHAINS = /^(np|tier|pods|policy)-/;
 
 /** Reads the counters out of the kernel: costs as much as there are rules, so only on demand. */
-export function readRuleCounts(nftables: Nftables, table: string): RuleCount[] {
+export function readRuleCounts(nftables: Nftables, table: string): RuleUsage[] {
   const counts = new Map<string, { packets: number; bytes: number }>();
   for (const family of ['ip', 'ip6'] as const)
     for (const chain of nftables.dumpTable(family, table, { elements: false })?.chains ?? []) {
@@ -35,7 +28,7 @@ export function registerPolicyMetrics(
   registry: Registry,
   parts: {
     policy: Policy;
-    counts: () => RuleCount[];
+    counts: () => RuleUsage[];
     cuts: () => number;
     suppressed: () => number;
   },

@@ -29,6 +29,7 @@ import { describePacket, indexByHash, type LogContext, PolicyLog } from './log.t
 import { readRuleCounts, registerPolicyMetrics } from './metrics.ts';
 import { Policy, type PolicyInit, type PolicyStatus } from './policy.ts';
 import { PolicyReports } from './reports.ts';
+import { UsageReport } from './usage.ts';
 
 export interface PolicyFeatureComponents {
   readonly client: ApiClient;
@@ -132,6 +133,12 @@ export async function createPolicyFeature(
     cuts: () => cuts.cutCount,
     suppressed: () => records.suppressed,
   });
+  parts.use(
+    new UsageReport(
+      { ...{ client, log, counts }, node: () => components.nodes.get(init.nodeName) },
+      { node: init.nodeName },
+    ),
+  );
   const kept = parts.move();
   return {
     prepare: (attachment) => policy.prepare(attachment),

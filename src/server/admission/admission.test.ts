@@ -8,6 +8,7 @@ import { POD } from '#api/core/v1/pod.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { POLICY_USAGE } from '#api/tulle/v1alpha1/policy-usage.ts';
 import { syncNamespaces } from '../namespace-deletion.ts';
 import type { Principal } from '../principal.ts';
 import { AS_ADMIN, configMap, type Fixture, openFixture } from '../registry/test-registries.ts';
@@ -78,6 +79,15 @@ test('nodeRestriction lets a node write its own lease only', async () => {
   await fixture.create(LEASE, lease('m1', 'kube-node-lease'), M1);
   await assert.rejects(fixture.create(LEASE, lease('m2', 'kube-node-lease'), M1), { status: 403 });
   await assert.rejects(fixture.create(LEASE, lease('m1', 'default'), M1), { status: 403 });
+});
+
+test('nodeRestriction lets a node tell of its own rules only', async () => {
+  await using fixture = await openFixture();
+  const usage = (name: string) => ({
+    ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'PolicyUsage', metadata: { name } },
+  });
+  await fixture.create(POLICY_USAGE, usage('m1'), M1);
+  await assert.rejects(fixture.create(POLICY_USAGE, usage('m2'), M1), { status: 403 });
 });
 
 test('nodeRestriction lets a node write the pods that run on it only', async () => {

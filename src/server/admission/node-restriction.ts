@@ -1,5 +1,5 @@
 /**
- * A node's agent writes only what is its own: its Node, its Lease, the pods that run on it, and the blocks of addresses
+ * A node's agent writes only what is its own: its Node, its Lease, its PolicyUsage, the pods that run on it, and the blocks of addresses
  * that it holds or that nobody holds; in another node's block it only takes and gives back addresses for itself. So one stolen node certificate does not take the cluster.
  */
 
@@ -36,6 +36,8 @@ function whyNotOwn(review: AdmissionReview, node: string): string | undefined {
       return review.namespace === NODE_LEASE_NAMESPACE && review.name === node
         ? undefined
         : `may write only the Lease "${node}" in namespace "${NODE_LEASE_NAMESPACE}"`;
+    case 'policyusages.tulle.dev':
+      return review.name === node ? undefined : 'may write only the PolicyUsage of its own name';
     case 'pods':
       return states.every((pod) => nodeOfPod(pod) === node)
         ? undefined

@@ -102,6 +102,7 @@ const NODE_RULES: PolicyRule[] = [
   on(CORE, ['nodes/status', 'pods/status'], ['patch', 'update']),
   on(CORE, ['pods'], ['create', 'delete', 'patch', 'update']),
   on(['tulle.dev'], ['ipblocks'], ['create', 'delete', 'patch', 'update']),
+  on(['tulle.dev'], ['policyusages'], ['create', 'patch']),
   on(['coordination.k8s.io'], ['leases'], ['create', 'delete', ...READ, 'patch', 'update']),
 ];
 

@@ -43,6 +43,7 @@ const UNTRACKED = new Set([
   '/events',
   'events.k8s.io/events',
   'tulle.dev/ipblocks',
+  'tulle.dev/policyusages',
 ]);
 
 /**
