@@ -61,19 +61,16 @@ interface Probe {
   readonly isService: boolean;
 }
 
-const PROBES: readonly Probe[] = ([4, 6] as const).flatMap((family) =>
-  [
-    ...PAIRS.flatMap(([from, to]) =>
-      PORTS.map(([protocol, port]) => ({ from, to, family, protocol, port, isService: false })),
-    ),
-    ...CLIENTS.flatMap((from) =>
-      SERVICE_PORTS.map(([protocol, port]) => ({
-        ...{ from, to: SERVER, family, protocol, port, isService: true },
-      })),
-    ),
-    // Raw sockets of IPv4 send the packets of SCTP.
-  ].filter(({ protocol }) => family === 4 || protocol !== 'SCTP'),
-);
+const PROBES: readonly Probe[] = ([4, 6] as const).flatMap((family) => [
+  ...PAIRS.flatMap(([from, to]) =>
+    PORTS.map(([protocol, port]) => ({ from, to, family, protocol, port, isService: false })),
+  ),
+  ...CLIENTS.flatMap((from) =>
+    SERVICE_PORTS.map(([protocol, port]) => ({
+      ...{ from, to: SERVER, family, protocol, port, isService: true },
+    })),
+  ),
+]);
 
 const pods = (app: string) => ({ podSelector: { matchLabels: { app } } });
 const everywhere = (app: string) => ({ pods: { namespaceSelector: {}, ...pods(app) } });

@@ -12,6 +12,7 @@ import type { Machine } from '#lab/machine.ts';
 import { isNotFound } from '#lib/errors.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { giveIpv6, MACHINE_V6 } from './machine-ipv6.ts';
 import { DUAL_STACK, startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
@@ -20,10 +21,6 @@ const CLUSTER_PORT = 30_201;
 const LOCAL_PORT = 30_202;
 const HOST_PORT = 18_081;
 const POD_PORT = 8080;
-
-/** Machines have IPv6 beside the addresses that they are known by. */
-const V6 = { m1: '2001:db8::11', m2: '2001:db8::12', outside: '2001:db8:51::10' } as const;
-const GATEWAYS_V6 = { m1: '2001:db8::1', m2: '2001:db8::1', outside: '2001:db8:51::1' } as const;
 
 describe('policy at the ports of machines', () => {
   let lab: Lab;
@@ -39,12 +36,7 @@ describe('policy at the ports of machines', () => {
     m1 = lab.machine('m1');
     m2 = lab.machine('m2');
     outside = lab.machine(OUTSIDE);
-    for (const machine of [m1, m2, outside]) {
-      const name = machine.name as keyof typeof V6;
-      const ip = ['ip', '-6'];
-      await machine.runOk([...ip, 'address', 'add', `${V6[name]}/64`, 'dev', 'eth0', 'nodad']);
-      await machine.runOk([...ip, 'route', 'add', 'default', 'via', GATEWAYS_V6[name]]);
-    }
+    await giveIpv6(lab);
     await m1.runOk(
       [
         ...['podman', 'run', '--detach', '--name', 'web', '--network', 'tulle'],
@@ -69,7 +61,7 @@ describe('policy at the ports of machines', () => {
   after(() => Lab.remove(LAB));
 
   const reaches = async (from: Machine, to: Machine, port: number, family: 4 | 6) => {
-    const host = family === 4 ? to.address : `[${V6[to.name as keyof typeof V6]}]`;
+    const host = family === 4 ? to.address : `[${MACHINE_V6[to.name as keyof typeof MACHINE_V6]}]`;
     const { stdout } = await from.run(['curl', '-s', '-g', '-m', '1', `http://${host}:${port}/`]);
     return stdout === 'web\n';
   };
@@ -105,7 +97,7 @@ describe('policy at the ports of machines', () => {
 
   for (const family of [4, 6] as const) {
     const block = (address: string) => `${address}/${family === 4 ? 32 : 128}`;
-    const outsideBlock = () => block(family === 4 ? outside.address : V6.outside);
+    const outsideBlock = () => block(family === 4 ? outside.address : MACHINE_V6.outside);
     const nobody = block(family === 4 ? '203.0.113.1' : '2001:db8:ffff::1');
     const by: readonly (readonly [string, number])[] = [
       ['a node port, externalTrafficPolicy Cluster', CLUSTER_PORT],

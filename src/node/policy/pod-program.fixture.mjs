@@ -6,6 +6,9 @@ import { createInterface } from 'node:readline';
 
 const ports = process.argv.slice(2).map(Number);
 const open = new Map();
+/** When the last answer came, by name of the stream. */
+const answeredAt = new Map();
+const STREAM_INTERVAL_MS = 10;
 await Promise.all(
   ports.flatMap((port) => [
     new Promise((ready) => {
@@ -73,4 +76,25 @@ createInterface({ input: process.stdin }).on('line', (line) => {
     socket.write('y');
     setTimeout(() => once('timeout'), waitMs);
   }
+  // Sends again and again until the program ends; `answered` tells when the last answer came.
+  if (op === 'stream') {
+    const isUdp = from === 'udp';
+    const socket = isUdp
+      ? createSocket(host.includes(':') ? 'udp6' : 'udp4')
+      : connect({ host, port });
+    const ask = () => (isUdp ? socket.send('z') : socket.write('z'));
+    const begin = () => {
+      ask();
+      setInterval(ask, STREAM_INTERVAL_MS).unref();
+    };
+    socket.on(isUdp ? 'message' : 'data', () => {
+      answeredAt.set(name, Date.now());
+      once('ok');
+    });
+    socket.on('error', (error) => once(error.code));
+    if (isUdp) socket.connect(port, host, begin);
+    else socket.on('connect', begin);
+    setTimeout(() => once('timeout'), waitMs);
+  }
+  if (op === 'answered') once(String(answeredAt.get(name) ?? 0));
 });

@@ -192,10 +192,13 @@ describe('NetworkPolicy', () => {
   });
 
   test('SCTP, by number and by range, beside TCP on the same ports', async () => {
-    const sctp = (port: number) => {
+    const sctp = async (port: number) => {
       const [from, to] = [namespaces.get('c'), namespaces.get('a')];
       assert.ok(from && to);
-      return sctpInit({ from, to }, { host: V4.a ?? '', port });
+      const [v4, v6] = [V4.a ?? '', V6.a ?? ''];
+      const seen = await sctpInit({ from, to }, { host: v4, port });
+      assert.equal(await sctpInit({ from, to }, { host: v6, port }), seen, `IPv6, port ${port}`);
+      return seen;
     };
     assert.equal(await sctp(9003), 'ok');
     await apply(

@@ -10,14 +10,17 @@ import { inPlace, type Place } from './pod-program.testing.ts';
 const FIRST_SOURCE_PORT = 40_000;
 const SOURCE_PORTS = 20_000;
 let sent = 0;
+/** What a raw socket receives: IPv4 comes with its header, IPv6 without. */
+const HEADER_BYTES = { 4: 20, 6: 0 } as const;
 const LISTEN = `
-use Socket; $| = 1;
-socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!"; print "ready\\n";
-while (recv($s, my $packet, 65535, 0)) { print unpack("H*", substr($packet, 20)), "\\n"; }`;
+use Socket; $| = 1; my ($family, $skip) = @ARGV;
+socket(my $s, $family == 6 ? AF_INET6 : AF_INET, SOCK_RAW, 132) or die "socket: $!"; print "ready\\n";
+while (defined recv($s, my $packet, 65535, 0)) { print unpack("H*", substr($packet, $skip)), "\\n"; }`;
 const SEND = `
-use Socket; my ($host, $hex) = @ARGV;
-socket(my $s, AF_INET, SOCK_RAW, 132) or die "socket: $!";
-send($s, pack("H*", $hex), 0, sockaddr_in(0, inet_aton($host))) or die "send: $!";`;
+use Socket; my ($family, $host, $hex) = @ARGV;
+my $to = $family == 6 ? pack_sockaddr_in6(0, inet_pton(AF_INET6, $host)) : pack_sockaddr_in(0, inet_aton($host));
+socket(my $s, $family == 6 ? AF_INET6 : AF_INET, SOCK_RAW, 132) or die "socket: $!";
+send($s, pack("H*", $hex), 0, $to) or die "send: $!";`;
 
 export interface SctpTarget {
   readonly host: string;
@@ -35,7 +38,10 @@ export async function sctpInit(
   ends: { readonly from: Place; readonly to: Place },
   { host, port, arrivesAt, waitMs = 400 }: SctpTarget,
 ): Promise<'ok' | 'timeout'> {
-  const [program = '', ...argv] = inPlace(ends.to, ['perl', '-e', LISTEN]);
+  const family = host.includes(':') ? 6 : 4;
+  const [program = '', ...argv] = inPlace(ends.to, [
+    ...['perl', '-e', LISTEN, String(family), String(HEADER_BYTES[family])],
+  ]);
   const listener = spawn(program, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
   try {
     const lines = createInterface({ input: listener.stdout });
@@ -47,7 +53,14 @@ export async function sctpInit(
     const arrived = new Promise<'ok'>((resolve) => {
       lines.on('line', (line) => line === expected && resolve('ok'));
     });
-    const [sender = '', ...rest] = inPlace(ends.from, ['perl', '-e', SEND, host, init]);
+    const [sender = '', ...rest] = inPlace(ends.from, [
+      'perl',
+      '-e',
+      SEND,
+      String(family),
+      host,
+      init,
+    ]);
     execFileSync(sender, rest);
     const late = new Promise<'timeout'>((resolve) => setTimeout(resolve, waitMs, 'timeout'));
     return await Promise.race([arrived, late]);
