@@ -20,6 +20,7 @@ class FussyKernel {
   /** What the last transaction that was taken left out, and what the plan leaves out. */
   inForce: ReadonlySet<string> | undefined;
   planned: ReadonlySet<string> = new Set();
+  tries = 0;
 
   constructor(all: readonly string[], bad: Iterable<string>, named: Iterable<string>) {
     this.all = all;
@@ -28,6 +29,7 @@ class FussyKernel {
   }
   readonly tryWithout = (refused: ReadonlySet<string>): Refusal | undefined => {
     this.planned = refused;
+    this.tries++;
     const culprit = this.all.find((id) => this.#bad.has(id) && !refused.has(id));
     if (culprit === undefined) {
       this.inForce = refused;
@@ -40,11 +42,19 @@ class FussyKernel {
     operation.kind === 'chain' && 'object' in operation ? [operation.object.chain] : [];
 }
 
-function run(all: readonly string[], bad: readonly string[], named: readonly string[]) {
+function run(
+  all: readonly string[],
+  bad: readonly string[],
+  named: readonly string[],
+  isTimeUp = () => false,
+) {
   const kernel = new FussyKernel(all, bad, named);
   const first = kernel.tryWithout(new Set());
   assert.ok(first);
-  return { kernel, result: isolate(first, new Map(), { ...kernel, suspects: all }) };
+  return { kernel, result: isolate(first, new Map(), {
+    ...{ tryWithout: kernel.tryWithout, ownersOf: kernel.ownersOf },
+    ...{ suspects: all, isTimeUp },
+  }) };
 }
 
 describe('isolate()', () => {
@@ -74,6 +84,29 @@ describe('isolate()', () => {
     assert.deepEqual(kernel.inForce, new Set(result.refused.keys()));
   });
 
+  test('finds one of ten thousand that is not named by few tries', () => {
+    const ids = Array.from({ length: 10_000 }, (_, i) => `p${i}`);
+    for (const bad of ['p0', 'p4999', 'p5000', 'p9999']) {
+      const { kernel, result } = run(ids, [bad], []);
+      assert.ok(result.kind === 'isolated');
+      assert.deepEqual([...result.refused.keys()], [bad]);
+      assert.ok(kernel.tries <= 32, `${kernel.tries} tries for ${bad}`);
+    }
+  });
+
+  test('when time is up, those that may be it stay out, and each time they are fewer', () => {
+    const ids = Array.from({ length: 1_000 }, (_, i) => `p${i}`);
+    let suspects: readonly string[] = ids;
+    for (let times = 0; suspects.length > 1; times++) {
+      assert.ok(times < 5, `${suspects.length} are left`);
+      const { kernel, result } = run(suspects, ['p613'], [], () => true);
+      assert.ok(result.kind === 'isolated' && result.refused.has('p613'));
+      assert.ok(result.refused.size < suspects.length);
+      assert.deepEqual(kernel.inForce, new Set(result.refused.keys()));
+      suspects = [...result.refused.keys()];
+    }
+  });
+
   test('a fault that is no policy’s fails, and plans all of them again', () => {
     let planned: ReadonlySet<string> | undefined;
     const error = new KernelError('add table', ENOENT);
@@ -84,6 +117,7 @@ describe('isolate()', () => {
       },
       ownersOf: () => [],
       suspects: ['a', 'b'],
+      isTimeUp: () => false,
     });
     assert.deepEqual(result, { kind: 'failed', error });
     assert.deepEqual(planned, new Set(['old']));

@@ -16,6 +16,8 @@ import { matchOf } from './rules.ts';
 
 /** Each try writes the whole table; a policy that is not reached stays refused, which closes its pods. */
 const MAX_TRIES = 40;
+/** However long they take: each time that is given must end nearer to the culprits. */
+const MIN_TRIES = 6;
 
 export interface Attempts {
   /** Programs everything but these policies. @returns what the kernel refused of it, if it did */
@@ -24,6 +26,8 @@ export interface Attempts {
   readonly ownersOf: (operation: Operation) => readonly string[];
   /** Who is to be asked where nobody owns what was refused. */
   readonly suspects: readonly string[];
+  /** Others wait: what is not known by now is to be found another time. */
+  readonly isTimeUp: () => boolean;
 }
 
 /** Policies that are not in the kernel, with what it said of each in words; or the refusal, if it is none of theirs. */
@@ -39,7 +43,7 @@ export type Isolation =
 export function isolate(
   first: Refusal,
   known: ReadonlyMap<string, string>,
-  { tryWithout, ownersOf, suspects }: Attempts,
+  { tryWithout, ownersOf, suspects, isTimeUp }: Attempts,
 ): Isolation {
   const refused = new Map(known);
   let tries = 0;
@@ -47,8 +51,9 @@ export function isolate(
     tries++;
     return tryWithout(new Set(without));
   };
+  const mayTry = () => tries < MIN_TRIES || (tries < MAX_TRIES && !isTimeUp());
   let refusal: Refusal | undefined = first;
-  while (refusal !== undefined && tries < MAX_TRIES) {
+  while (refusal !== undefined && mayTry()) {
     const { operation, error }: Refusal = refusal;
     const owners = operation === undefined ? [] : ownersOf(operation);
     const found = owners.filter((id) => !refused.has(id));
@@ -67,20 +72,28 @@ export function isolate(
   const { error } = refusal;
   for (const id of suspected) refused.set(id, explainError(error));
   let isCurrent = true;
-  const bringBack = (some: readonly string[]) => {
-    const rest = new Map([...refused].filter(([id]) => !some.includes(id)));
-    const again = tries < MAX_TRIES ? attempt(rest.keys()) : { error, operation: undefined };
+  /** @returns why the kernel does not take these beside all that it has taken; undefined: it has */
+  const bringBack = (some: readonly string[]): string | undefined => {
+    const again = attempt([...refused.keys()].filter((id) => !some.includes(id)));
     isCurrent = again === undefined;
     if (again === undefined) for (const id of some) refused.delete(id);
-    else if (some.length === 1) for (const id of some) refused.set(id, explainError(again.error));
-    else bringBackHalves(some);
+    return again === undefined ? undefined : explainError(again.error);
   };
-  const bringBackHalves = (some: readonly string[]) => {
+  /** @param why the kernel does not take all of these */
+  const divide = (some: readonly string[], why: string): void => {
+    if (some.length === 1) for (const id of some) refused.set(id, why);
+    if (some.length === 1 || !mayTry()) return;
     const middle = some.length >> 1;
-    bringBack(some.slice(0, middle));
-    bringBack(some.slice(middle));
+    const [first, second] = [some.slice(0, middle), some.slice(middle)];
+    const whyFirst = bringBack(first);
+    // If it takes the first whole, then it is the second that it has just refused.
+    const isSecondKnown = whyFirst === undefined || !mayTry();
+    const whySecond = isSecondKnown ? why : bringBack(second);
+    // Both are tried before either is divided: who is innocent waits no longer than needed.
+    if (whyFirst !== undefined) divide(first, whyFirst);
+    if (whySecond !== undefined) divide(second, whySecond);
   };
-  if (suspected.length > 1) bringBackHalves(suspected);
+  divide(suspected, explainError(error));
   // What was tried last may have been refused: the plan must be again what the kernel has.
   if (!isCurrent) attempt(refused.keys());
   return { kind: 'isolated', refused };

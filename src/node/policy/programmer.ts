@@ -14,6 +14,11 @@ import type { PolicyPlanner } from './planner.ts';
 export const POLICY_PART = 'policy';
 /** A refused policy is tried again so soon and so seldom: each try may write the whole table several times. */
 const RETRY = { minMs: 4_000, maxMs: 300_000 } as const;
+/**
+ * Each try writes all tables, and the agent does nothing else meanwhile: pods are not attached, names are not answered. What
+ * is not found in this time is looked for when refused policies are tried again, among those that are left.
+ */
+const MAX_TRYING_MS = 2_000;
 /** Others commit without pause, or an answer was lost: nothing was said of what we want. */
 const NOBODYS_FAULT = [ERESTART, EAGAIN, EINTR, ENOBUFS];
 const NOBODY: ReadonlyMap<string, string> = new Map();
@@ -69,7 +74,10 @@ export class Programmer implements Disposable {
       this.#keep(before);
       throw refusal.error;
     }
+    const clock = this.#c.clock ?? systemClock;
+    const endMs = clock.now() + MAX_TRYING_MS;
     const isolation = isolate(refusal, known, {
+      isTimeUp: () => clock.now() >= endMs,
       tryWithout,
       ownersOf: (operation) => ownersOf(operation, planner.policies),
       suspects: [...suspects].filter((id) => planner.policy(id) !== undefined),
