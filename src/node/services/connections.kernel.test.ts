@@ -42,6 +42,10 @@ const addressOf = (service: FlowService) => `10.96.0.${service.number}`;
 before(async () => {
   world = stack.use(new World());
   await world.serve(['podA', 'podB', 'remote']);
+  for (const place of ['podA', 'remote'] as const) {
+    const server = world.start(place, LOAD_SERVER, [ADDRESS[4][place], String(ECHO_PORT)]);
+    await once(server.stdout, 'data');
+  }
   nftables = stack.use(openNftables({ netns: world.node.path }));
   conntrack = stack.use(openConntrack({ netns: world.node.path }));
   const started = await startFlowFeature(stack, nftables, [sticky, udp, tcp], { conntrack });
@@ -112,10 +116,6 @@ test('UDP that was sent before there was the service reaches it, from the same p
 });
 
 test('TCP to an endpoint that is removed is reset, and other connections live on', async () => {
-  for (const place of ['podA', 'remote'] as const) {
-    const server = world.start(place, LOAD_SERVER, [ADDRESS[4][place], String(ECHO_PORT)]);
-    await once(server.stdout, 'data');
-  }
   const slice = (layout: FlowService['layout']) => ({
     ...sliceObject({ ...lasting, layout }),
     ports: [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }],
@@ -145,6 +145,23 @@ test('TCP to an endpoint that is removed is reset, and other connections live on
   }
 });
 
+test('a packet of an endpoint that its connection has no place for ends no connection', async () => {
+  const slice = sliceObject({ ...lasting, layout: 'here' });
+  const ports = [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }];
+  api.put(SERVICE, serviceObject(lasting));
+  api.put(ENDPOINT_SLICE, { ...slice, ports });
+  await until(() => slotsOf(lasting) === 1);
+  await using client = steady('TCP', addressOf(lasting), 80);
+  await client.hears(`${ADDRESS[4].podA}|${ECHO_PORT}`);
+  const argv = ['-e', STRAY_SENDER, String(ECHO_PORT)];
+  world.netns('podA').run('perl', ...argv);
+  const heard = client.heard.length;
+  await until(
+    () => client.heard.length > heard + 6 || client.heard.some((it) => it.startsWith('E')),
+  );
+  assert.ok(!client.heard.some((line) => line.startsWith('E')), client.heard.join());
+});
+
 test('an agent that starts again, with nothing changed, deletes no entry', async () => {
   await serversOf(tcp, 5);
   await serversOf(udp, 5);
@@ -157,6 +174,26 @@ test('an agent that starts again, with nothing changed, deletes no entry', async
   assert.equal(started.connections?.deleted, 0);
   assert.deepEqual(before.difference(ids()), new Set());
 });
+
+/** Waits for a packet to a port of its own, and answers far behind the window, but with the right acknowledgement. */
+const STRAY_SENDER = `
+use Socket;
+my $port = shift;
+socket(my $raw, AF_INET, SOCK_RAW, 6) or die $!;
+while (1) {
+  recv($raw, my $packet, 65536, 0);
+  my ($source, $destination, $length) = (substr($packet, 12, 4), substr($packet, 16, 4), unpack('n', substr($packet, 2, 2)));
+  my $tcp = substr($packet, 20);
+  my ($from, $to, $seq, $ack, $offset) = unpack('nnNNC', $tcp);
+  my $bytes = $length - 20 - ($offset >> 4) * 4;
+  next if $to != $port || $bytes == 0;
+  my $answer = pack('nnNNCCnnn', $to, $from, ($ack + 0x40000000) & 0xffffffff, $seq + $bytes, 0x50, 0x10, 500, 0, 0);
+  my $sum = unpack('%32n*', $destination . $source . pack('nn', 6, length $answer) . $answer);
+  $sum = ($sum & 0xffff) + ($sum >> 16); $sum = ($sum & 0xffff) + ($sum >> 16);
+  substr($answer, 16, 2) = pack('n', ~$sum & 0xffff);
+  send($raw, $answer, 0, sockaddr_in(0, $source)) or die $!;
+  exit;
+}`;
 
 type Steady = ReturnType<typeof steady>;
 

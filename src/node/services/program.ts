@@ -167,6 +167,19 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       comment: 'a cluster IP that no service has',
     },
   ];
+  /**
+   * Of a connection that is translated, but not translated itself: whoever gets it does not know its sender and resets
+   * the other end (kubernetes#74839). A pod's packets pass here both ways, so none of a good connection is invalid.
+   */
+  const stray = ([meta.iifname, meta.oifname] as const).map((link) => ({
+    expressions: [
+      ...isTcp,
+      ...anyBit(ct('state'), CT_STATE.invalid),
+      ...equals(link, podLink),
+      drop,
+    ],
+    comment: 'of a pod, and outside of what its connection is at',
+  }));
   const hide = masquerade({ fullyRandom: true });
   const balance = { expressions: [{ kind: 'verdict', verdict: goTo(SERVICES_CHAIN) } as const] };
   return [
@@ -190,7 +203,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     { name: SERVICES_CHAIN, rules: [{ expressions: balanceBy(frontend, FRONTENDS) }] },
     filterChain('filter-prerouting', 'prerouting', BEFORE_DNAT, [restrict]),
     filterChain('filter-output', 'output', BEFORE_DNAT, [restrict]),
-    filterChain('filter-forward', 'forward', BEFORE_DNAT, wrong),
+    filterChain('filter-forward', 'forward', BEFORE_DNAT, [...stray, ...wrong]),
     filterChain('filter-output-post-dnat', 'output', AFTER_DNAT, wrong),
     natChain('nat-prerouting', 'prerouting', PRIORITY.dstnat, [
       {
