@@ -5,6 +5,7 @@ import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, MANAGED_BY_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
+import { SERVICE_CIDR } from '#api/networking/v1/service-cidr.ts';
 import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { SERVICE_ADDRESS_POOL } from '#api/tulle/v1alpha1/service-address-pool.ts';
@@ -24,6 +25,7 @@ import { LEASE_NAMESPACE } from './node-lifecycle/plan.ts';
 import { startPodGc } from './pod-gc/pod-gc.ts';
 import { startPoolStatus } from './pool-status/pool-status.ts';
 import { startServiceAccounts } from './service-accounts/service-accounts.ts';
+import { startServiceCidrs } from './service-cidrs/service-cidrs.ts';
 
 export interface ControllersOptions {
   readonly client: ApiClient;
@@ -82,6 +84,8 @@ export function startControllers(options: ControllersOptions): Controllers {
   const blocks = stack.use(startCache(client, IP_BLOCK, common));
   const poolStatus = stack.use(startPoolStatus({ ...common, client, pools: ipPools, blocks }));
   const addressPools = stack.use(startAddressPools({ ...base, blocks, pools: ipPools }));
+  const cidrs = stack.use(startCache(client, SERVICE_CIDR, common));
+  const serviceCidrs = stack.use(startServiceCidrs({ ...common, client, cidrs, services }));
   const accounts = stack.use(startServiceAccounts({ ...common, client }));
   const caches = {
     ...{ services, pods, nodes, leases, endpointslices: slices },
@@ -107,6 +111,7 @@ export function startControllers(options: ControllersOptions): Controllers {
           podGc,
           poolStatus,
           addressPools,
+          serviceCidrs,
           accounts,
         ].map((it) => it.settled()),
       );

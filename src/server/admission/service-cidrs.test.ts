@@ -4,6 +4,7 @@ import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import { SERVICE_CIDR } from '#api/networking/v1/service-cidr.ts';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { cidr, cidrContains, ip } from '#lib/ip.ts';
+import { collectionPrefix } from '../registry/keys.ts';
 import { AS_ADMIN, type Fixture, openFixture } from '../registry/test-registries.ts';
 
 const addRange = (fixture: Fixture, name: string, ...cidrs: string[]) =>
@@ -26,6 +27,16 @@ async function create(fixture: Fixture, name: string, spec: object = {}): Promis
 const removeRange = (fixture: Fixture, name: string) =>
   fixture.of(SERVICE_CIDR).delete({ namespace: '', name }, AS_ADMIN);
 
+/** As the controller does when no service has an address of it. */
+const letGo = (fixture: Fixture, name: string) =>
+  fixture
+    .of(SERVICE_CIDR)
+    .update(
+      { namespace: '', name },
+      (stored) => ({ ...stored, metadata: { ...stored.metadata, finalizers: [] } }),
+      AS_ADMIN,
+    );
+
 describe('ServiceCIDRs', () => {
   test('are used when the configured range is full, and kept while they are', async () => {
     await using fixture = await openFixture({ serviceCidrs: [cidr('10.96.0.0/30')] });
@@ -37,13 +48,16 @@ describe('ServiceCIDRs', () => {
     await addRange(fixture, 'more', '10.97.0.0/24');
     const { spec } = await create(fixture, 'c');
     assert.ok(cidrContains(cidr('10.97.0.0/24'), ip(spec.clusterIP ?? '')));
-    await assert.rejects(removeRange(fixture, 'more'), {
+    // It is to go: it gives nothing out any more, and stays as long as somebody has an address of it.
+    await removeRange(fixture, 'more');
+    await assert.rejects(create(fixture, 'd'), { status: 500 });
+    await assert.rejects(letGo(fixture, 'more'), {
       status: 403,
       message: /1 service\(s\) have addresses of this range/,
     });
     await fixture.of(SERVICE).delete({ namespace: 'default', name: 'c' }, AS_ADMIN);
-    await removeRange(fixture, 'more');
-    await assert.rejects(create(fixture, 'c'), { status: 500 });
+    await letGo(fixture, 'more');
+    assert.deepEqual((await fixture.store.list(collectionPrefix(SERVICE_CIDR))).entries, []);
   });
 
   test('may bring a second family, and addresses that are asked for', async () => {
@@ -82,9 +96,19 @@ describe('ServiceCIDRs', () => {
     await using fixture = await openFixture();
     await addRange(fixture, 'more', '10.97.0.0/24');
     const results = await Promise.allSettled([
-      removeRange(fixture, 'more'),
+      removeRange(fixture, 'more').then(() => letGo(fixture, 'more')),
       create(fixture, 'a', { clusterIP: '10.97.0.9' }),
     ]);
     assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  });
+
+  test('that nothing holds do not go while they are in use', async () => {
+    await using fixture = await openFixture();
+    await addRange(fixture, 'more', '10.97.0.0/24');
+    await create(fixture, 'a', { clusterIP: '10.97.0.9' });
+    await letGo(fixture, 'more');
+    await assert.rejects(removeRange(fixture, 'more'), { status: 403 });
+    await fixture.of(SERVICE).delete({ namespace: 'default', name: 'a' }, AS_ADMIN);
+    await removeRange(fixture, 'more');
   });
 });

@@ -1,6 +1,11 @@
 /** Ranges of cluster IPs: those of the configuration, which are always there, and those of ServiceCIDR objects. */
 import { forbidden } from '#api/machinery/status.ts';
-import { SERVICE_CIDR, type ServiceCIDR } from '#api/networking/v1/service-cidr.ts';
+import type { KubeObject } from '#api/meta.ts';
+import {
+  SERVICE_CIDR,
+  SERVICE_CIDR_FINALIZER,
+  type ServiceCIDR,
+} from '#api/networking/v1/service-cidr.ts';
 import { IP_POOL, type IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import {
   rangesOfPool,
@@ -70,7 +75,12 @@ export function createServiceCidrs(options: { serviceCidrs: readonly Cidr[] }): 
         case 'CREATE servicecidrs.networking.k8s.io':
           return await reviewNew(review, options.serviceCidrs);
         case 'DELETE servicecidrs.networking.k8s.io':
-          return await reviewDelete(review, options.serviceCidrs);
+          // With the finalizer it gives out nothing more from now on, and goes when its last address is free.
+          return isHeld(review.old) ? undefined : await reviewEnd(review, options.serviceCidrs);
+        case 'UPDATE servicecidrs.networking.k8s.io':
+          return isGoing(review.old) && isHeld(review.old) && !isHeld(review.object)
+            ? await reviewEnd(review, options.serviceCidrs)
+            : undefined;
         case 'REMOVE servicecidrs.networking.k8s.io':
           return { operations: [{ type: 'delete', key: serviceCidrGuard(review.name) }] };
         default:
@@ -78,6 +88,23 @@ export function createServiceCidrs(options: { serviceCidrs: readonly Cidr[] }): 
       }
     },
   };
+}
+
+function isHeld(object: KubeObject | undefined): boolean {
+  return object?.metadata.finalizers?.includes(SERVICE_CIDR_FINALIZER) ?? false;
+}
+
+function isGoing(object: KubeObject | undefined): boolean {
+  return object?.metadata.deletionTimestamp !== undefined;
+}
+
+/** The object that repeats the configuration has none: it is made anew when the configuration changes. */
+function withFinalizer(review: AdmissionReview): KubeObject | undefined {
+  const { object, name } = review;
+  if (object === undefined || name === CONFIGURED_SERVICE_CIDR || isHeld(object)) return object;
+  const { metadata } = object;
+  const finalizers = [...(metadata.finalizers ?? []), SERVICE_CIDR_FINALIZER];
+  return { ...object, metadata: { ...metadata, finalizers } };
 }
 
 function cidrsOf(object: unknown): Cidr[] {
@@ -118,15 +145,18 @@ async function reviewNew(
     const detail = `overlaps ${other.whose}; choose a range that is used nowhere else`;
     return [{ type: 'Invalid' as const, field: `spec.cidrs[${i}]`, value: cidr, detail }];
   });
+  const object = withFinalizer(review);
   return errors.length > 0
     ? { errors }
     : {
+        ...(object === undefined ? {} : { object }),
         compares: [{ key: POOL_SET_GUARD, modRevision: guard?.modRevision ?? 0 }],
         operations: [{ type: 'put', key: POOL_SET_GUARD, value: NOTHING }],
       };
 }
 
-async function reviewDelete(
+/** The range goes: no service may have an address of it. */
+async function reviewEnd(
   { store, kind, name, old }: AdmissionReview,
   configured: readonly Cidr[],
 ): Promise<AdmissionEffects> {

@@ -19,6 +19,8 @@ export interface ServiceCIDR extends KubeObject {
   status?: { conditions?: Condition[] };
 }
 
+/** Keeps a range that is to go until no service has an address of it. */
+export const SERVICE_CIDR_FINALIZER = 'networking.k8s.io/service-cidr-finalizer';
 /** One of each family. */
 const MAX_CIDRS = 2;
 
