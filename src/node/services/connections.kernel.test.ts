@@ -1,7 +1,6 @@
 /** What clients and connections keep, and what ends with an endpoint: affinity and conntrack, with real packets. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE } from '#api/discovery/v1/endpoint-slice.ts';
@@ -12,7 +11,6 @@ import type { Conntrack } from '#linux/conntrack/port.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import type { Ruleset } from '../ruleset.ts';
-import { STEADY_CLIENT } from './testing/flow-agent.ts';
 import { startFlowFeature } from './testing/flow-feature.ts';
 import {
   ADDRESS,
@@ -22,6 +20,7 @@ import {
   TARGET_PORT,
 } from './testing/flows.ts';
 import { LOAD_SERVER } from './testing/load.ts';
+import { type Steady, startSteady, until } from './testing/steady.ts';
 import { World } from './testing/world.ts';
 
 const stack = new AsyncDisposableStack();
@@ -195,24 +194,9 @@ while (1) {
   exit;
 }`;
 
-type Steady = ReturnType<typeof steady>;
-
 /** A client at podB that goes on. */
-function steady(protocol: 'TCP' | 'UDP', host: string, port: number) {
-  const client = world.start('podB', STEADY_CLIENT, [protocol, host, String(port)]);
-  const heard: string[] = [];
-  createInterface({ input: client.stdout }).on('line', (line) => heard.push(line));
-  return {
-    heard,
-    /** Resolves when it hears something that begins so. */
-    hears: (start: string) => until(() => heard.some((line) => line.startsWith(start))),
-    async [Symbol.asyncDispose]() {
-      if (client.exitCode !== null || client.signalCode !== null) return;
-      client.kill('SIGKILL');
-      await once(client, 'exit');
-    },
-  };
-}
+const steady = (protocol: 'TCP' | 'UDP', host: string, port: number) =>
+  startSteady(world, { place: 'podB', protocol, host, port });
 
 /** Which endpoints answered the client. */
 async function serversOf(service: FlowService, tries = 12): Promise<Set<string>> {
@@ -228,9 +212,4 @@ function slotsOf(service: FlowService): number {
     ?.sets.find(({ set }) => set === 'endpoints')?.elements;
   const address = Buffer.from(ipToBytes(ip(addressOf(service))));
   return endpoints?.filter(({ key }) => address.equals(key.subarray(0, 4))).length ?? 0;
-}
-
-/** The test runner's own time limit ends a wait in vain. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
 }

@@ -1,0 +1,253 @@
+/**
+ * A service that changes: its type, ports, labels, affinity, way of balancing and endpoints, each with real packets. These
+ * are upstream's end-to-end cases that are no row of the table of flows.
+ */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { SERVICE, type Service, type ServiceSpec } from '#api/core/v1/service.ts';
+import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import type { FakeApi } from '#client/fake.ts';
+import { openConntrack } from '#linux/conntrack/kernel.ts';
+import { openNftables } from '#linux/nftables/kernel.ts';
+import type { Nftables } from '#linux/nftables/port.ts';
+import { WEIGHTS_ANNOTATION } from './endpoints.ts';
+import { BALANCE_ANNOTATION } from './plan.ts';
+import { AFFINITY } from './program.ts';
+import { startFlowFeature } from './testing/flow-feature.ts';
+import { ADDRESS, type Place, TARGET_PORT } from './testing/flows.ts';
+import { startSteady, until } from './testing/steady.ts';
+import { World } from './testing/world.ts';
+
+const CLUSTER_IP = '10.96.0.7';
+const NODE_PORT = 30_080;
+const HERE = ADDRESS[4].podA;
+const ELSEWHERE = ADDRESS[4].remote;
+/** Of two endpoints at random, all the same one once in a thousand years of tests. */
+const MANY = 30;
+
+const stack = new AsyncDisposableStack();
+let world: World;
+let api: FakeApi;
+let nftables: Nftables;
+
+before(async () => {
+  world = stack.use(new World());
+  await world.serve(['podA', 'podB', 'remote']);
+  nftables = stack.use(openNftables({ netns: world.node.path }));
+  const conntrack = stack.use(openConntrack({ netns: world.node.path }));
+  ({ api } = await startFlowFeature(stack, nftables, [], { conntrack }));
+});
+after(() => stack.disposeAsync());
+beforeEach(() => {
+  api.remove(SERVICE, 'default/web');
+  put({});
+  endpoints(['podA', 'remote']);
+});
+
+function put(spec: Partial<ServiceSpec>, metadata: Partial<Service['metadata']> = {}): void {
+  api.put(SERVICE, {
+    ...{ apiVersion: 'v1', kind: 'Service' },
+    metadata: { name: 'web', namespace: 'default', ...metadata },
+    spec: {
+      ...{ type: 'ClusterIP', clusterIP: CLUSTER_IP, clusterIPs: [CLUSTER_IP] },
+      ports: [{ port: 80, protocol: 'TCP' }],
+      ...spec,
+    },
+  });
+}
+
+const PORT_TCP = { name: '', protocol: 'TCP', port: TARGET_PORT } as const;
+const PORT_UDP = { name: 'u', protocol: 'UDP', port: TARGET_PORT } as const;
+
+function endpoints(
+  places: readonly Place[],
+  options: {
+    readonly ports?: EndpointSlice['ports'];
+    readonly ready?: boolean;
+    readonly annotations?: Readonly<Record<string, string>>;
+  } = {},
+): void {
+  const { ports = [PORT_TCP], ready = true, annotations } = options;
+  api.put(ENDPOINT_SLICE, {
+    ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', addressType: 'IPv4' },
+    metadata: {
+      ...{ name: 'web-1', namespace: 'default' },
+      labels: { 'kubernetes.io/service-name': 'web' },
+      ...(annotations === undefined ? {} : { annotations: { ...annotations } }),
+    },
+    ports,
+    endpoints: places.map((place) => ({
+      addresses: [ADDRESS[4][place]],
+      conditions: { ready, serving: ready },
+      nodeName: place === 'remote' ? 'm2' : 'm1',
+    })),
+  });
+}
+
+interface Question {
+  readonly place?: Place;
+  readonly host?: string;
+  readonly port?: number;
+  readonly protocol?: 'TCP' | 'UDP';
+  readonly from?: string;
+  readonly tries?: number;
+}
+
+/** What the service answers: the endpoints' addresses, or the name of an error. */
+async function heard(question: Question = {}): Promise<Set<string>> {
+  const { place = 'podB', host = CLUSTER_IP, port = 80, protocol = 'TCP', tries = 1 } = question;
+  const from = question.from === undefined ? {} : { from: question.from };
+  const [answers = []] = await world.ask(place, [{ host, port, protocol, tries, ...from }]);
+  return new Set(answers.map((answer) => answer.split(' ')[0] ?? ''));
+}
+
+/** Asks until it is so: the kernel has a change a moment later. */
+async function hears(wanted: readonly string[], question: Question = {}): Promise<void> {
+  const tries = wanted.length > 1 ? MANY : 1;
+  let last = new Set<string>();
+  for (let i = 0; i < 50; i++) {
+    last = await heard({ tries, ...question });
+    if (last.symmetricDifference(new Set(wanted)).size === 0) return;
+  }
+  assert.deepEqual(last, new Set(wanted));
+}
+
+const REFUSED = 'ECONNREFUSED';
+const AT_NODE_PORT: Question = { place: 'client', host: ADDRESS[4].node, port: NODE_PORT };
+const nodePort = { type: 'NodePort', ports: [{ port: 80, nodePort: NODE_PORT }] } as const;
+
+describe('a service', () => {
+  test('changes its type', async () => {
+    await hears([HERE, ELSEWHERE]);
+    await hears([REFUSED], AT_NODE_PORT);
+    put(nodePort);
+    await hears([HERE, ELSEWHERE], AT_NODE_PORT);
+    put({ type: 'ExternalName', externalName: 'example.org', clusterIP: '', clusterIPs: [] });
+    await hears([REFUSED], AT_NODE_PORT);
+    await hears([REFUSED]);
+    put(nodePort);
+    await hears([HERE, ELSEWHERE], AT_NODE_PORT);
+    put({ clusterIP: 'None', clusterIPs: ['None'] });
+    await hears([REFUSED]);
+    put({});
+    await hears([HERE, ELSEWHERE]);
+    await hears([REFUSED], AT_NODE_PORT);
+  });
+
+  test('gets more ports, and fewer, and has one number for two protocols', async () => {
+    put({
+      ports: [{ port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }, { name: 'more', port: 81 }],
+    });
+    endpoints(['podA'], { ports: [PORT_TCP, PORT_UDP, { ...PORT_TCP, name: 'more' }] });
+    for (const question of [{}, { protocol: 'UDP' }, { port: 81 }] as const)
+      await hears([HERE], question);
+    put({ ports: [{ name: 'u', port: 80, protocol: 'UDP' }] });
+    await hears([REFUSED]);
+    await hears([REFUSED], { port: 81 });
+    await hears([HERE], { protocol: 'UDP' });
+  });
+
+  test('goes and comes again, with its endpoints before it or after it', async () => {
+    await hears([HERE, ELSEWHERE]);
+    api.remove(SERVICE, 'default/web');
+    await hears([REFUSED]);
+    put({});
+    await hears([HERE, ELSEWHERE]);
+    api.remove(ENDPOINT_SLICE, 'default/web-1');
+    await hears([REFUSED]);
+    endpoints(['remote']);
+    await hears([ELSEWHERE]);
+  });
+
+  for (const label of ['service-proxy-name', 'headless'])
+    test(`is another's while it has the label ${label}`, async () => {
+      await hears([HERE, ELSEWHERE]);
+      put({}, { labels: { [`service.kubernetes.io/${label}`]: 'other' } });
+      await hears([REFUSED]);
+      put({});
+      await hears([HERE, ELSEWHERE]);
+    });
+
+  for (const [what, question, spec] of [
+    ['its cluster IP', {}, {}],
+    ['a node port', AT_NODE_PORT, nodePort],
+  ] as const)
+    test(`remembers clients of ${what} while it is to, and as long as it is to`, async () => {
+      const isRemembered = () =>
+        (nftables.dumpTable('ip', 'tulle')?.sets.find(({ set }) => set === AFFINITY)?.elements
+          .length ?? 0) > 0;
+      put(spec);
+      await hears([HERE, ELSEWHERE], question);
+      const sessionAffinityConfig = { clientIP: { timeoutSeconds: 2 } };
+      put({ ...spec, sessionAffinity: 'ClientIP', sessionAffinityConfig });
+      await until(async () => {
+        await heard(question);
+        return isRemembered();
+      });
+      const first = await heard({ ...question, tries: MANY });
+      assert.equal(first.size, 1);
+      // Each connection begins the time anew.
+      for (const endMs = performance.now() + 3000; performance.now() < endMs; )
+        assert.deepEqual(await heard(question), first);
+      await until(() => !isRemembered());
+      put(spec);
+      await hears([HERE, ELSEWHERE], question);
+    });
+
+  test('chooses by the client’s address when it is to', async () => {
+    for (const balance of ['source-hash', 'maglev']) {
+      put({ externalIPs: ['198.18.0.1'] }, { annotations: { [BALANCE_ANNOTATION]: balance } });
+      const clients = [
+        { place: 'podB' },
+        { place: 'client', host: '198.18.0.1', from: ADDRESS[4].client },
+        { place: 'client', host: '198.18.0.1', from: ADDRESS[4].stranger },
+      ] as const;
+      await until(async () => (await heard({ tries: MANY })).size === 1);
+      const before = await Promise.all(clients.map((it) => heard({ ...it, tries: MANY })));
+      assert.deepEqual(
+        before.map(({ size }) => size),
+        [1, 1, 1],
+        balance,
+      );
+      // Whoever has lost its endpoint has the other one, and all have theirs when it is back.
+      endpoints(['remote']);
+      for (const it of clients) await hears([ELSEWHERE], it);
+      endpoints(['podA', 'remote']);
+      for (const [i, it] of clients.entries()) await hears([...(before[i] ?? [])], it);
+    }
+  });
+
+  test('gives no new connection to an endpoint whose weight is 0', async () => {
+    const weights = (weight: number) =>
+      endpoints(['podA', 'remote'], {
+        annotations: { [WEIGHTS_ANNOTATION]: `${HERE}=${weight}` },
+      });
+    weights(0);
+    await hears([ELSEWHERE], { tries: MANY });
+    weights(1);
+    await hears([HERE, ELSEWHERE]);
+  });
+
+  for (const [what, place, host, port] of [
+    ['the cluster IP', 'podB', CLUSTER_IP, 80],
+    ['a node port', 'client', ADDRESS[4].node, NODE_PORT],
+    ['a node port of the node itself', 'node', ADDRESS[4].node, NODE_PORT],
+  ] as const)
+    test(`keeps a client that sends UDP to ${what} from one port, whatever its endpoints do`, async () => {
+      const ports = [{ name: 'u', port: 80, protocol: 'UDP', nodePort: NODE_PORT }] as const;
+      endpoints(['podA'], { ports: [PORT_UDP], ready: false });
+      put({ type: 'NodePort', ports: [...ports] });
+      // Its first packets come before there is an endpoint.
+      await using client = startSteady(world, { place, protocol: 'UDP', host, port });
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      for (const [at, answer] of [
+        [['podA'], HERE],
+        [['remote'], ELSEWHERE],
+        [['podA', 'remote'], ELSEWHERE],
+        [['podA'], HERE],
+      ] as const) {
+        endpoints(at, { ports: [PORT_UDP] });
+        await client.hears(answer, client.heard.length);
+      }
+    });
+});
