@@ -3,16 +3,19 @@
  * are upstream's end-to-end cases that are no row of the table of flows.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { SERVICE, type Service, type ServiceSpec } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import type { FakeApi } from '#client/fake.ts';
+import { type Family, ip } from '#lib/ip.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
+import type { Conntrack } from '#linux/conntrack/port.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { WEIGHTS_ANNOTATION } from './endpoints.ts';
 import { BALANCE_ANNOTATION } from './plan.ts';
-import { AFFINITY } from './program.ts';
+import { AFFINITY, PROTOCOL_NUMBERS } from './program.ts';
 import { startFlowFeature } from './testing/flow-feature.ts';
 import { ADDRESS, type Place, TARGET_PORT } from './testing/flows.ts';
 import { startSteady, until } from './testing/steady.ts';
@@ -29,12 +32,13 @@ const stack = new AsyncDisposableStack();
 let world: World;
 let api: FakeApi;
 let nftables: Nftables;
+let conntrack: Conntrack;
 
 before(async () => {
   world = stack.use(new World());
-  await world.serve(['podA', 'podB', 'remote']);
+  await world.serve(['podA', 'podB', 'remote', 'node']);
   nftables = stack.use(openNftables({ netns: world.node.path }));
-  const conntrack = stack.use(openConntrack({ netns: world.node.path }));
+  conntrack = stack.use(openConntrack({ netns: world.node.path }));
   ({ api } = await startFlowFeature(stack, nftables, [], { conntrack }));
 });
 after(() => stack.disposeAsync());
@@ -64,12 +68,13 @@ function endpoints(
   options: {
     readonly ports?: EndpointSlice['ports'];
     readonly ready?: boolean;
+    readonly family?: Family;
     readonly annotations?: Readonly<Record<string, string>>;
   } = {},
 ): void {
-  const { ports = [PORT_TCP], ready = true, annotations } = options;
+  const { ports = [PORT_TCP], ready = true, family = 4, annotations } = options;
   api.put(ENDPOINT_SLICE, {
-    ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', addressType: 'IPv4' },
+    ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', addressType: `IPv${family}` },
     metadata: {
       ...{ name: 'web-1', namespace: 'default' },
       labels: { 'kubernetes.io/service-name': 'web' },
@@ -77,7 +82,7 @@ function endpoints(
     },
     ports,
     endpoints: places.map((place) => ({
-      addresses: [ADDRESS[4][place]],
+      addresses: [ADDRESS[family][place]],
       conditions: { ready, serving: ready },
       nodeName: place === 'remote' ? 'm2' : 'm1',
     })),
@@ -250,4 +255,69 @@ describe('a service', () => {
         await client.hears(answer, client.heard.length);
       }
     });
+
+  test('leads to a pod in the node’s own network, from everywhere', async () => {
+    const node = ADDRESS[4].node;
+    put(nodePort);
+    endpoints(['node']);
+    for (const place of ['podB', 'node'] as const) await hears([node], { place });
+    await hears([node], AT_NODE_PORT);
+    put({ ...nodePort, internalTrafficPolicy: 'Local', externalTrafficPolicy: 'Local' });
+    for (const place of ['podB', 'node'] as const) await hears([node], { place });
+    await hears([node], AT_NODE_PORT);
+  });
+
+  test('takes a datagram that comes in pieces', async () => {
+    put({ ports: [{ name: 'u', port: 80, protocol: 'UDP' }] });
+    endpoints(['remote'], { ports: [PORT_UDP] });
+    await hears([ELSEWHERE], { protocol: 'UDP' });
+    const client = world.start('podB', LARGE_DATAGRAM, [CLUSTER_IP]);
+    const [answer] = (await once(client.stdout, 'data')) as [Buffer];
+    assert.match(String(answer), new RegExp(`^${ELSEWHERE} `));
+  });
+
+  for (const [family, clusterIP] of [
+    [4, CLUSTER_IP],
+    [6, 'fd00:96::7'],
+  ] as const)
+    test(`leads SCTP to its endpoint, IPv${family}`, async () => {
+      put({
+        ...{ clusterIP, clusterIPs: [clusterIP] },
+        ports: [{ name: 's', port: 80, protocol: 'SCTP' }],
+      });
+      endpoints(['podA'], { family, ports: [{ ...PORT_TCP, name: 's', protocol: 'SCTP' }] });
+      // No kernel that tests run on need speak SCTP itself: what matters is where the packet is led, and that it passes.
+      const led = () =>
+        conntrack
+          .list({ protocol: PROTOCOL_NUMBERS.SCTP, originalDestination: ip(clusterIP) })
+          .map(({ reply }) => `${reply.source} ${reply.sourcePort}`);
+      await until(() => {
+        world.netns('podB').run('perl', '-e', SCTP_SENDER, clusterIP, '80');
+        return led().length > 0;
+      });
+      assert.deepEqual(new Set(led()), new Set([`${ADDRESS[family].podA} ${TARGET_PORT}`]));
+    });
 });
+
+/** Sends more than a packet holds to port 80, and prints the answer. */
+const LARGE_DATAGRAM = `
+const s = require('node:dgram').createSocket('udp4');
+s.on('message', (m) => { console.log(String(m)); process.exit(); });
+s.bind(0, () => setInterval(() => s.send(Buffer.alloc(9000), 80, process.argv[1]), 200));`;
+
+/** Sends an INIT chunk, RFC 9260 section 3.3.2. */
+const SCTP_SENDER = `
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
+my ($host, $port) = @ARGV;
+my $is6 = $host =~ /:/;
+my $to = $is6 ? pack_sockaddr_in6(0, inet_pton(AF_INET6, $host)) : pack_sockaddr_in(0, inet_aton($host));
+socket(my $raw, $is6 ? AF_INET6 : AF_INET, SOCK_RAW, 132) or die $!;
+my $init = pack('CCnNNnnN', 1, 0, 20, 4711, 65536, 1, 1, 1);
+my $packet = sub { pack('nnNV', 20000 + int rand 20000, $port, 0, 0) . $init }->();
+my $crc = 0xffffffff;
+for my $byte (unpack 'C*', $packet) {
+  $crc ^= $byte;
+  $crc = $crc & 1 ? ($crc >> 1) ^ 0x82f63b78 : $crc >> 1 for 1 .. 8;
+}
+substr($packet, 8, 4) = pack('V', $crc ^ 0xffffffff);
+send($raw, $packet, 0, $to) or die $!;`;
