@@ -70,9 +70,11 @@ function endpoints(
     readonly ready?: boolean;
     readonly family?: Family;
     readonly annotations?: Readonly<Record<string, string>>;
+    /** Each endpoint is for clients of its own node. */
+    readonly hinted?: boolean;
   } = {},
 ): void {
-  const { ports = [PORT_TCP], ready = true, family = 4, annotations } = options;
+  const { ports = [PORT_TCP], ready = true, family = 4, annotations, hinted = false } = options;
   api.put(ENDPOINT_SLICE, {
     ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', addressType: `IPv${family}` },
     metadata: {
@@ -81,11 +83,15 @@ function endpoints(
       ...(annotations === undefined ? {} : { annotations: { ...annotations } }),
     },
     ports,
-    endpoints: places.map((place) => ({
-      addresses: [ADDRESS[family][place]],
-      conditions: { ready, serving: ready },
-      nodeName: place === 'remote' ? 'm2' : 'm1',
-    })),
+    endpoints: places.map((place) => {
+      const nodeName = place === 'remote' ? 'm2' : 'm1';
+      return {
+        addresses: [ADDRESS[family][place]],
+        conditions: { ready, serving: ready },
+        nodeName,
+        ...(hinted ? { hints: { forNodes: [{ name: nodeName }] } } : {}),
+      };
+    }),
   });
 }
 
@@ -255,6 +261,14 @@ describe('a service', () => {
         await client.hears(answer, client.heard.length);
       }
     });
+
+  test('prefers endpoints that are hinted for its node, as long as there are any', async () => {
+    await hears([HERE, ELSEWHERE]);
+    endpoints(['podA', 'remote'], { hinted: true });
+    await hears([HERE], { tries: MANY });
+    endpoints(['remote'], { hinted: true });
+    await hears([ELSEWHERE]);
+  });
 
   test('leads to a pod in the node’s own network, from everywhere', async () => {
     const node = ADDRESS[4].node;
