@@ -93,7 +93,7 @@ describe('services under load', () => {
     ['damage', DAMAGES],
     ['delete', CUTS],
   ] as const)
-    test(`a table that others ${what} fails no connection but those of the very moment`, async () => {
+    test(`a table that others ${what} fails no connection but those of the very moment`, async (t) => {
       const windows: Window[] = [];
       const connections = await underLoad(
         world,
@@ -108,6 +108,8 @@ describe('services under load', () => {
         },
         damages.length,
       );
+      const ms = windows.map((it) => (it.endMs - it.startMs - HEARING_MS).toFixed(0));
+      t.diagnostic(`${connections.length} connections; repaired after ${ms.join(', ')} ms`);
       assert.deepEqual(wrong(connections, balancer, windows, damages === CUTS), []);
     });
 });
