@@ -51,6 +51,7 @@ describe('ServiceCIDRs', () => {
     // It is to go: it gives nothing out any more, and stays as long as somebody has an address of it.
     await removeRange(fixture, 'more');
     await assert.rejects(create(fixture, 'd'), { status: 500 });
+    await assert.rejects(addRange(fixture, 'same', '10.97.0.0/25'), { status: 422 });
     await assert.rejects(letGo(fixture, 'more'), {
       status: 403,
       message: /1 service\(s\) have addresses of this range/,

@@ -35,20 +35,31 @@ export interface ServiceRange {
   readonly source: { readonly name: string; readonly entry: StoreEntry } | undefined;
 }
 
-/** The ranges in the order in which they are used: the configured ones first. */
+/** The ranges in the order in which they are used: the configured ones first. None that is to go gives out anything. */
 export async function serviceRanges(
   store: StoreReader,
   configured: readonly Cidr[],
 ): Promise<ServiceRange[]> {
-  const ranges: ServiceRange[] = configured.map((cidr) => ({ cidr, source: undefined }));
+  const ranges = await rangesThatAre(store, configured);
+  return ranges.filter(({ isGoing }) => !isGoing);
+}
+
+/** Those that are to go, too: services still have addresses of them. */
+export async function rangesThatAre(
+  store: StoreReader,
+  configured: readonly Cidr[],
+): Promise<(ServiceRange & { readonly isGoing: boolean })[]> {
+  const ranges: (ServiceRange & { readonly isGoing: boolean })[] = configured.map((cidr) => ({
+    ...{ cidr, source: undefined, isGoing: false },
+  }));
   for (const entry of (await store.list(collectionPrefix(SERVICE_CIDR))).entries) {
-    const { metadata, spec } = decodeEntry(entry) as ServiceCIDR;
-    if (metadata.deletionTimestamp !== undefined) continue;
+    const object = decodeEntry(entry) as ServiceCIDR;
+    const { metadata, spec } = object;
     for (const text of spec.cidrs ?? []) {
       const cidr = parseCidr(text);
       // The object that repeats the configuration adds nothing to it.
       if (cidr !== undefined && !configured.includes(cidr))
-        ranges.push({ cidr, source: { name: metadata.name, entry } });
+        ranges.push({ cidr, source: { name: metadata.name, entry }, isGoing: isGoing(object) });
     }
   }
   return ranges;
@@ -118,7 +129,7 @@ async function reviewNew(
   const { store } = review;
   const guard = await store.get(POOL_SET_GUARD);
   const used: { whose: string; overlaps: (cidr: Cidr) => boolean }[] = [];
-  for (const { cidr, source } of await serviceRanges(store, configured))
+  for (const { cidr, source } of await rangesThatAre(store, configured))
     used.push({
       whose: source === undefined ? `the service range ${cidr}` : `ServiceCIDR "${source.name}"`,
       overlaps: (it) => cidrsOverlap(it, cidr),
