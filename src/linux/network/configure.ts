@@ -49,8 +49,17 @@ export function kernelConfigure(socket: NetlinkSocket): NetworkStack['configure'
 }
 
 /** In an order in which nothing waits for what comes later: a route needs its link up and its gateway reachable. */
-function stepsOf({ link, up, addresses = [], neighbours = [], routes = [] }: LinkSetup): Step[] {
+function stepsOf(setup: LinkSetup): Step[] {
+  const { link, ipv4, up, addresses = [], neighbours = [], routes = [] } = setup;
   const steps: Step[] = [];
+  // By itself: of one message the kernel would set the link up first.
+  if (ipv4 !== undefined)
+    steps.push({
+      type: RTM_SETLINK,
+      flags: 0,
+      op: `change IPv4 settings of link ${link}`,
+      encode: (writer) => encodeSetLink(writer, link, { ipv4 }),
+    });
   if (up !== undefined)
     steps.push({
       type: RTM_SETLINK,

@@ -284,7 +284,13 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
         { destination: cidr('0.0.0.0/0'), gateway: ip('192.0.2.1'), protocol: OWNER },
       ],
     };
-    host().configure([{ link: made.index, up: true }]);
+    const ipv4 = { forwarding: 1, proxy_arp: 1, rp_filter: 1, route_localnet: 1 };
+    host().configure([{ link: made.index, ipv4, up: true }]);
+    for (const name of Object.keys(ipv4))
+      assert.equal(host().sysctl.get(`net/ipv4/conf/tl0/${name}`), '1', name);
+    host().configure([{ link: made.index, ipv4: { rp_filter: 2 } }]);
+    assert.equal(host().sysctl.get('net/ipv4/conf/tl0/rp_filter'), '2');
+    assert.equal(host().sysctl.get('net/ipv4/conf/tl0/proxy_arp'), '1');
     pod().configure([]);
     pod().configure([{ link: LOOPBACK_INDEX, up: true }, setup]);
     // Again, as a repair does.
@@ -307,7 +313,7 @@ export function linkKindContract({ host, pod, podNetns }: Context): void {
     assert.throws(
       () =>
         pod().configure([
-          { link: NO_LINK, up: true },
+          { link: NO_LINK, ipv4, up: true },
           { ...setup, up: false },
         ]),
       errnoIs(ENODEV),

@@ -5,7 +5,7 @@
  * It forwards no packets, detects no duplicate addresses, gives links no IPv6 link-local addresses, and does not check
  * the values of sysctls.
  */
-import { ENOENT, KernelError } from '#lib/errors.ts';
+import { ENODEV, ENOENT, KernelError } from '#lib/errors.ts';
 import { type Mac, mac as macOf } from '#lib/ip.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
 import { fakeAddresses } from './fake-addresses.ts';
@@ -126,7 +126,14 @@ function configure(stack: NetworkStack, setups: readonly LinkSetup[]): void {
       failures.push(error);
     }
   };
-  for (const { link, up, addresses = [], neighbours = [], routes = [] } of setups) {
+  for (const { link, ipv4, up, addresses = [], neighbours = [], routes = [] } of setups) {
+    for (const [setting, value] of Object.entries(ipv4 ?? {}))
+      attempt(() => {
+        const name = stack.links.get(link)?.name;
+        if (name === undefined)
+          throw new KernelError(`change IPv4 settings of link ${link}`, ENODEV);
+        stack.sysctl.set(`net/ipv4/conf/${name}/${setting}`, String(value));
+      });
     if (up !== undefined) attempt(() => stack.links.set(link, { up }));
     for (const it of addresses) attempt(() => stack.addresses.add({ link, ...it }));
     attempt(() => stack.neighbours.replace(neighbours.map((it) => ({ link, ...it }))));

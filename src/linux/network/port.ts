@@ -7,6 +7,7 @@
  */
 import type { Cidr, Family, Ip, Mac } from '#lib/ip.ts';
 import type { BridgeVlan } from '#wire/rtnetlink/bridge-vlan.ts';
+import type { Ipv4LinkSettings } from '#wire/rtnetlink/link.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
 import type { Poller } from '../poller.ts';
 
@@ -200,6 +201,8 @@ export type NetworkEvent =
 /** What a link is to get, in this order. */
 export interface LinkSetup {
   readonly link: IfIndex;
+  /** As the settings (sysctl) of the same names; the kernel tells nobody of them. */
+  readonly ipv4?: Ipv4LinkSettings;
   readonly up?: boolean;
   readonly addresses?: readonly Omit<Address, 'link'>[];
   readonly neighbours?: readonly Omit<Neighbour, 'link'>[];

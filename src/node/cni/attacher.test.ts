@@ -72,7 +72,8 @@ async function linkIsMade(machine: Machine): Promise<string[]> {
 describe('Attacher', () => {
   for (const op of [
     /create /,
-    /set sysctl/,
+    /set sysctl .*conf/,
+    /set sysctl .*proxy_delay/,
     /add address/,
     /neighbour/,
     /route .*192\.0\.2\.1/,

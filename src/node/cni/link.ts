@@ -39,7 +39,10 @@ export function createLink(
   using pod = openStack({ netns: attachment.netns });
   // The host's end is complete before the pod can send its first packet.
   writeSysctls(host, plan.host);
-  host.configure([{ link: hostEnd.index, up: true, ...contentOf(plan.host) }]);
+  const { ipv4 } = plan.host;
+  host.configure([
+    { link: hostEnd.index, ...(ipv4 && { ipv4 }), up: true, ...contentOf(plan.host) },
+  ]);
   writeSysctls(pod, plan.pod);
   pod.configure([
     { link: LOOPBACK_INDEX, up: true },
@@ -89,7 +92,7 @@ export function repairHostEnd(
 ): boolean {
   const link = host.links.get(attachment.hostLink);
   if (link === undefined) return false;
-  setSysctls(host, plan.host);
+  setSysctls(host, plan.host, attachment.hostLink);
   const { mac, mtuBytes } = plan.link;
   if (link.mac !== mac || link.mtuBytes !== mtuBytes)
     host.links.set(link.index, {
@@ -188,8 +191,11 @@ function writeSysctls(stack: NetworkStack, end: EndPlan): void {
   for (const [name, value] of end.sysctls) stack.sysctl.set(name, value);
 }
 
-function setSysctls(stack: NetworkStack, end: EndPlan): void {
-  for (const [name, value] of end.sysctls)
+function setSysctls(stack: NetworkStack, { ipv4 = {}, sysctls }: EndPlan, link: string): void {
+  const ofIpv4 = Object.entries(ipv4).map(
+    ([name, value]) => [`net/ipv4/conf/${link}/${name}`, String(value)] as const,
+  );
+  for (const [name, value] of [...ofIpv4, ...sysctls])
     if (stack.sysctl.get(name) !== value) stack.sysctl.set(name, value);
 }
 

@@ -73,6 +73,7 @@ describe('planAttach()', () => {
   test('touches nothing of IPv6 for a pod without it', () => {
     const { host, pod } = planAttach({ ...attachment, addresses: [V4] }, noSource);
     const names = [...host.sysctls, ...pod.sysctls].map(([name]) => name);
+    assert.deepEqual(host.ipv4, { forwarding: 1, proxy_arp: 1, rp_filter: 1 });
     assert.ok(names.length > 0 && names.every((it) => it.startsWith('net/ipv4/')), names.join());
     assert.deepEqual(host.addresses, []);
   });
@@ -129,6 +130,9 @@ test('isBroken() tells what takes something from the attachment from what does n
     [{ type: 'route', deleted: false, route: { ...route, protocol: 4 } }, true],
     [{ type: 'link', deleted: false, link }, false],
     [{ type: 'link', deleted: true, link }, true],
+    [{ type: 'link', deleted: false, link: { ...link, up: false } }, true],
+    // Told of its making, when it is up already.
+    [{ type: 'link', deleted: false, link: { ...link, up: false }, isNew: true }, false],
     [{ type: 'link', deleted: false, link: { ...link, mtuBytes: 1300 } }, true],
     [{ type: 'link', deleted: false, link: { ...link, mac: POD_MAC } }, true],
     [{ type: 'setting', family: 4, link: 5, setting: 'rp_filter', value: 0 }, true],

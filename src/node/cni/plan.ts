@@ -32,6 +32,7 @@ import {
 } from '#lib/kernel-objects.ts';
 import type { Address, LinkSpec, Neighbour, Route } from '#linux/network/port.ts';
 import type { CniDns, CniResult } from '#wire/cni/result.ts';
+import type { Ipv4LinkSettings } from '#wire/rtnetlink/link.ts';
 import { type Attachment, ipsOf } from '../attachment.ts';
 
 /** `RT_SCOPE_LINK`, `include/uapi/linux/rtnetlink.h` */
@@ -40,6 +41,8 @@ const LINK_LOCAL_PREFIX_LENGTH = 64;
 
 /** One end of the veth. What names the link is filled in when its index is known. */
 export interface EndPlan {
+  /** Set before the link comes up. */
+  readonly ipv4?: Ipv4LinkSettings;
   /** Set before the link comes up, in this order. */
   readonly sysctls: readonly (readonly [name: string, value: string])[];
   readonly addresses: readonly Omit<Address, 'link'>[];
@@ -122,21 +125,20 @@ function planHost(
   families: readonly Family[],
   sourceOf: (family: Family) => Ip | undefined,
 ): EndPlan {
-  const v4 = `net/ipv4/conf/${hostLink}`;
   const v6 = `net/ipv6/conf/${hostLink}`;
   const sysctls: [string, string][] = [];
-  if (families.includes(4))
-    sysctls.push(
-      [`${v4}/forwarding`, '1'],
-      // For a pod that lost its permanent neighbour; without a delay, because nobody else can answer.
-      [`${v4}/proxy_arp`, '1'],
-      [`net/ipv4/neigh/${hostLink}/proxy_delay`, '0'],
-      // Strict: what comes out of the pod must come from the pod's address.
-      [`${v4}/rp_filter`, '1'],
-    );
-  if (families.includes(4) && portMappings !== undefined)
+  const ipv4 = {
+    forwarding: 1,
+    // For a pod that lost its permanent neighbour.
+    proxy_arp: 1,
+    // Strict: what comes out of the pod must come from the pod's address.
+    rp_filter: 1,
     // Programs of this machine ask a host port at 127.0.0.1; the rules of pods keep the pod itself away from there.
-    sysctls.push([`${v4}/route_localnet`, '1']);
+    ...(portMappings === undefined ? {} : { route_localnet: 1 }),
+  };
+  if (families.includes(4))
+    // Nobody else can answer.
+    sysctls.push([`net/ipv4/neigh/${hostLink}/proxy_delay`, '0']);
   if (families.includes(6))
     sysctls.push(
       [`${v6}/disable_ipv6`, '0'],
@@ -147,6 +149,7 @@ function planHost(
       [`${v6}/addr_gen_mode`, '1'],
     );
   return {
+    ...(families.includes(4) ? { ipv4 } : {}),
     sysctls,
     addresses: families.includes(6)
       ? [

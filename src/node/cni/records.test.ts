@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -51,6 +51,30 @@ test('AttachmentRecords sets unreadable files aside and ignores half written one
   assert.deepEqual(new AttachmentRecords(directory.path, silentLogger).values(), []);
   const names = readdirSync(directory.path).sort();
   assert.deepEqual(names, ['broken.json.unreadable', 'half.json.tmp', 'newer.json.unreadable']);
+});
+
+test('AttachmentRecords reads the last of records of any length, shorter or longer than a page', async () => {
+  using directory = folder();
+  const records = new AttachmentRecords(directory.path, silentLogger);
+  const path = join(directory.path, `${attachment.handle}.json`);
+  for (const aliases of [2, 0, 900, 5, 1200, 0]) {
+    const last = { ...attachment, aliases: Array.from({ length: aliases }, (_, i) => `ä-${i}`) };
+    await records.put({ version: 1, phase: 'adding', attachment: last });
+    const again = new AttachmentRecords(directory.path, silentLogger);
+    assert.deepEqual(again.values(), [{ version: 1, phase: 'adding', attachment: last }]);
+    // A restart goes on with the file as it is.
+    await again.put({ version: 1, phase: 'deleting', attachment });
+    assert.equal(JSON.parse(readFileSync(path, 'utf8')).phase, 'deleting');
+    await records.put({ version: 1, phase: 'adding', attachment: last });
+  }
+  assert.deepEqual(readdirSync(directory.path), [`${attachment.handle}.json`]);
+});
+
+test('AttachmentRecords forgets a file that was made and not written', () => {
+  using directory = folder();
+  writeFileSync(join(directory.path, 'tulle.c1.eth0.json'), '');
+  assert.deepEqual(new AttachmentRecords(directory.path, silentLogger).values(), []);
+  assert.deepEqual(readdirSync(directory.path), []);
 });
 
 test('AttachmentRecords says which folder it cannot use', () => {

@@ -5,12 +5,16 @@
  * that whatever was begun when the process died is found at the next start.
  */
 import {
+  closeSync,
+  constants,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
   unlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { explainError, UserError } from '#lib/errors.ts';
@@ -30,11 +34,17 @@ export interface AttachmentRecord {
   readonly attachment: Attachment;
 }
 
+/** The kernel writes so much to a file's page without a place to be killed in between. */
+const MAX_WHOLE_BYTES = 4096;
+const SPACE = 0x20;
+
 export const DEFAULT_RECORDS_DIR = '/var/lib/tulle/cni';
 
 export class AttachmentRecords {
   readonly #directory: string;
   readonly #records = new Map<string, AttachmentRecord>();
+  /** Length of each one's file. */
+  readonly #bytes = new Map<string, number>();
 
   /**
    * Reads all records.
@@ -67,13 +77,27 @@ export class AttachmentRecords {
    *
    * It is not forced to the disk: what makes a machine forget its page cache takes links and namespaces with it, and the
    * addresses of attachments without a record are found by their handles. Two calls of fsync cost more than all the rest
-   * of an ADD.
+   * of an ADD. Nor does a new file take the place of the old one in the ordinary case: file systems (ext4) send that
+   * to the disk at once.
    */
   async put(record: AttachmentRecord): Promise<void> {
-    const path = this.#path(record.attachment.handle);
-    writeFileSync(`${path}.tmp`, JSON.stringify(record), { mode: 0o600 });
-    renameSync(`${path}.tmp`, path);
-    this.#records.set(record.attachment.handle, record);
+    const { handle } = record.attachment;
+    const text = Buffer.from(JSON.stringify(record));
+    const had = this.#bytes.get(handle) ?? 0;
+    const bytes = Math.max(text.length, had);
+    if (bytes <= MAX_WHOLE_BYTES) {
+      // What was longer ends in spaces, which are nothing to JSON.
+      const padded = Buffer.alloc(bytes, SPACE);
+      text.copy(padded);
+      writeWhole(this.#path(handle), padded, had === 0);
+      this.#bytes.set(handle, bytes);
+    } else {
+      const path = this.#path(handle);
+      writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
+      renameSync(`${path}.tmp`, path);
+      this.#bytes.set(handle, text.length);
+    }
+    this.#records.set(handle, record);
   }
 
   /** Removing what is gone succeeds. */
@@ -86,15 +110,23 @@ export class AttachmentRecords {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
     this.#records.delete(handle);
+    this.#bytes.delete(handle);
   }
 
   #load(name: string, log: Logger): void {
     const path = join(this.#directory, name);
     try {
-      const record = JSON.parse(readFileSync(path, 'utf8')) as AttachmentRecord;
+      const text = readFileSync(path);
+      // Whoever made the file died before it wrote, and did nothing before that.
+      if (text.length === 0) {
+        unlinkSync(path);
+        return;
+      }
+      const record = JSON.parse(text.toString()) as AttachmentRecord;
       if (record.version !== 1 || typeof record.attachment?.handle !== 'string')
         throw new Error('it is no record of version 1');
       this.#records.set(record.attachment.handle, record);
+      this.#bytes.set(record.attachment.handle, text.length);
     } catch (error) {
       // Kept for a person to look at. Its interface and address are found by the garbage collection.
       log.error({ path, reason: explainError(error) }, 'set aside an unreadable attachment record');
@@ -104,5 +136,18 @@ export class AttachmentRecords {
 
   #path(handle: string): string {
     return join(this.#directory, `${handle}.json`);
+  }
+}
+
+/** All of it in one call, over what was there. */
+function writeWhole(path: string, bytes: Uint8Array, isNew: boolean): void {
+  const { O_WRONLY, O_CREAT, O_TRUNC } = constants;
+  const fd = openSync(path, O_WRONLY | O_CREAT | (isNew ? O_TRUNC : 0), 0o600);
+  try {
+    const written = writeSync(fd, bytes, 0, bytes.length, 0);
+    if (written !== bytes.length)
+      throw new Error(`Cannot write "${path}": ${written} of ${bytes.length} bytes were taken`);
+  } finally {
+    closeSync(fd);
   }
 }

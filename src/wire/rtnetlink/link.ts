@@ -14,7 +14,7 @@
 import { type Ip, ipToBytes, type Mac, macToBytes } from '#lib/ip.ts';
 import { type Attributes, readAttributes, readString } from '../netlink/reader.ts';
 import type { NetlinkWriter } from '../netlink/writer.ts';
-import { AF_UNSPEC } from './constants.ts';
+import { AF_INET, AF_UNSPEC } from './constants.ts';
 import { expectHeader, readI32, readIp, readMac, readU8, readU16Be, readU32 } from './values.ts';
 
 export const IFF_UP = 0x1;
@@ -38,6 +38,14 @@ const IFLA_EXT_MASK = 29;
 const IFLA_LINK_NETNSID = 37;
 /** Leaves the counters of IPv6 out of answers: some 600 bytes of each link. */
 const RTEXT_FILTER_SKIP_STATS = 1 << 3;
+
+const IFLA_AF_SPEC = 26;
+const IFLA_INET_CONF = 1;
+/** `IPV4_DEVCONF_…`, `include/uapi/linux/ip.h`, by the names that they have below `net/ipv4/conf/<link>/`. */
+const IPV4_SETTINGS = { forwarding: 1, proxy_arp: 3, rp_filter: 8, route_localnet: 26 } as const;
+
+/** Settings (sysctl) of a link for IPv4 that a message can set. */
+export type Ipv4LinkSettings = Readonly<Partial<Record<keyof typeof IPV4_SETTINGS, number>>>;
 
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
@@ -126,6 +134,8 @@ export interface LinkAttributes {
   readonly promiscuous?: boolean | undefined;
   /** Links of one group can be deleted together. */
   readonly group?: number | undefined;
+  /** Only of a link that is there: the kernel passes them over in a new one's message. */
+  readonly ipv4?: Ipv4LinkSettings | undefined;
 }
 
 /** The kind of a new link with its data. */
@@ -272,6 +282,20 @@ function encodeAttributes(writer: NetlinkWriter, index: number, link: LinkAttrib
   if (link.master !== undefined) writer.attributeU32(IFLA_MASTER, link.master);
   if (link.group !== undefined) writer.attributeU32(IFLA_GROUP, link.group);
   if (link.netnsFd !== undefined) writer.attributeU32(IFLA_NET_NS_FD, link.netnsFd);
+  if (link.ipv4 !== undefined) encodeIpv4Settings(writer, link.ipv4);
+}
+
+function encodeIpv4Settings(writer: NetlinkWriter, settings: Ipv4LinkSettings): void {
+  writer.nested(IFLA_AF_SPEC, () => {
+    writer.nested(AF_INET, () => {
+      writer.nested(IFLA_INET_CONF, () => {
+        for (const [name, number] of Object.entries(IPV4_SETTINGS)) {
+          const value = settings[name as keyof typeof IPV4_SETTINGS];
+          if (value !== undefined) writer.attributeU32(number, value);
+        }
+      });
+    });
+  });
 }
 
 function encodeKindData(writer: NetlinkWriter, link: LinkKind): void {
