@@ -29,19 +29,16 @@ import {
   addressesOfHandle,
   allocationsOf,
   DEFAULT_COOL_DOWN_MS,
-  newBlock,
   releaseAddresses,
   takeAddress,
   withAffinity,
 } from './block.ts';
+import { BlockClaims } from './block-claims.ts';
 import {
-  blockAt,
-  compare,
   explainExhaustion,
   familiesOf,
   hasAddressIn,
   planLenders,
-  planNewBlock,
   poolsFor,
   poolsOfFamily,
   reservedOf,
@@ -81,10 +78,6 @@ type One =
   | Refusal;
 type Refusal = Exclude<AddressResult, { kind: 'allocated' }>;
 
-type Claim =
-  | { readonly kind: 'claimed' }
-  | { readonly kind: 'none'; readonly blocks: readonly IPBlock[] };
-
 /** Told of one family's address while it is being written. */
 type Choose = (address: AllocatedAddress) => void;
 interface Asking {
@@ -105,6 +98,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
   readonly #blocks: NodeBlocks;
+  readonly #claims: BlockClaims;
   readonly #warm: WarmAddresses;
   readonly #keeper: WarmKeeper;
   /** Why the API could not be used the last time. */
@@ -114,6 +108,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
     this.#options = options;
     this.#node = options.node;
     this.#blocks = new NodeBlocks(options.client, options.node);
+    this.#claims = new BlockClaims({ ...options, blocks: this.#blocks });
     this.#pools = options.pools;
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
@@ -346,7 +341,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
     };
     const takeOwn = async () => {
       cooling = 0;
-      for (const name of await this.#ownOf(pools, asking)) {
+      for (const name of await this.#claims.own(pools, asking)) {
         const one = await take(name);
         if (one !== undefined) return one;
       }
@@ -359,7 +354,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
         const again = await takeOwn();
         if (again !== undefined) return again;
-        const claim = await this.#claim(pools, asking);
+        const claim = await this.#claims.claim(pools, asking);
         if (claim.kind === 'claimed') continue;
         // The claim has read all blocks: who had borrowed of ours may have given back.
         const returned = await takeOwn();
@@ -398,7 +393,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
       );
     }
     for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const block = await this.#blockOf(requested, pool, signal);
+      const block = await this.#claims.holding(requested, pool, signal);
       if (block === undefined) continue;
       if (!this.#mayTakeOf(block, inUse))
         return refused(
@@ -420,26 +415,6 @@ export class Allocator implements AddressSource, AsyncDisposable {
     throw new Error(
       `Cannot allocate ${requested}: its block was lost to others ${MAX_CAS_RETRIES} times`,
     );
-  }
-
-  /** The block of the address, claimed for this node if it was nobody's. Undefined: a race was lost, look again. */
-  async #blockOf(address: Ip, pool: IPPool, signal: Signal): Promise<IPBlock | undefined> {
-    const holds = (block: IPBlock) => cidrContains(cidr(block.spec.cidr), address);
-    const own = [...(await this.#blocks.known(signal)).values()].find(
-      (it) => it.spec.node === this.#node && holds(it),
-    );
-    if (own !== undefined) return own;
-    const block = (await this.#blocks.readAll(signal)).find(holds);
-    if (block !== undefined && block.spec.node !== '') {
-      this.#blocks.noteForeign(block);
-      return block;
-    }
-    const fresh = { cidr: blockAt(pool, address), pool: pool.metadata.name, node: this.#node };
-    const name =
-      block === undefined
-        ? await this.#create(newBlock(fresh), signal)
-        : await this.#adopt(block, signal);
-    return name === undefined ? undefined : (await this.#blocks.known(signal)).get(name);
   }
 
   async #take(
@@ -492,66 +467,6 @@ export class Allocator implements AddressSource, AsyncDisposable {
     return lenders.map((it) => it.metadata.name);
   }
 
-  /**
-   * Claims a block in one of the pools: one that is nobody's, else a new one.
-   * Done in two steps: a block that is `Pending` counts as absent for everybody else's routing.
-   * @returns all blocks if there is none left to claim
-   */
-  async #claim(
-    pools: readonly IPPool[],
-    { signal, ranges }: Pick<Asking, 'signal' | 'ranges'>,
-  ): Promise<Claim> {
-    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const all = await this.#blocks.readAll(signal);
-      const names = new Set(pools.map((pool) => pool.metadata.name));
-      const orphan = all.find(
-        ({ spec }) =>
-          spec.node === '' &&
-          spec.free.length > 0 &&
-          names.has(spec.pool) &&
-          hasAddressIn(spec.cidr, ranges),
-      );
-      if (orphan !== undefined) {
-        const name = await this.#adopt(orphan, signal);
-        if (name !== undefined) return { kind: 'claimed' };
-        continue;
-      }
-      const fresh = firstDefined(pools, (pool) => {
-        const prefix = planNewBlock(pool, all, this.#node, ranges);
-        return prefix === undefined
-          ? undefined
-          : newBlock({ cidr: prefix, pool: pool.metadata.name, node: this.#node });
-      });
-      if (fresh === undefined) return { kind: 'none', blocks: all };
-      const name = await this.#create(fresh, signal);
-      if (name !== undefined) return { kind: 'claimed' };
-    }
-    throw new Error(`Cannot claim an IPBlock: ${MAX_CAS_RETRIES} were taken by others in a row`);
-  }
-
-  /** @returns undefined if somebody else was faster */
-  async #create(block: IPBlock, signal: Signal): Promise<string | undefined> {
-    const isMade = await this.#blocks.create(block, signal);
-    return isMade ? this.#confirm(block.metadata.name, signal) : undefined;
-  }
-
-  async #adopt(block: IPBlock, signal: Signal): Promise<string | undefined> {
-    const isOurs = await this.#blocks.replace(withAffinity(block, this.#node, 'Pending'), signal);
-    return isOurs ? this.#confirm(block.metadata.name, signal) : undefined;
-  }
-
-  async #confirm(name: string, signal: Signal): Promise<string | undefined> {
-    const done = await this.#blocks.change<string | undefined>(name, signal, (block) => {
-      if (block.spec.node !== this.#node) return { block, value: undefined };
-      const { affinity, cidr } = block.spec;
-      const next = affinity === 'Confirmed' ? block : withAffinity(block, this.#node, 'Confirmed');
-      return { block: next, value: cidr };
-    });
-    if (done === undefined) return undefined;
-    this.#log.info({ block: done, node: this.#node }, 'claimed an address block');
-    return name;
-  }
-
   /** Gives back the families that were had before another one failed. */
   async #undo(got: readonly One[], signal: Signal): Promise<void> {
     for (const one of got) {
@@ -586,31 +501,11 @@ export class Allocator implements AddressSource, AsyncDisposable {
     );
     const blocks = await this.#blocks.readAll(signal);
     const usage = usageOf(pools, blocks);
-    const ownBlocks = (await this.#ownOf(pools, why)).length;
+    const ownBlocks = (await this.#claims.own(pools, why)).length;
     const strict = pools.some((it) => it.spec.strictAffinity === true);
     const facts = { node: this.#node, ownBlocks, cooling, strict, ranges };
     const message = explainExhaustion(family, usage, facts);
     return { kind: 'exhausted', family, pools: usage, message };
-  }
-
-  /** Names of this node's blocks in the pools, confirmed ones first, then by prefix. */
-  async #ownOf(
-    pools: readonly IPPool[],
-    { signal, ranges }: Pick<Asking, 'signal' | 'ranges'>,
-  ): Promise<string[]> {
-    const names = new Set(pools.map((pool) => pool.metadata.name));
-    const own = [...(await this.#blocks.known(signal)).values()].filter(
-      ({ spec }) =>
-        spec.node === this.#node && names.has(spec.pool) && hasAddressIn(spec.cidr, ranges),
-    );
-    const result: string[] = [];
-    for (const block of own.sort((a, b) => compare(a.metadata.name, b.metadata.name))) {
-      const isOurs =
-        block.spec.affinity === 'Confirmed' ||
-        (await this.#confirm(block.metadata.name, signal)) !== undefined;
-      if (isOurs) result.push(block.metadata.name);
-    }
-    return result;
   }
 }
 
@@ -643,12 +538,4 @@ export function tunnelHandle(node: string): string {
 function isAmong(addresses: readonly AllocatedAddress[]): (found: AllocatedAddress) => boolean {
   return (found) =>
     addresses.some((it) => it.address === found.address && it.sequence === found.sequence);
-}
-
-function firstDefined<T, R>(items: readonly T[], pick: (item: T) => R | undefined): R | undefined {
-  for (const item of items) {
-    const picked = pick(item);
-    if (picked !== undefined) return picked;
-  }
-  return undefined;
 }
