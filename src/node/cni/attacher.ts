@@ -26,11 +26,10 @@ import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniRequest } from '#wire/cni/request.ts';
 import type { CniResult } from '#wire/cni/result.ts';
-import type { AddressRequest, AddressSource } from '../addresses.ts';
+import type { AddressSource } from '../addresses.ts';
 import type { Attachment, Attachments, PodRules } from '../attachment.ts';
-import { completeBridge } from './bridge.ts';
-import { bridgeWithPoolAddresses, removePoolSide } from './bridge-pools.ts';
-import { addIpam, checkIpam, deleteIpam, ipamOf, passToIpam } from './ipam-plugin.ts';
+import { type Asked, AttachmentAddresses, tryLater } from './attachment-addresses.ts';
+import { checkIpam, ipamOf, passToIpam } from './ipam-plugin.ts';
 import { netnsIdentity } from './link.ts';
 import { LinkRemover } from './link-remover.ts';
 import {
@@ -47,7 +46,7 @@ import {
 } from './modes.ts';
 import { comparePrevResult, type DnsSettings, handleOf } from './plan.ts';
 import type { AttachmentRecords, RecordPhase } from './records.ts';
-import { type AddRequest, type Wanted, wantedOf } from './target.ts';
+import { type AddRequest, wantedOf } from './target.ts';
 
 /** Where a test may let the agent die. Named for what has just been done. */
 export const ATTACH_POINTS = [
@@ -91,9 +90,6 @@ export interface AttacherOptions {
   readonly failpoint?: (point: AttachPoint) => Promise<void>;
 }
 
-/** Which addresses an ADD wants. */
-type Asked = Omit<Wanted, 'attachment'>;
-
 const OWN_NETNS = '/proc/thread-self/ns/net';
 
 export class Attacher implements Attachments, AsyncDisposable {
@@ -103,12 +99,11 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #lull: Lull;
   readonly #lock = new KeyedLock();
   readonly #remover: LinkRemover;
+  readonly #addresses: AttachmentAddresses;
   readonly #turns = new Turns();
   #isBeginning = false;
   readonly #listeners = new Set<() => void>();
   #cancelNotify: (() => void) | undefined;
-  /** Addresses that are being given back. */
-  readonly #releases = new Set<Promise<void>>();
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
   readonly #undoLoop: SyncLoop;
@@ -121,6 +116,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     this.#remover = new LinkRemover(options.host);
     this.#clock = options.clock ?? systemClock;
     this.#lull = options.lull ?? new Lull(this.#clock);
+    this.#addresses = new AttachmentAddresses({ ...options, lull: this.#lull });
     this.#identity = options.netnsIdentity ?? netnsIdentity;
     this.#undoLoop = new SyncLoop(() => this.#undoPending(), {
       name: 'cni: undo',
@@ -305,7 +301,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     this.#cancelNotify?.();
     this.#lull.end();
     await this.#undoLoop[Symbol.asyncDispose]();
-    await Promise.allSettled(this.#releases);
+    await this.#addresses.settled();
   }
 
   async #attachOnce(attachment: Attachment, asked: Asked): Promise<Attachment> {
@@ -338,7 +334,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     const onChosen = (addresses: Attachment['addresses']) => {
       if (early && !isWritten) making ??= this.#make({ ...attachment, addresses });
     };
-    const writing = this.#withAddresses(attachment, asked, onChosen).finally(() => {
+    const writing = this.#addresses.get(attachment, asked, onChosen).finally(() => {
       isWritten = true;
     });
     // Both must have ended, however they end, before anything is undone.
@@ -385,75 +381,6 @@ export class Attacher implements Attachments, AsyncDisposable {
     rules?.commit(complete);
   }
 
-  async #withAddresses(
-    attachment: Attachment,
-    asked: Asked,
-    onChosen: AddressRequest['onChosen'],
-  ): Promise<Attachment> {
-    const { bridge, chained } = attachment;
-    if (chained !== undefined) return attachment;
-    if (bridge === undefined)
-      return { ...attachment, addresses: await this.#allocate(attachment, asked, onChosen) };
-    if (bridge.fromPools === true) {
-      const addresses = await this.#allocate(attachment, asked, undefined);
-      const complete = {
-        ...attachment,
-        addresses,
-        bridge: bridgeWithPoolAddresses(bridge, addresses),
-      };
-      // The route of such a pod does not go with its link: who undoes this must know the address.
-      await this.#record('adding', complete);
-      return complete;
-    }
-    if (bridge.ipam === undefined) return attachment;
-    const given = await addIpam(bridge.ipam, attachment);
-    if (given.ips.length === 0)
-      throw new CniError(CNI_ERROR.invalidConfig, 'IPAM plugin returned missing IP config');
-    return { ...attachment, bridge: completeBridge(bridge, given) };
-  }
-
-  /** Gives back what {@link #withAddresses} got. */
-  async #release(attachment: Attachment): Promise<void> {
-    const { bridge, chained, handle } = attachment;
-    if (chained !== undefined) return;
-    if (bridge?.ipam !== undefined) await deleteIpam(bridge.ipam, attachment);
-    if (bridge !== undefined && bridge.fromPools !== true) return;
-    const released = await this.#options.addresses.release(handle);
-    if (bridge !== undefined) removePoolSide(this.#options.host, bridge.options, released);
-  }
-
-  async #allocate(
-    attachment: Attachment,
-    asked: Asked,
-    onChosen: AddressRequest['onChosen'],
-  ): Promise<Attachment['addresses']> {
-    const { handle, containerId, ifName, pod } = attachment;
-    const owner = {
-      handle,
-      purpose: 'Pod',
-      containerId,
-      ifName,
-      namespace: pod.namespace,
-      pod: pod.name,
-    } as const;
-    const ask = () =>
-      this.#options.addresses
-        .allocate({ owner, ...asked, ...(onChosen === undefined ? {} : { onChosen }) })
-        .catch(tryLater('cannot allocate an address now'));
-    let result = await ask();
-    if (result.kind !== 'allocated' && this.#releases.size > 0) {
-      // It may be an address whose DEL was answered just now.
-      this.#lull.end();
-      await Promise.allSettled(this.#releases);
-      result = await ask();
-    }
-    if (result.kind === 'allocated') return result.addresses;
-    throw new CniError(
-      result.kind === 'exhausted' ? CNI_ERROR.exhausted : CNI_ERROR.invalidConfig,
-      result.message,
-    );
-  }
-
   /** The record was lost, but the names say what there may be. */
   async #deleteUnknown(
     request: Extract<CniRequest, { command: 'DEL' }>,
@@ -471,7 +398,7 @@ export class Attacher implements Attachments, AsyncDisposable {
       { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
     );
     unmake(this.#options, attachment);
-    await this.#release(attachment).catch((error: unknown) => {
+    await this.#addresses.release(attachment).catch((error: unknown) => {
       this.#options.log.warn(
         { handle, reason: explainError(error) },
         'could not look for addresses of an unknown attachment; the garbage collection will',
@@ -493,14 +420,8 @@ export class Attacher implements Attachments, AsyncDisposable {
     await this.#options.rules?.remove(attachment);
     await this.#reached('del:unlinked');
     onUnlinked?.();
-    // Who has an answer does not wait for this; those that go together cost one write.
-    const quiet = onUnlinked === undefined ? undefined : this.#lull.next();
-    const release = (async () => {
-      await quiet;
-      await this.#release(attachment);
-    })().finally(() => this.#releases.delete(release));
-    this.#releases.add(release);
-    await release;
+    // Who has an answer does not wait for this.
+    await this.#addresses.release(attachment, { inLull: onUnlinked !== undefined });
     await this.#reached('del:released');
     await this.#records.delete(handle);
     await this.#reached('del:forgotten');
@@ -635,11 +556,4 @@ function isSameAddresses(a: Attachment, b: Attachment): boolean {
     addresses.map(({ address, sequence }) => `${address} ${sequence}`).join(),
   );
   return ofBoth[0] === ofBoth[1];
-}
-
-function tryLater(message: string): (cause: unknown) => never {
-  return (cause) => {
-    if (cause instanceof CniError) throw cause;
-    throw new CniError(CNI_ERROR.tryAgainLater, message, { details: explainError(cause), cause });
-  };
 }
