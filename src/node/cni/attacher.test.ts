@@ -4,10 +4,12 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { FakeClock } from '#lib/clock.ts';
 import { ENOBUFS } from '#lib/errors.ts';
 import { ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { Lull } from '#lib/lull.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { Attacher, type AttacherOptions } from './attacher.ts';
@@ -95,6 +97,23 @@ describe('Attacher', () => {
     await machine.attacher.delete({ ...ADD, command: 'DEL' });
     assert.equal(machine.addresses.given.size, 1, 'the address is kept while the link has it');
     await machine.attacher.undone();
+    assert.deepEqual(await machine.leftovers(), NOTHING);
+  });
+
+  test('DEL is answered before the address goes back; who asks for the same container has it back at once', async () => {
+    await using machine = new Machine();
+    const lull = new Lull(new FakeClock());
+    lull.begin();
+    const { given } = machine.addresses;
+    await using attacher = new Attacher({ ...machine.options, lull });
+    await attacher.add(ADD);
+    await attacher.delete({ ...ADD, command: 'DEL' });
+    assert.deepEqual([given.size, attacher.list(), attacher.handles().length], [1, [], 1]);
+    // The clock stands still: nothing but this call can end the waiting.
+    await attacher.add(ADD);
+    assert.deepEqual([given.size, attacher.list().length], [1, 1]);
+    await attacher.delete({ ...ADD, command: 'DEL' });
+    await attacher[Symbol.asyncDispose]();
     assert.deepEqual(await machine.leftovers(), NOTHING);
   });
 
