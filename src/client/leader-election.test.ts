@@ -27,6 +27,7 @@ describe('decideLease()', () => {
       observation: { record: '', seenAtMs: nowMs - silentMs },
       times,
       nowMs,
+      elapsedMs: nowMs,
     });
   const theirs = lease({ holderIdentity: 'they', leaseDurationSeconds: 15, leaseTransitions: 3 });
 
@@ -84,6 +85,19 @@ describe('decideLease()', () => {
 });
 
 describe('runLeaderElection()', () => {
+  /** The API, for whom it is cut off at times. */
+  function cuttable(api: FakeApi, isCut: () => boolean): FakeApi {
+    const broken = Object.create(api) as FakeApi;
+    for (const verb of ['get', 'create', 'update'] as const)
+      Object.defineProperty(broken, verb, {
+        value: (...args: never[]) =>
+          isCut()
+            ? Promise.reject(new Error('cut'))
+            : (api[verb] as (...a: never[]) => Promise<unknown>)(...args),
+      });
+    return broken;
+  }
+
   function setUp() {
     const clock = new FakeClock();
     const api = new FakeApi({ clock });
@@ -120,7 +134,7 @@ describe('runLeaderElection()', () => {
         assert.ok(leading.length <= 1, `two leaders: ${leading}`);
       }
     };
-    return { api, leading, history, join, pass };
+    return { api, clock, leading, history, join, pass };
   }
 
   test('has one leader, and the next at once when it leaves', async () => {
@@ -141,17 +155,9 @@ describe('runLeaderElection()', () => {
   });
 
   test('a leader that cannot renew gives up before another takes over', async () => {
-    const clock = setUp();
-    const { leading, join, pass } = clock;
-    const broken = Object.create(clock.api) as FakeApi;
+    const { api, leading, join, pass } = setUp();
     let isCut = false;
-    for (const verb of ['get', 'create', 'update'] as const)
-      Object.defineProperty(broken, verb, {
-        value: (...args: never[]) =>
-          isCut
-            ? Promise.reject(new Error('cut'))
-            : (clock.api[verb] as (...a: never[]) => Promise<unknown>)(...args),
-      });
+    const broken = cuttable(api, () => isCut);
     const one = join('one', broken);
     await pass(1_000);
     const two = join('two');
@@ -164,6 +170,33 @@ describe('runLeaderElection()', () => {
     assert.deepEqual(leading, ['two']);
     isCut = false;
     await pass(20_000);
+    assert.deepEqual(leading, ['two']);
+    for (const candidate of [one, two]) {
+      candidate.leave();
+      await candidate.ended;
+    }
+  });
+
+  test('a clock that is set makes no second leader, and keeps none that is cut off', async () => {
+    const { api, clock, leading, join, pass } = setUp();
+    let isCut = false;
+    const one = join(
+      'one',
+      cuttable(api, () => isCut),
+    );
+    await pass(1_000);
+    const two = join('two');
+    await pass(5_000);
+    for (const days of [1, -2, 3_650]) {
+      clock.jump(days * 86_400_000);
+      await pass(20_000);
+      assert.deepEqual(leading, ['one'], `${days} days`);
+    }
+    isCut = true;
+    clock.jump(-3_650 * 86_400_000);
+    await pass(12_000);
+    assert.deepEqual(leading, []);
+    await pass(8_000);
     assert.deepEqual(leading, ['two']);
     for (const candidate of [one, two]) {
       candidate.leave();

@@ -36,7 +36,7 @@ export const DEFAULT_LEASE_TIMES: LeaseTimes = {
 export interface LeaseObservation {
   /** Holder and time of renewal as they stand in the lease: another text is a renewal. */
   readonly record: string;
-  /** When we first saw it, by our clock. */
+  /** When we first saw it, by our clock that nobody sets. */
   readonly seenAtMs: number;
 }
 
@@ -50,11 +50,11 @@ export type LeaseDecision =
 export function observeLease(
   previous: LeaseObservation | undefined,
   lease: Lease | undefined,
-  nowMs: number,
+  elapsedMs: number,
 ): LeaseObservation {
   const { holderIdentity, renewTime, leaseTransitions } = lease?.spec ?? {};
   const record = JSON.stringify([lease?.metadata.uid, holderIdentity, renewTime, leaseTransitions]);
-  return previous?.record === record ? previous : { record, seenAtMs: nowMs };
+  return previous?.record === record ? previous : { record, seenAtMs: elapsedMs };
 }
 
 /** Pure: what a candidate does about the lease as it is. */
@@ -65,9 +65,12 @@ export function decideLease(input: {
   readonly lease: Lease | undefined;
   readonly observation: LeaseObservation;
   readonly times: LeaseTimes;
+  /** The time of day, for what is written. */
   readonly nowMs: number;
+  /** By the clock of the observation. */
+  readonly elapsedMs: number;
 }): LeaseDecision {
-  const { identity, name, namespace, lease, observation, times, nowMs } = input;
+  const { identity, name, namespace, lease, observation, times, nowMs, elapsedMs } = input;
   const now = microTime(nowMs);
   const renewal = {
     holderIdentity: identity,
@@ -90,7 +93,7 @@ export function decideLease(input: {
     return { type: 'update', lease: { ...lease, spec: { ...lease.spec, ...renewal } } };
   // The holder says for how long it is to be believed; it may have been configured otherwise than we are.
   const { leaseDurationSeconds = times.leaseDurationMs / 1000 } = lease.spec;
-  const isExpired = nowMs - observation.seenAtMs >= leaseDurationSeconds * 1000;
+  const isExpired = elapsedMs - observation.seenAtMs >= leaseDurationSeconds * 1000;
   if (holder !== '' && !isExpired) return { type: 'wait', holder };
   const spec = { ...renewal, acquireTime: now, leaseTransitions: leaseTransitions + 1 };
   return { type: 'update', lease: { ...lease, spec } };
@@ -170,7 +173,7 @@ class Candidate {
     const limit = AbortSignal.timeout(limitMs);
     try {
       const lease = await this.#read(limit);
-      this.#observation = observeLease(this.#observation, lease, this.#clock.now());
+      this.#observation = observeLease(this.#observation, lease, this.#clock.elapsed());
       const decision = decideLease({
         identity,
         name,
@@ -179,6 +182,7 @@ class Candidate {
         observation: this.#observation,
         times: this.#times,
         nowMs: this.#clock.now(),
+        elapsedMs: this.#clock.elapsed(),
       });
       if (decision.type === 'wait') {
         this.#held = undefined;
@@ -200,15 +204,15 @@ class Candidate {
 
   /** Renews until the term ends, or ends it when renewing has failed for too long. */
   async renewUntil(term: AbortController): Promise<void> {
-    let deadlineMs = this.#clock.now() + this.#times.renewDeadlineMs;
+    let deadlineMs = this.#clock.elapsed() + this.#times.renewDeadlineMs;
     while (!term.signal.aborted) {
-      const leftMs = () => Math.max(1, deadlineMs - this.#clock.now());
+      const leftMs = () => Math.max(1, deadlineMs - this.#clock.elapsed());
       await pause(this.#clock, Math.min(this.#times.retryMs, leftMs()), term.signal);
       if (term.signal.aborted) return;
       // The deadline counts from before the request: others count from when the server had it.
-      const nextDeadlineMs = this.#clock.now() + this.#times.renewDeadlineMs;
+      const nextDeadlineMs = this.#clock.elapsed() + this.#times.renewDeadlineMs;
       if (await this.tryHold(leftMs())) deadlineMs = nextDeadlineMs;
-      if (this.#held === undefined || this.#clock.now() >= deadlineMs)
+      if (this.#held === undefined || this.#clock.elapsed() >= deadlineMs)
         term.abort(new Error('the lease is lost'));
     }
   }

@@ -148,7 +148,7 @@ async function watchInto<T extends KubeObject>(
       timeoutSeconds,
       signal: attempt.signal,
       onOpen() {
-        openedAtMs = clock.now();
+        openedAtMs = clock.elapsed();
         sink.setConnected(true);
       },
     });
@@ -164,7 +164,8 @@ async function watchInto<T extends KubeObject>(
     signal.removeEventListener('abort', stop);
     sink.setConnected(false);
   }
-  const isLongLived = openedAtMs !== undefined && clock.now() - openedAtMs >= WATCH_LEAST_LIFE_MS;
+  const isLongLived =
+    openedAtMs !== undefined && clock.elapsed() - openedAtMs >= WATCH_LEAST_LIFE_MS;
   return { version, wasUseful: sawEvent || isLongLived, failure };
 }
 

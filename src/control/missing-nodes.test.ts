@@ -30,6 +30,10 @@ test('MissingNodes asks the server before it gives a node up', async () => {
   let due = 0;
   using missing = new MissingNodes({ client: api, nodes, clock, onDue: () => due++ });
   assert.deepEqual([...(await missing.gone(['a', 'b', '']))], []);
+  // Somebody sets the clock: no node has been missed for longer.
+  clock.jump(86_400_000);
+  assert.deepEqual([...(await missing.gone(['a', 'b', '']))], []);
+  clock.jump(-2 * 86_400_000);
   clock.advance(QUARANTINE_MS);
   assert.equal(due, 1);
   // The cache does not know it yet.

@@ -40,13 +40,13 @@ export class MissingNodes implements Disposable {
     await nodes.synced();
     const plan = planQuarantine(
       new Set([...names].filter((name) => name !== '' && nodes.get(name) === undefined)),
-      { sinceMs: this.#sinceMs, nowMs: clock.now() },
+      { sinceMs: this.#sinceMs, nowMs: clock.elapsed() },
     );
     this.#sinceMs = plan.sinceMs;
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     if (plan.nextAtMs !== undefined && !this.#isClosed)
-      this.#cancelTimer = clock.schedule(plan.nextAtMs - clock.now(), onDue);
+      this.#cancelTimer = clock.schedule(plan.nextAtMs - clock.elapsed(), onDue);
     const gone = new Set<string>();
     for (const name of plan.due) if (!(await this.exists(name))) gone.add(name);
     return gone;

@@ -3,12 +3,18 @@
 export interface Clock {
   /** Milliseconds since the Unix epoch. */
   now(): number;
+  /**
+   * Milliseconds since some moment, by a clock that nobody sets: how long something lasts is counted with it, and not with
+   * the time of day, which jumps.
+   */
+  elapsed(): number;
   /** Calls back once after `delayMs`; the returned function cancels. */
   schedule(delayMs: number, callback: () => void): () => void;
 }
 
 export const systemClock: Clock = {
   now: () => Date.now(),
+  elapsed: () => performance.now(),
   schedule(delayMs, callback) {
     if (delayMs <= 0) {
       // A timer waits for a millisecond at least.
@@ -21,16 +27,25 @@ export const systemClock: Clock = {
 };
 
 export class FakeClock implements Clock {
-  #now: number;
+  #elapsed: number;
+  /** What was set since the start. */
+  #offset = 0;
   #timers: { at: number; callback: () => void }[] = [];
   constructor(startMs = Date.UTC(2026, 0, 1)) {
-    this.#now = startMs;
+    this.#elapsed = startMs;
   }
   now(): number {
-    return this.#now;
+    return this.#elapsed + this.#offset;
+  }
+  elapsed(): number {
+    return this.#elapsed;
+  }
+  /** Sets the time of day, forward or back. No timer falls due. */
+  jump(ms: number): void {
+    this.#offset += ms;
   }
   schedule(delayMs: number, callback: () => void): () => void {
-    const timer = { at: this.#now + delayMs, callback };
+    const timer = { at: this.#elapsed + delayMs, callback };
     this.#timers.push(timer);
     return () => {
       this.#timers = this.#timers.filter((t) => t !== timer);
@@ -38,15 +53,15 @@ export class FakeClock implements Clock {
   }
   /** Moves time forward and runs, in order, what falls due. */
   advance(ms: number): void {
-    const end = this.#now + ms;
+    const end = this.#elapsed + ms;
     for (;;) {
       const due = this.#timers.filter((t) => t.at <= end).sort((a, b) => a.at - b.at)[0];
       if (due === undefined) break;
       this.#timers = this.#timers.filter((t) => t !== due);
-      this.#now = Math.max(this.#now, due.at);
+      this.#elapsed = Math.max(this.#elapsed, due.at);
       due.callback();
     }
-    this.#now = end;
+    this.#elapsed = end;
   }
 }
 

@@ -85,7 +85,7 @@ export async function startApiEndpoints(options: ApiEndpointsOptions): Promise<A
       const value = new TextEncoder().encode(String(++renewals));
       await store.transact([], [{ type: 'put', key: keyOf(own), value }]);
     }
-    await syncSlices(options, await livingServers(store, observations, clock.now()));
+    await syncSlices(options, await livingServers(store, observations, clock.elapsed()));
   };
   await sync();
   const loop = new SyncLoop(sync, {
@@ -101,7 +101,7 @@ export async function startApiEndpoints(options: ApiEndpointsOptions): Promise<A
       if (own === undefined) return;
       try {
         await store.transact([], [{ type: 'delete', key: keyOf(own) }]);
-        await syncSlices(options, await livingServers(store, observations, clock.now()));
+        await syncSlices(options, await livingServers(store, observations, clock.elapsed()));
       } catch (error) {
         // The others find out by themselves, a little later.
         log.debug({ error }, 'could not take back the record of this server');

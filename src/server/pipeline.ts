@@ -52,7 +52,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
   const credentials = createCredentialsReader(options.clock, options.clientIssuersPem);
   const fairness = createFairness(options.clock);
   return (request, response) => {
-    const startedMs = options.clock.now();
+    const startedMs = options.clock.elapsed();
     let info: RequestInfo | undefined;
     const gone = new AbortController();
     // The request's own 'close' comes as soon as it is read: only the response's says that the client is gone.
@@ -111,7 +111,7 @@ export function createPipeline(options: PipelineOptions): RequestListener {
       } finally {
         inFlight--;
       }
-      options.metrics.observe(info, statusCode(answer), options.clock.now() - startedMs);
+      options.metrics.observe(info, statusCode(answer), options.clock.elapsed() - startedMs);
       await write(request, response, answer, options);
     };
     run().catch((error) => {

@@ -12,7 +12,7 @@ import { SIGN_OF_LIFE_MS, watchDurationMs, watchStream } from './watch-stream.ts
 const MINUTE_MS = 60_000;
 
 /** One step: let time pass, then give these frames or fail. */
-type Step = { afterMs?: number; frames: readonly WatchFrame[] } | { error: Error };
+type Step = { afterMs?: number; jumpMs?: number; frames: readonly WatchFrame[] } | { error: Error };
 
 async function linesOf(steps: readonly Step[], allowBookmarks: boolean) {
   const clock = new FakeClock();
@@ -20,6 +20,7 @@ async function linesOf(steps: readonly Step[], allowBookmarks: boolean) {
   async function* frames() {
     for (const step of steps) {
       if ('error' in step) throw step.error;
+      clock.jump(step.jumpMs ?? 0);
       clock.advance(step.afterMs ?? 0);
       yield step.frames;
     }
@@ -88,6 +89,12 @@ test('watchStream() gives a sign of life only to a quiet watch', async () => {
   ];
   const { lines } = await linesOf(steps, false);
   assert.deepEqual(lines.slice(1), ['\n']);
+});
+
+test('watchStream() goes by no time of day: a clock that is set back silences no watch', async () => {
+  const quiet = { afterMs: MINUTE_MS, frames: [progress(7)] };
+  const { lines } = await linesOf([{ ...quiet, jumpMs: -86_400_000 }, quiet], true);
+  assert.equal(lines.length, 2);
 });
 
 test('watchStream() ends initial events with a bookmark that says so', async () => {

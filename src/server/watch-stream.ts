@@ -47,25 +47,25 @@ export async function* watchStream(
   options: WatchStreamOptions,
 ): AsyncGenerator<string> {
   const { clock } = options;
-  let lastSentMs = clock.now();
-  let lastBookmarkMs = clock.now();
+  let lastSentMs = clock.elapsed();
+  let lastBookmarkMs = clock.elapsed();
   try {
     for await (const batch of frames) {
       let lines = '';
       for (const frame of batch) {
         if (frame.type === 'PROGRESS') {
-          const isDue = options.allowBookmarks && clock.now() - lastBookmarkMs >= BOOKMARK_MS;
+          const isDue = options.allowBookmarks && clock.elapsed() - lastBookmarkMs >= BOOKMARK_MS;
           if (isDue) {
-            lastBookmarkMs = clock.now();
+            lastBookmarkMs = clock.elapsed();
             lines += bookmarkLine(options, frame.revision, false);
-          } else if (clock.now() - lastSentMs >= SIGN_OF_LIFE_MS) lines += '\n';
+          } else if (clock.elapsed() - lastSentMs >= SIGN_OF_LIFE_MS) lines += '\n';
         } else if (frame.type === 'INITIAL_END') {
           if (options.allowBookmarks) lines += bookmarkLine(options, frame.revision, true);
         } else
           lines += `{"type":"${frame.type}","object":${options.presenter.watchObject(frame.object)}}\n`;
       }
       if (lines === '') continue;
-      lastSentMs = clock.now();
+      lastSentMs = clock.elapsed();
       yield lines;
     }
   } catch (error) {

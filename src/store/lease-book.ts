@@ -34,7 +34,7 @@ export class LeaseBook implements Disposable {
   }
 
   isDue(id: number): boolean {
-    return (this.#leases.get(id)?.dueMs ?? Number.POSITIVE_INFINITY) <= this.#clock.now();
+    return (this.#leases.get(id)?.dueMs ?? Number.POSITIVE_INFINITY) <= this.#clock.elapsed();
   }
 
   countOf(id: number): number {
@@ -105,7 +105,7 @@ export class LeaseBook implements Disposable {
 
   #arm(id: number, lease: BookedLease, ms: number): void {
     lease.cancel();
-    lease.dueMs = this.#clock.now() + ms;
+    lease.dueMs = this.#clock.elapsed() + ms;
     lease.cancel = this.#clock.schedule(ms, () => this.#onDue(id));
   }
 }

@@ -18,7 +18,7 @@ import { MANAGED_BY, TRIGGER_TIME_ANNOTATION } from './plan.ts';
 import { pod, service } from './samples.ts';
 
 const clock: Clock = {
-  now: () => Date.now(),
+  ...systemClock,
   schedule: (delayMs, callback) =>
     systemClock.schedule(delayMs > 60_000 ? delayMs : Math.min(delayMs, 1), callback),
 };

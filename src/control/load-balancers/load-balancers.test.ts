@@ -14,7 +14,7 @@ import { silentLogger } from '#lib/log.ts';
 import { startLoadBalancers } from './load-balancers.ts';
 
 const clock: Clock = {
-  now: () => Date.now(),
+  ...systemClock,
   schedule: (delayMs, callback) => systemClock.schedule(Math.min(delayMs, 1), callback),
 };
 

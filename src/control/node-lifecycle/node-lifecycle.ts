@@ -101,14 +101,15 @@ export class NodeLifecycle implements AsyncDisposable {
     const { nodes, pods, leases, clock } = this.#options;
     if (!nodes.isSynced || !pods.isSynced || !leases.isSynced) return;
     const nowMs = clock.now();
-    this.#noteListening(nowMs);
+    const elapsedMs = clock.elapsed();
+    this.#noteListening(elapsedMs);
     const failures: unknown[] = [];
     for (const node of nodes.values()) {
       const { name } = node.metadata;
       const lease = leases.get(`${LEASE_NAMESPACE}/${name}`);
-      const health = observeHealth(this.#health.get(name), node, lease, nowMs);
+      const health = observeHealth(this.#health.get(name), node, lease, elapsedMs);
       this.#health.set(name, health);
-      const isSilent = this.#isSilent(health, nowMs);
+      const isSilent = this.#isSilent(health, elapsedMs);
       if (isSilent) this.#silent.add(name);
       else this.#silent.delete(name);
       const plan = planNode({ node, pods: this.#podsByNode.get(name), isSilent, nowMs });
@@ -124,16 +125,16 @@ export class NodeLifecycle implements AsyncDisposable {
   }
 
   /** While the watch is down, or this process stood still, no agent can be heard: they get their whole time again. */
-  #noteListening(nowMs: number): void {
-    const stoodStill = nowMs - this.#lastRunMs > NODE_GRACE_MS / 2;
-    this.#lastRunMs = nowMs;
+  #noteListening(elapsedMs: number): void {
+    const stoodStill = elapsedMs - this.#lastRunMs > NODE_GRACE_MS / 2;
+    this.#lastRunMs = elapsedMs;
     if (!this.#options.leases.isConnected) this.#listeningSinceMs = undefined;
-    else if (this.#listeningSinceMs === undefined || stoodStill) this.#listeningSinceMs = nowMs;
+    else if (this.#listeningSinceMs === undefined || stoodStill) this.#listeningSinceMs = elapsedMs;
   }
 
-  #isSilent(health: NodeHealth, nowMs: number): boolean {
+  #isSilent(health: NodeHealth, elapsedMs: number): boolean {
     if (this.#listeningSinceMs === undefined) return false;
-    return nowMs - Math.max(health.seenAtMs, this.#listeningSinceMs) >= NODE_GRACE_MS;
+    return elapsedMs - Math.max(health.seenAtMs, this.#listeningSinceMs) >= NODE_GRACE_MS;
   }
 
   /** A failure of one is no reason not to write the others. */

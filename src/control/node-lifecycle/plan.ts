@@ -1,7 +1,7 @@
 /**
  * Pure: which nodes and pods change their readiness because a node's agent is silent, or speaks again.
  *
- * An agent shows life by renewing its Lease. What counts is when we saw the last renewal, by our own clock: clocks of
+ * An agent shows life by renewing its Lease. What counts is when we saw the last renewal, by a clock of ours that nobody sets: clocks of
  * nodes differ. Only what was True becomes Unknown or False by us, under our own reason; so what carries our reason was
  * True before, and is True again when the agent is back.
  */
@@ -34,12 +34,12 @@ export function observeHealth(
   previous: NodeHealth | undefined,
   node: Node,
   lease: Lease | undefined,
-  nowMs: number,
+  elapsedMs: number,
 ): NodeHealth {
   const { renewTime = '', holderIdentity = '' } = lease?.spec ?? {};
   const heartbeat = readyOf(node)?.lastHeartbeatTime ?? '';
   const sign = [node.metadata.uid, holderIdentity, renewTime, heartbeat].join(' ');
-  return previous?.sign === sign ? previous : { sign, seenAtMs: nowMs };
+  return previous?.sign === sign ? previous : { sign, seenAtMs: elapsedMs };
 }
 
 export interface NodeInput {

@@ -51,6 +51,17 @@ test('an event goes an hour after it was last written, and not before', async ()
   await until(fixture, []);
 });
 
+test('a clock that is set takes no event, and keeps none', async () => {
+  await using fixture = await openFixture();
+  await fixture.create(EVENT, event('a'));
+  fixture.clock.jump(24 * HOUR_MS);
+  fixture.clock.advance(HOUR_MS / 2);
+  await until(fixture, ['a']);
+  fixture.clock.jump(-48 * HOUR_MS);
+  fixture.clock.advance(HOUR_MS / 2 + 60_001);
+  await until(fixture, []);
+});
+
 test('many events share a lease, for a while and up to a number', async () => {
   await using fixture = await openFixture();
   let granted = 0;

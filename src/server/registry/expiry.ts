@@ -33,7 +33,7 @@ export function createObjectLeases(store: Store, clock: Clock): ObjectLeases {
   const byTtl = new Map<number, Current>();
   const begin = (ttlMs: number): Current => {
     const lease = store.grantLease(ttlMs + LEASE_REUSE_MS);
-    const current: Current = { lease, sinceMs: clock.now(), objects: 0, id: undefined };
+    const current: Current = { lease, sinceMs: clock.elapsed(), objects: 0, id: undefined };
     byTtl.set(ttlMs, current);
     lease.then(
       ({ id }) => {
@@ -50,7 +50,7 @@ export function createObjectLeases(store: Store, clock: Clock): ObjectLeases {
       const isUsedUp =
         current === undefined ||
         current.objects >= MAX_OBJECTS_PER_LEASE ||
-        clock.now() - current.sinceMs >= LEASE_REUSE_MS;
+        clock.elapsed() - current.sinceMs >= LEASE_REUSE_MS;
       if (current === undefined || isUsedUp) current = begin(ttlMs);
       current.objects++;
       return (await current.lease).id;
