@@ -4,7 +4,7 @@ export interface Clock {
   /** Milliseconds since the Unix epoch. */
   now(): number;
   /**
-   * Milliseconds since some moment, by a clock that nobody sets: how long something lasts is counted with it, and not with
+   * Whole milliseconds since some moment, by a clock that nobody sets: how long something lasts is counted with it, and not with
    * the time of day, which jumps.
    */
   elapsed(): number;
@@ -14,7 +14,8 @@ export interface Clock {
 
 export const systemClock: Clock = {
   now: () => Date.now(),
-  elapsed: () => performance.now(),
+  // Whole ones, as timers want them.
+  elapsed: () => Math.floor(performance.now()),
   schedule(delayMs, callback) {
     if (delayMs <= 0) {
       // A timer waits for a millisecond at least.
