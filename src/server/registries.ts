@@ -11,7 +11,7 @@ import { namespaceExists } from './admission/namespace-exists.ts';
 import { DEFAULT_NODE_PORT_RANGE } from './admission/node-ports.ts';
 import { nodeRestriction } from './admission/node-restriction.ts';
 import { createServiceAddresses } from './admission/service-addresses.ts';
-import { createServiceCidrs, rangesThatAre } from './admission/service-cidrs.ts';
+import { createServiceCidrs, serviceRanges } from './admission/service-cidrs.ts';
 import { createServicePorts } from './admission/service-ports.ts';
 import type { ClusterConfiguration } from './configuration.ts';
 import { createObjectLeases } from './registry/expiry.ts';
@@ -104,12 +104,12 @@ function createPlugins(
     customResources,
     createIpPools({
       serviceCidrs: async (store) =>
-        (await rangesThatAre(store, serviceCidrs)).map(({ cidr }) => cidr),
+        (await serviceRanges(store, serviceCidrs)).map(({ cidr }) => cidr),
     }),
     createServiceCidrs({ serviceCidrs }),
     createAddressPools({
       serviceCidrs: async (store) =>
-        (await rangesThatAre(store, serviceCidrs)).map(({ cidr }) => cidr),
+        (await serviceRanges(store, serviceCidrs)).map(({ cidr }) => cidr),
     }),
     createServiceAddresses({ serviceCidrs, random }),
     createServicePorts({ nodePortRange, random }),

@@ -49,7 +49,11 @@ async function assign(
     const { ipFamilies: _f, ipFamilyPolicy: _p, clusterIPs: _s, clusterIP: _i, ...spec } = sent;
     return { object: { ...service, spec } as Service, operations: releaseAll(had) };
   }
-  const ranges = await serviceRanges(review.store, options.serviceCidrs);
+  const all = await serviceRanges(review.store, options.serviceCidrs);
+  // A service keeps its address, and with it the family, of a range that is to go.
+  const ranges = all.filter(
+    ({ cidr, isGoing }) => !isGoing || had.some((address) => cidrContains(cidr, address)),
+  );
   const configured = [...new Set(ranges.map(({ cidr }) => familyName(familyOf(cidr))))];
   const families = fillFamilies(sent, configured);
   if (families.errors !== undefined) return { errors: families.errors };
@@ -89,14 +93,15 @@ async function reserve(
   const owner: ClusterIpOwner = { namespace: review.namespace, name: review.name };
   for (const [i, family] of (spec.ipFamilies ?? []).entries()) {
     const own = ranges.filter(({ cidr }) => familyName(familyOf(cidr)) === family);
+    const open = own.filter(({ isGoing }) => !isGoing);
     const wanted = parseIp(spec.clusterIPs?.[i] ?? '');
     if (own.length === 0) continue;
     if (wanted !== undefined && familyName(familyOf(wanted)) !== family)
       return { errors: [wrongFamily(i, wanted, family)] };
     let ip = wanted;
-    if (ip === undefined) ip = await choose(review.store, own, random);
+    if (ip === undefined) ip = await choose(review.store, open, random);
     else if (!had.has(ip)) {
-      const problem = await whyNotFree(review.store, own, ip);
+      const problem = await whyNotFree(review.store, open, ip);
       if (problem !== undefined) return { errors: [cannotAllocate(ip, problem)] };
     }
     addresses.push(ip);
@@ -104,7 +109,7 @@ async function reserve(
     const key = clusterIpKey(ip);
     compares.push({ key, modRevision: 0 });
     operations.push({ type: 'put', key, value: Buffer.from(JSON.stringify(owner), 'utf8') });
-    const range = own.find(({ cidr }) => cidrContains(cidr, ip));
+    const range = open.find(({ cidr }) => cidrContains(cidr, ip));
     if (range?.source !== undefined && !held.has(range.source.name)) {
       held.add(range.source.name);
       const hold = holdRange(range);

@@ -103,6 +103,24 @@ describe('ServiceCIDRs', () => {
     assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
   });
 
+  test('that are to go leave services their addresses, whatever of them changes', async () => {
+    await using fixture = await openFixture();
+    await addRange(fixture, 'six', 'fd00:97::/112');
+    const dual = { ipFamilyPolicy: 'PreferDualStack', clusterIPs: ['10.96.0.9', 'fd00:97::9'] };
+    await create(fixture, 'a', dual);
+    await removeRange(fixture, 'six');
+    const changed = await fixture
+      .of(SERVICE)
+      .update(
+        { namespace: 'default', name: 'a' },
+        (stored) => ({ ...stored, metadata: { ...stored.metadata, labels: { a: 'b' } } }),
+        AS_ADMIN,
+      );
+    assert.deepEqual((changed.object as Service).spec.clusterIPs, dual.clusterIPs);
+    const { spec } = await create(fixture, 'b', { ipFamilyPolicy: 'PreferDualStack' });
+    assert.deepEqual(spec.ipFamilies, ['IPv4']);
+  });
+
   test('that nothing holds do not go while they are in use', async () => {
     await using fixture = await openFixture();
     await addRange(fixture, 'more', '10.97.0.0/24');

@@ -33,23 +33,16 @@ export interface ServiceRange {
   readonly cidr: Cidr;
   /** The object it comes from; `undefined` for the configuration. */
   readonly source: { readonly name: string; readonly entry: StoreEntry } | undefined;
+  /** Services may keep addresses of it, and get no more. */
+  readonly isGoing: boolean;
 }
 
-/** The ranges in the order in which they are used: the configured ones first. None that is to go gives out anything. */
+/** The ranges in the order in which they are used: the configured ones first. */
 export async function serviceRanges(
   store: StoreReader,
   configured: readonly Cidr[],
 ): Promise<ServiceRange[]> {
-  const ranges = await rangesThatAre(store, configured);
-  return ranges.filter(({ isGoing }) => !isGoing);
-}
-
-/** Those that are to go, too: services still have addresses of them. */
-export async function rangesThatAre(
-  store: StoreReader,
-  configured: readonly Cidr[],
-): Promise<(ServiceRange & { readonly isGoing: boolean })[]> {
-  const ranges: (ServiceRange & { readonly isGoing: boolean })[] = configured.map((cidr) => ({
+  const ranges: ServiceRange[] = configured.map((cidr) => ({
     ...{ cidr, source: undefined, isGoing: false },
   }));
   for (const entry of (await store.list(collectionPrefix(SERVICE_CIDR))).entries) {
@@ -129,7 +122,7 @@ async function reviewNew(
   const { store } = review;
   const guard = await store.get(POOL_SET_GUARD);
   const used: { whose: string; overlaps: (cidr: Cidr) => boolean }[] = [];
-  for (const { cidr, source } of await rangesThatAre(store, configured))
+  for (const { cidr, source } of await serviceRanges(store, configured))
     used.push({
       whose: source === undefined ? `the service range ${cidr}` : `ServiceCIDR "${source.name}"`,
       overlaps: (it) => cidrsOverlap(it, cidr),
@@ -181,7 +174,7 @@ async function reviewEnd(
   const key = serviceCidrGuard(name);
   const guard = await store.get(key);
   const others = (await serviceRanges(store, configured)).filter(
-    ({ source }) => source?.name !== name,
+    ({ source, isGoing }) => !isGoing && source?.name !== name,
   );
   const used = (await store.list(CLUSTER_IP_PREFIX)).entries
     .map((entry) => entry.key.slice(CLUSTER_IP_PREFIX.length) as Ip)
