@@ -12,10 +12,12 @@ export interface ServiceCidrChange {
   readonly isFree: boolean;
 }
 
-const READY = {
-  ...{ type: 'Ready', status: 'True', reason: 'Ready' },
+const READY: Omit<Condition, 'lastTransitionTime'> = {
+  type: 'Ready',
+  status: 'True',
+  reason: 'Ready',
   message: 'services get addresses of this range',
-} as const;
+};
 
 /** @returns those that need something written */
 export function planServiceCidrs(

@@ -93,7 +93,6 @@ export class Allocator implements AddressSource, AsyncDisposable {
   readonly #options: AllocatorOptions;
   readonly #node: string;
   readonly #pools: () => readonly IPPool[];
-  readonly #log: Logger;
   readonly #clock: Clock;
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
@@ -110,7 +109,6 @@ export class Allocator implements AddressSource, AsyncDisposable {
     this.#blocks = new NodeBlocks(options.client, options.node);
     this.#claims = new BlockClaims({ ...options, blocks: this.#blocks });
     this.#pools = options.pools;
-    this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
     this.#coolDownMs = options.coolDownMs ?? DEFAULT_COOL_DOWN_MS;
     this.#keeper = new WarmKeeper(options.warm ?? { count: 0 }, {

@@ -51,10 +51,13 @@ function run(
   const kernel = new FussyKernel(all, bad, named);
   const first = kernel.tryWithout(new Set());
   assert.ok(first);
-  return { kernel, result: isolate(first, new Map(), {
-    ...{ tryWithout: kernel.tryWithout, ownersOf: kernel.ownersOf },
-    ...{ suspects: all, isTimeUp },
-  }) };
+  return {
+    kernel,
+    result: isolate(first, new Map(), {
+      ...{ tryWithout: kernel.tryWithout, ownersOf: kernel.ownersOf },
+      ...{ suspects: all, isTimeUp },
+    }),
+  };
 }
 
 describe('isolate()', () => {

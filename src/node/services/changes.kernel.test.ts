@@ -125,7 +125,10 @@ async function hears(wanted: readonly string[], question: Question = {}): Promis
 
 const REFUSED = 'ECONNREFUSED';
 const AT_NODE_PORT: Question = { place: 'client', host: ADDRESS[4].node, port: NODE_PORT };
-const nodePort = { type: 'NodePort', ports: [{ port: 80, nodePort: NODE_PORT }] } as const;
+const nodePort = {
+  type: 'NodePort' as const,
+  ports: [{ port: 80, nodePort: NODE_PORT }],
+} satisfies Partial<ServiceSpec>;
 
 describe('a service', () => {
   test('changes its type', async () => {
