@@ -11,6 +11,9 @@ const SPECIAL_PREFIXES: readonly { prefix: Cidr; use: string }[] = [
   { prefix: cidr('ff00::/8'), use: 'the multicast range' },
 ];
 
+/** What a prefix that is no prefix is told. */
+export const NOT_A_CIDR = 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)';
+
 /** What an address that is no address is told. */
 export const NOT_AN_IP = 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)';
 

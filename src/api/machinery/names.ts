@@ -119,6 +119,35 @@ export function checkIanaServiceName(text: string): string | undefined {
   return undefined;
 }
 
+/** A host name of which the first label may be `*`: any one label. */
+export function checkWildcardDns1123Subdomain(text: string): string | undefined {
+  return (
+    checkLength(text, MAX_DNS_SUBDOMAIN_LENGTH) ??
+    (text.startsWith('*.') && DNS1123_SUBDOMAIN_PATTERN.test(text.slice(2))
+      ? undefined
+      : "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of " +
+        "lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com')")
+  );
+}
+
+/** A name with two labels or more; the dot of the root may end it. */
+export function checkFullyQualifiedDomainName(text: string): string | undefined {
+  const name = text.replace(/\.$/, '');
+  return (
+    checkDns1123Subdomain(name) ??
+    (name.includes('.')
+      ? undefined
+      : 'should be a domain with at least two segments separated by dots')
+  );
+}
+
+/** What can stand in a URL as it is. Names of roles and bindings are no DNS names: `system:node`. */
+export function checkPathSegmentName(name: string): string | undefined {
+  if (name === '.' || name === '..') return `may not be '${name}'`;
+  for (const wrong of ['/', '%']) if (name.includes(wrong)) return `may not contain '${wrong}'`;
+  return undefined;
+}
+
 /** Keys of ConfigMaps and Secrets: a file name. */
 export function checkConfigMapKey(text: string): string | undefined {
   const long = checkLength(text, MAX_DNS_SUBDOMAIN_LENGTH);

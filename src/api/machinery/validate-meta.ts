@@ -18,17 +18,18 @@ type NameCheck = (name: string) => string | undefined;
  * Checks an object's metadata.
  * @param options.namespaced whether the kind has namespaces
  * @param options.checkName the form of this kind's names; a DNS-1123 subdomain unless said otherwise
+ * @param options.anyFinalizer finalizers may be a bare word; upstream allows that for kinds outside its own types
  */
 export function validateMeta(
   meta: ObjectMeta,
-  options: { namespaced: boolean; checkName?: NameCheck },
+  options: { namespaced: boolean; checkName?: NameCheck; anyFinalizer?: boolean },
 ): FieldError[] {
   return [
     ...validateName(meta, options.checkName ?? checkDns1123Subdomain),
     ...validateNamespace(meta, options.namespaced),
     ...validateLabels(meta.labels, 'metadata.labels'),
     ...validateAnnotations(meta.annotations),
-    ...validateFinalizers(meta.finalizers),
+    ...validateFinalizers(meta.finalizers, options.anyFinalizer === true),
     ...validateOwners(meta),
   ];
 }
@@ -105,10 +106,30 @@ function validateAnnotations(annotations: Record<string, string> | undefined): F
   return errors;
 }
 
-function validateFinalizers(finalizers: readonly string[] | undefined): FieldError[] {
-  return (finalizers ?? []).flatMap((finalizer) =>
-    wrong('metadata.finalizers', finalizer, checkQualifiedName(finalizer)),
-  );
+/** Those without a domain before them that have a meaning. */
+const STANDARD_FINALIZERS = ['foregroundDeletion', 'kubernetes', 'orphan'];
+
+export function checkFinalizerName(finalizer: string): string | undefined {
+  const malformed = checkQualifiedName(finalizer);
+  if (malformed !== undefined) return malformed;
+  return finalizer.includes('/') || STANDARD_FINALIZERS.includes(finalizer)
+    ? undefined
+    : 'name is neither a standard finalizer name nor is it fully qualified';
+}
+
+function validateFinalizers(
+  finalizers: readonly string[] | undefined,
+  anyWord: boolean,
+): FieldError[] {
+  if (finalizers === undefined) return [];
+  const check = anyWord ? checkQualifiedName : checkFinalizerName;
+  const field = 'metadata.finalizers';
+  const errors = finalizers.flatMap((finalizer) => wrong(field, finalizer, check(finalizer)));
+  if (finalizers.includes('orphan') && finalizers.includes('foregroundDeletion'))
+    errors.push(
+      invalid(field, finalizers, 'finalizers orphan and foregroundDeletion cannot be both set'),
+    );
+  return errors;
 }
 
 function validateOwners(meta: ObjectMeta): FieldError[] {
@@ -120,6 +141,20 @@ function validateOwners(meta: ObjectMeta): FieldError[] {
         : [invalid(`metadata.ownerReferences[${i}].${field}`, owner[field], 'must not be empty')],
     ),
   );
+  owners.forEach(({ apiVersion = '', kind }, i) => {
+    const field = `metadata.ownerReferences[${i}]`;
+    if (apiVersion.split('/').length > 2)
+      errors.push(
+        invalid(
+          `${field}.apiVersion`,
+          apiVersion,
+          'must be a version, or a group and a version: apps/v1',
+        ),
+      );
+    // It goes by itself after a while, and would take with it what it owns.
+    if (apiVersion === 'v1' && kind === 'Event')
+      errors.push(invalid(field, kind, 'v1, Kind=Event is disallowed from being an owner'));
+  });
   const controllers = owners.filter((owner) => owner.controller === true);
   if (controllers.length > 1)
     errors.push(

@@ -46,7 +46,7 @@ export function createPolicy(objects: Iterable<RbacObject>): RbacPolicy {
       roles.set(roleKey(object.kind, namespace, name), object.rules ?? []);
     else
       for (const subject of object.subjects ?? []) {
-        const key = subjectKey(subject);
+        const key = subjectKey(subject, namespace);
         const list = grants.get(key);
         const binding = `${object.kind} "${namespace === '' ? name : `${name}/${namespace}`}"`;
         const grant = { namespace, roleRef: object.roleRef, binding };
@@ -77,10 +77,13 @@ function roleKey(kind: RoleRef['kind'], namespace: string, name: string): string
   return kind === 'ClusterRole' ? `ClusterRole:${name}` : `Role:${namespace}/${name}`;
 }
 
-/** A service account is the user that its tokens authenticate as. */
-function subjectKey({ kind, namespace = '', name }: Subject): string {
+/**
+ * A service account is the user that its tokens authenticate as.
+ * @param home the namespace of the binding, whose accounts need not say theirs
+ */
+function subjectKey({ kind, namespace, name }: Subject, home: string): string {
   return kind === 'ServiceAccount'
-    ? `User:${ACCOUNT_PREFIX}${namespace}:${name}`
+    ? `User:${ACCOUNT_PREFIX}${namespace || home}:${name}`
     : `${kind}:${name}`;
 }
 

@@ -81,7 +81,7 @@ function customKind(
     schema: rootSchema(schema, names.kind),
     setDefaults: (object) => defaultFields(schema, object as unknown as JsonObject) as KubeObject,
     validate: (object) => [
-      ...validateMeta(object.metadata, { namespaced }),
+      ...validateMeta(object.metadata, { namespaced, anyFinalizer: true }),
       ...validateValue(schema, object, '').map((error) => ({
         ...error,
         field: error.field || '(the whole object)',

@@ -3,7 +3,6 @@ import type { FieldError, KindDefinition } from '../../kind.ts';
 import { column } from '../../machinery/columns.ts';
 import {
   duplicate,
-  forbidden,
   immutable,
   invalid,
   notSupported,
@@ -212,7 +211,9 @@ function validate(
   old: CustomResourceDefinition | undefined,
 ): FieldError[] {
   const { metadata, spec } = definition;
-  const errors: FieldError[] = [...validateMeta(metadata, { namespaced: false })];
+  const errors: FieldError[] = [
+    ...validateMeta(metadata, { namespaced: false, anyFinalizer: true }),
+  ];
   if (spec === undefined) return [...errors, required('spec')];
   errors.push(...validateGroup(definition), ...validateNames(spec.names));
   const wanted = `${spec.names?.plural ?? ''}.${spec.group ?? ''}`;
@@ -220,7 +221,9 @@ function validate(
     errors.push(
       invalid('metadata.name', metadata.name, `must be spec.names.plural+"."+spec.group`),
     );
-  if (!SCOPES.includes(spec.scope)) errors.push(notSupported('spec.scope', spec.scope, SCOPES));
+  if (!spec.scope) errors.push(required('spec.scope'));
+  else if (!SCOPES.includes(spec.scope))
+    errors.push(notSupported('spec.scope', spec.scope, SCOPES));
   if (spec.preserveUnknownFields === true)
     errors.push(
       invalid(
@@ -261,16 +264,20 @@ function validateNames(names: CustomNames | undefined): FieldError[] {
   if (names === undefined) return [required(field)];
   const errors: FieldError[] = [];
   const label = (name: string, text: string) => {
-    const wrong = text === '' ? 'must not be empty' : checkDns1035Label(text);
+    const wrong = checkDns1035Label(text);
     if (wrong !== undefined) errors.push(invalid(`${field}.${name}`, text, wrong));
   };
-  label('plural', names.plural ?? '');
-  label('singular', names.singular ?? '');
-  label('kind', (names.kind ?? '').toLowerCase());
-  label('listKind', (names.listKind ?? '').toLowerCase());
+  for (const name of ['plural', 'singular', 'kind', 'listKind'] as const) {
+    const text = names[name] ?? '';
+    const hasCase = name === 'kind' || name === 'listKind';
+    const wrong = checkDns1035Label(hasCase ? text.toLowerCase() : text);
+    const but = hasCase ? 'may have mixed case, but should otherwise match: ' : '';
+    if (text === '') errors.push(required(`${field}.${name}`));
+    else if (wrong !== undefined) errors.push(invalid(`${field}.${name}`, text, but + wrong));
+  }
   for (const [i, name] of (names.shortNames ?? []).entries()) label(`shortNames[${i}]`, name);
   for (const [i, name] of (names.categories ?? []).entries()) label(`categories[${i}]`, name);
-  if (names.kind === names.listKind && names.kind !== undefined)
+  if (names.kind && names.kind === names.listKind)
     errors.push(
       invalid(`${field}.listKind`, names.listKind, 'kind and listKind may not be the same'),
     );
@@ -364,7 +371,7 @@ function checkPath(path: string | undefined, field: string): FieldError[] {
 }
 
 function validateUpdate(
-  { spec, metadata }: CustomResourceDefinition,
+  { spec, metadata, status }: CustomResourceDefinition,
   old: CustomResourceDefinition,
 ): FieldError[] {
   const errors: FieldError[] = [];
@@ -377,14 +384,17 @@ function validateUpdate(
     if (isEstablished && spec.names?.[name] !== old.spec.names[name])
       errors.push(immutable(`spec.names.${name}`, spec.names?.[name]));
   const has = new Set((spec.versions ?? []).map((version) => version.name));
-  for (const version of old.status?.storedVersions ?? [])
+  const stored = (status ?? old.status)?.storedVersions ?? [];
+  stored.forEach((version, i) => {
     if (!has.has(version) && metadata.deletionTimestamp === undefined)
       errors.push(
-        forbidden(
-          'spec.versions',
-          `${version} is in status.storedVersions: objects may be stored in it`,
+        invalid(
+          `status.storedVersions[${i}]`,
+          version,
+          'must appear in spec.versions: objects may be stored in it',
         ),
       );
+  });
   return errors;
 }
 

@@ -436,7 +436,7 @@ test('a definition is checked as a whole', () => {
     [
       ({ spec }) =>
         spec.versions.map((version) => Object.assign(version, { name: `${version.name}x` })),
-      /v1 is in status\.storedVersions/,
+      /^status\.storedVersions\[0\]: Invalid value: "v1": must appear in spec\.versions/,
       established,
     ],
   ];

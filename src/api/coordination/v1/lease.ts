@@ -1,7 +1,8 @@
 /** Lease: who holds something, and until when. `k8s.io/api/coordination/v1`. */
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
-import { invalid } from '../../machinery/field-errors.ts';
+import { forbidden, invalid, notSupported } from '../../machinery/field-errors.ts';
+import { checkQualifiedName } from '../../machinery/names.ts';
 import { int32, kindSchema, object, string, time } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
@@ -36,7 +37,7 @@ const SCHEMA = kindSchema('Lease', 'Who holds something, and until when.', {
 });
 
 function validateLease(lease: Lease): FieldError[] {
-  const errors = validateMeta(lease.metadata, { namespaced: true });
+  const errors = validateMeta(lease.metadata, { namespaced: true, anyFinalizer: true });
   const { leaseDurationSeconds, leaseTransitions } = lease.spec ?? {};
   if (leaseDurationSeconds !== undefined && leaseDurationSeconds <= 0)
     errors.push(
@@ -46,7 +47,22 @@ function validateLease(lease: Lease): FieldError[] {
     errors.push(
       invalid('spec.leaseTransitions', leaseTransitions, 'must be greater than or equal to 0'),
     );
-  return errors;
+  return [...errors, ...validateStrategy(lease.spec ?? {})];
+}
+
+const STRATEGIES = ['OldestEmulationVersion'];
+
+/** How a coordinated election chooses: a word that is known, or somebody's own under his domain. */
+function validateStrategy({ strategy = '', preferredHolder = '' }: LeaseSpec): FieldError[] {
+  const field = 'spec.strategy';
+  if (strategy === '')
+    return preferredHolder === ''
+      ? []
+      : [forbidden('spec.preferredHolder', 'may only be specified if `strategy` is defined')];
+  if (!strategy.includes('/'))
+    return STRATEGIES.includes(strategy) ? [] : [notSupported(field, strategy, STRATEGIES)];
+  const wrong = checkQualifiedName(strategy);
+  return wrong === undefined ? [] : [invalid(field, strategy, wrong)];
 }
 
 export const LEASE: KindDefinition<Lease> = {

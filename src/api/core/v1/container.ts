@@ -1,4 +1,5 @@
 /** A container of a pod: what of it is read or checked. `k8s.io/api/core/v1`. */
+import { canonicalQuantity } from '../../machinery/quantity.ts';
 import type { Protocol } from './protocol.ts';
 
 /** The lists of a pod, in the order in which names are taken. */
@@ -67,6 +68,13 @@ export interface Probe extends Handler {
 
 /** Amounts as they came: `500m`, or a number. */
 export type Amounts = Record<string, unknown>;
+
+/** As they are stored. */
+export function canonicalAmounts(amounts: Amounts): Amounts {
+  return Object.fromEntries(
+    Object.entries(amounts).map(([name, amount]) => [name, canonicalQuantity(amount)]),
+  );
+}
 
 export interface Resources {
   limits?: Amounts;

@@ -1,9 +1,14 @@
 /** Endpoints: the older form of EndpointSlice, kept for clients that still read it. `k8s.io/api/core/v1`. */
-import { parseIp } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
+import { checkUsableEndpointAddress } from '../../machinery/addresses.ts';
 import { AGE_COLUMN, column, joinForCell, NAME_COLUMN } from '../../machinery/columns.ts';
 import { invalid, notSupported, required } from '../../machinery/field-errors.ts';
-import { checkDns1123Label, checkPortNumber } from '../../machinery/names.ts';
+import {
+  checkDns1123Label,
+  checkDns1123Subdomain,
+  checkPortNumber,
+  checkQualifiedName,
+} from '../../machinery/names.ts';
 import {
   int32,
   kindSchema,
@@ -28,7 +33,14 @@ export interface EndpointAddress {
 export interface EndpointSubset {
   addresses?: EndpointAddress[];
   notReadyAddresses?: EndpointAddress[];
-  ports?: { name?: string; port: number; protocol?: Protocol; appProtocol?: string }[];
+  ports?: EndpointsPort[];
+}
+
+export interface EndpointsPort {
+  name?: string;
+  port: number;
+  protocol?: Protocol;
+  appProtocol?: string;
 }
 
 export interface Endpoints extends KubeObject {
@@ -94,14 +106,9 @@ function validateEndpoints(object: Endpoints): FieldError[] {
       subset[list]?.forEach((address, j) => {
         errors.push(...validateAddress(address, `${field}.${list}[${j}]`));
       });
-    subset.ports?.forEach((port, j) => {
-      const wrongPort = checkPortNumber(port.port);
-      if (wrongPort !== undefined)
-        errors.push(invalid(`${field}.ports[${j}].port`, port.port, wrongPort));
-      if (port.protocol !== undefined && !PROTOCOLS.includes(port.protocol))
-        errors.push(notSupported(`${field}.ports[${j}].protocol`, port.protocol, PROTOCOLS));
-      if (!port.name && (subset.ports?.length ?? 0) > 1)
-        errors.push(required(`${field}.ports[${j}].name`));
+    const ports = subset.ports ?? [];
+    ports.forEach((port, j) => {
+      errors.push(...validatePort(port, `${field}.ports[${j}]`, ports.length > 1));
     });
   });
   return errors;
@@ -109,17 +116,30 @@ function validateEndpoints(object: Endpoints): FieldError[] {
 
 function validateAddress(address: EndpointAddress, field: string): FieldError[] {
   const errors: FieldError[] = [];
-  if (parseIp(address.ip) === undefined)
-    errors.push(
-      invalid(
-        `${field}.ip`,
-        address.ip,
-        'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)',
-      ),
-    );
+  const wrongIp = checkUsableEndpointAddress(address.ip ?? '');
+  if (wrongIp !== undefined) errors.push(invalid(`${field}.ip`, address.ip, wrongIp));
   const wrongName = address.hostname ? checkDns1123Label(address.hostname) : undefined;
   if (wrongName !== undefined)
     errors.push(invalid(`${field}.hostname`, address.hostname, wrongName));
+  const wrongNode = address.nodeName ? checkDns1123Subdomain(address.nodeName) : undefined;
+  if (wrongNode !== undefined)
+    errors.push(invalid(`${field}.nodeName`, address.nodeName, wrongNode));
+  return errors;
+}
+
+function validatePort(port: EndpointsPort, field: string, needsName: boolean): FieldError[] {
+  const errors: FieldError[] = [];
+  const { name = '', protocol, appProtocol } = port;
+  const wrongName = name === '' ? undefined : checkDns1123Label(name);
+  if (name === '' && needsName) errors.push(required(`${field}.name`));
+  else if (wrongName !== undefined) errors.push(invalid(`${field}.name`, name, wrongName));
+  const wrongPort = checkPortNumber(port.port);
+  if (wrongPort !== undefined) errors.push(invalid(`${field}.port`, port.port, wrongPort));
+  if (protocol !== undefined && !PROTOCOLS.includes(protocol))
+    errors.push(notSupported(`${field}.protocol`, protocol, PROTOCOLS));
+  const wrongProtocol = appProtocol ? checkQualifiedName(appProtocol) : undefined;
+  if (wrongProtocol !== undefined)
+    errors.push(invalid(`${field}.appProtocol`, appProtocol, wrongProtocol));
   return errors;
 }
 

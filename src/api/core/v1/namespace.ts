@@ -1,6 +1,7 @@
 /** Namespace: `k8s.io/api/core/v1`. */
-import type { KindDefinition } from '../../kind.ts';
+import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
+import { invalid } from '../../machinery/field-errors.ts';
 import { checkDns1123Label } from '../../machinery/names.ts';
 import {
   CONDITION_SCHEMA,
@@ -10,7 +11,7 @@ import {
   oneOf,
   strings,
 } from '../../machinery/schema.ts';
-import { validateMeta } from '../../machinery/validate-meta.ts';
+import { checkFinalizerName, validateMeta } from '../../machinery/validate-meta.ts';
 import type { Condition, KubeObject } from '../../meta.ts';
 
 export interface Namespace extends KubeObject {
@@ -48,6 +49,31 @@ function setDefaults(namespace: Namespace): Namespace {
   };
 }
 
+function validateNamespace(namespace: Namespace, old: Namespace | undefined): FieldError[] {
+  const { metadata, spec, status } = namespace;
+  const errors = validateMeta(metadata, { namespaced: false, checkName: checkDns1123Label });
+  (spec?.finalizers ?? []).forEach((finalizer, i) => {
+    const wrong = checkFinalizerName(finalizer);
+    if (wrong !== undefined) errors.push(invalid(`spec.finalizers[${i}]`, finalizer, wrong));
+  });
+  const isGoing = metadata.deletionTimestamp !== undefined;
+  if (
+    status?.phase === old?.status?.phase ||
+    status?.phase === (isGoing ? 'Terminating' : 'Active')
+  )
+    return errors;
+  return [
+    ...errors,
+    invalid(
+      'status.phase',
+      status?.phase,
+      isGoing
+        ? "may only be 'Terminating' if `deletionTimestamp` is not empty"
+        : "may only be 'Active' if `deletionTimestamp` is empty",
+    ),
+  ];
+}
+
 export const NAMESPACE: KindDefinition<Namespace> = {
   group: '',
   version: 'v1',
@@ -60,8 +86,7 @@ export const NAMESPACE: KindDefinition<Namespace> = {
   subresources: ['status'],
   schema: SCHEMA,
   setDefaults,
-  validate: (object) =>
-    validateMeta(object.metadata, { namespaced: false, checkName: checkDns1123Label }),
+  validate: validateNamespace,
   columns: [
     NAME_COLUMN,
     column('Status', 'Whether objects may be made in it.', (object) => object.status?.phase ?? ''),

@@ -1,23 +1,35 @@
 /** Node: a machine of the network. `k8s.io/api/core/v1`. */
+import { splitCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
+import { NOT_A_CIDR } from '../../machinery/addresses.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, NONE, wideColumn } from '../../machinery/columns.ts';
-import { duplicate, invalid, notSupported, required } from '../../machinery/field-errors.ts';
-import { checkQualifiedName } from '../../machinery/names.ts';
+import {
+  duplicate,
+  forbidden,
+  invalid,
+  notSupported,
+  required,
+} from '../../machinery/field-errors.ts';
+import { sameJson } from '../../machinery/json.ts';
+import { checkLabelValue, checkQualifiedName } from '../../machinery/names.ts';
 import {
   any,
   boolean,
   CONDITION_SCHEMA,
   kindSchema,
   list,
+  map,
   object,
   oneOf,
   string,
-  stringMap,
   strings,
   time,
 } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { Condition, KubeObject } from '../../meta.ts';
+import { type Amounts, canonicalAmounts } from './container.ts';
+import { validateAmount } from './container-validation.ts';
+import { TAINT_EFFECTS } from './tolerations.ts';
 
 /** Where a node stands: traffic stays in its zone if services wish it. */
 export const ZONE_LABEL = 'topology.kubernetes.io/zone';
@@ -56,8 +68,8 @@ export interface NodeSystemInfo {
 }
 
 export interface NodeStatus {
-  capacity?: Record<string, string>;
-  allocatable?: Record<string, string>;
+  capacity?: Amounts;
+  allocatable?: Amounts;
   conditions?: Condition[];
   addresses?: NodeAddress[];
   nodeInfo?: NodeSystemInfo;
@@ -70,7 +82,6 @@ export interface Node extends KubeObject {
   status?: NodeStatus;
 }
 
-const TAINT_EFFECTS = ['NoSchedule', 'PreferNoSchedule', 'NoExecute'];
 const ADDRESS_TYPES = ['Hostname', 'InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS'];
 const ROLE_LABEL_PREFIX = 'node-role.kubernetes.io/';
 const ROLE_LABEL = 'kubernetes.io/role';
@@ -111,8 +122,8 @@ const SCHEMA = kindSchema('Node', 'A machine of the network.', {
     externalID: string('Deprecated.'),
   }),
   status: object('NodeStatus', {
-    capacity: stringMap('Resources of the node.'),
-    allocatable: stringMap('Resources that pods can have.'),
+    capacity: map(any('An amount.'), 'Resources of the node.'),
+    allocatable: map(any('An amount.'), 'Resources that pods can have.'),
     phase: string('Deprecated.'),
     conditions: list(CONDITION_SCHEMA, 'How the node is.', { mergeKey: 'type' }),
     addresses: list(
@@ -142,19 +153,39 @@ const SCHEMA = kindSchema('Node', 'A machine of the network.', {
   }),
 });
 
-function validateNode(node: Node): FieldError[] {
-  const errors = validateMeta(node.metadata, { namespaced: false });
-  const taints = new Set<string>();
-  node.spec?.taints?.forEach((taint, i) => {
-    const field = `spec.taints[${i}]`;
-    const wrongKey = checkQualifiedName(taint.key ?? '');
-    if (wrongKey !== undefined) errors.push(invalid(`${field}.key`, taint.key, wrongKey));
-    if (!TAINT_EFFECTS.includes(taint.effect))
-      errors.push(notSupported(`${field}.effect`, taint.effect, TAINT_EFFECTS));
-    const id = `${taint.key}:${taint.effect}`;
-    if (taints.has(id)) errors.push(duplicate(field, id));
-    taints.add(id);
-  });
+/** The older field of the pods' prefixes holds the first of the newer one, and is believed where they differ. */
+function setDefaults(node: Node): Node {
+  const { spec = {}, status = {} } = node;
+  const { podCIDR, podCIDRs = [] } = spec;
+  const first = podCIDR || podCIDRs[0];
+  const { capacity, allocatable = capacity } = status;
+  return {
+    ...node,
+    spec: {
+      ...spec,
+      ...(first === undefined
+        ? {}
+        : { podCIDR: first, podCIDRs: podCIDRs[0] === first ? podCIDRs : [first] }),
+    },
+    status: {
+      ...status,
+      ...(capacity === undefined ? {} : { capacity: canonicalAmounts(capacity) }),
+      ...(allocatable === undefined ? {} : { allocatable: canonicalAmounts(allocatable) }),
+    },
+  };
+}
+
+function validateNode(node: Node, old: Node | undefined): FieldError[] {
+  const errors = [
+    ...validateMeta(node.metadata, { namespaced: false }),
+    ...validateTaints(node.spec?.taints ?? []),
+    ...validatePodCidrs(node.spec?.podCIDRs ?? []),
+    ...(old === undefined ? [] : validateChange(node.spec ?? {}, old.spec ?? {})),
+  ];
+  for (const list of ['capacity', 'allocatable'] as const)
+    for (const [name, amount] of Object.entries(node.status?.[list] ?? {}))
+      if (amount !== old?.status?.[list]?.[name])
+        errors.push(...validateAmount(amount, `status.${list}.${name}`));
   const addresses = new Set<string>();
   node.status?.addresses?.forEach((address, i) => {
     const field = `status.addresses[${i}]`;
@@ -163,6 +194,57 @@ function validateNode(node: Node): FieldError[] {
     if (addresses.has(id)) errors.push(duplicate(field, address));
     addresses.add(id);
   });
+  return errors;
+}
+
+function validateTaints(taints: readonly Taint[]): FieldError[] {
+  const seen = new Set<string>();
+  return taints.flatMap(({ key = '', value = '', effect }, i) => {
+    const field = `spec.taints[${i}]`;
+    const errors: FieldError[] = [];
+    const wrongKey = checkQualifiedName(key);
+    const wrongValue = checkLabelValue(value);
+    if (wrongKey !== undefined) errors.push(invalid(`${field}.key`, key, wrongKey));
+    if (wrongValue !== undefined) errors.push(invalid(`${field}.value`, value, wrongValue));
+    if (!effect) errors.push(required(`${field}.effect`));
+    else if (!TAINT_EFFECTS.includes(effect))
+      errors.push(notSupported(`${field}.effect`, effect, TAINT_EFFECTS));
+    const id = `${key}:${effect}`;
+    if (seen.has(id))
+      errors.push({
+        ...duplicate(field, id),
+        detail: 'taints must be unique by key and effect pair',
+      });
+    seen.add(id);
+    return errors;
+  });
+}
+
+function validatePodCidrs(cidrs: readonly string[]): FieldError[] {
+  const field = 'spec.podCIDRs';
+  const errors = cidrs.flatMap((text, i) => {
+    if (splitCidr(text) === undefined) return [invalid(`${field}[${i}]`, text, NOT_A_CIDR)];
+    return cidrs.indexOf(text) < i ? [duplicate(`${field}[${i}]`, text)] : [];
+  });
+  if (new Set(cidrs.map((text) => text.includes(':'))).size < cidrs.length)
+    errors.push(invalid(field, cidrs, 'may specify no more than one CIDR for each IP family'));
+  return errors;
+}
+
+/** Addresses of pods that are there were given out of the prefix. */
+function validateChange(spec: NodeSpec, old: NodeSpec): FieldError[] {
+  const errors: FieldError[] = [];
+  if (old.podCIDRs?.length && !sameJson(spec.podCIDRs, old.podCIDRs))
+    errors.push(
+      forbidden('spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid'),
+    );
+  if (old.providerID && spec.providerID !== old.providerID)
+    errors.push(
+      forbidden(
+        'spec.providerID',
+        'node updates may not change providerID except from "" to valid',
+      ),
+    );
   return errors;
 }
 
@@ -196,7 +278,7 @@ export const NODE: KindDefinition<Node> = {
   categories: [],
   subresources: ['status'],
   schema: SCHEMA,
-  setDefaults: (node) => ({ ...node, spec: node.spec ?? {}, status: node.status ?? {} }),
+  setDefaults,
   validate: validateNode,
   columns: [
     NAME_COLUMN,

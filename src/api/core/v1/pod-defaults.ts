@@ -1,9 +1,8 @@
 /** What a missing field of a pod means. `k8s.io/kubernetes/pkg/apis/core/v1.SetDefaults_Pod` and those below it. */
-import { canonicalQuantity } from '../../machinery/quantity.ts';
 import {
-  type Amounts,
   CONTAINER_LISTS,
   type Container,
+  canonicalAmounts,
   type EnvVar,
   type Handler,
   type Probe,
@@ -95,17 +94,13 @@ function setEnvDefaults(variable: EnvVar): EnvVar {
 
 /** What is limited is also asked for. */
 function setResourceDefaults(resources: Resources): Resources {
-  const canonical = (amounts: Amounts): Amounts =>
-    Object.fromEntries(
-      Object.entries(amounts).map(([name, amount]) => [name, canonicalQuantity(amount)]),
-    );
   const { limits, requests } = resources;
   return {
     ...resources,
-    ...(limits === undefined ? {} : { limits: canonical(limits) }),
+    ...(limits === undefined ? {} : { limits: canonicalAmounts(limits) }),
     ...(limits === undefined && requests === undefined
       ? {}
-      : { requests: canonical({ ...limits, ...requests }) }),
+      : { requests: canonicalAmounts({ ...limits, ...requests }) }),
   };
 }
 

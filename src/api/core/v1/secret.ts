@@ -1,8 +1,8 @@
 /** Secret: `k8s.io/api/core/v1`. */
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
-import { immutable, invalid } from '../../machinery/field-errors.ts';
-import { sameJson } from '../../machinery/json.ts';
+import { immutable, invalid, required } from '../../machinery/field-errors.ts';
+import { isObject, sameJson } from '../../machinery/json.ts';
 import { checkConfigMapKey } from '../../machinery/names.ts';
 import { base64, boolean, kindSchema, map, string, stringMap } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
@@ -57,6 +57,7 @@ function validateSecret(secret: Secret, old: Secret | undefined): FieldError[] {
       field: 'data',
       detail: `may not be more than ${MAX_DATA_BYTES} bytes in all`,
     });
+  errors.push(...validateType(secret));
   if (old !== undefined && old.type !== secret.type) errors.push(immutable('type', secret.type));
   if (old?.immutable === true) {
     if (secret.immutable !== true) errors.push(immutable('immutable', secret.immutable));
@@ -68,6 +69,44 @@ function validateSecret(secret: Secret, old: Secret | undefined): FieldError[] {
       });
   }
   return errors;
+}
+
+const ACCOUNT_ANNOTATION = 'kubernetes.io/service-account.name';
+/** Keys that programs rely on. Of basic-auth one is enough. */
+const KEYS_OF_TYPE: Readonly<Record<string, readonly string[]>> = {
+  'kubernetes.io/dockercfg': ['.dockercfg'],
+  'kubernetes.io/dockerconfigjson': ['.dockerconfigjson'],
+  'kubernetes.io/ssh-auth': ['ssh-privatekey'],
+  'kubernetes.io/tls': ['tls.crt', 'tls.key'],
+};
+
+function validateType({ type = '', data = {}, metadata }: Secret): FieldError[] {
+  if (type === 'kubernetes.io/service-account-token')
+    return metadata.annotations?.[ACCOUNT_ANNOTATION]
+      ? []
+      : [required(`metadata.annotations[${ACCOUNT_ANNOTATION}]`)];
+  if (type === 'kubernetes.io/basic-auth')
+    return data.username === undefined && data.password === undefined
+      ? [required('data[username]'), required('data[password]')]
+      : [];
+  const keys = Object.hasOwn(KEYS_OF_TYPE, type) ? (KEYS_OF_TYPE[type] ?? []) : [];
+  return keys.flatMap((key) => {
+    const value = data[key];
+    if (value === undefined) return [required(`data[${key}]`)];
+    if (key === 'ssh-privatekey') return value === '' ? [required(`data[${key}]`)] : [];
+    return key.startsWith('.docker') && !isJsonObject(Buffer.from(value, 'base64').toString())
+      ? [invalid(`data[${key}]`, '<secret contents redacted>', 'must be a JSON object')]
+      : [];
+  });
+}
+
+function isJsonObject(text: string): boolean {
+  try {
+    return isObject(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
 }
 
 export const SECRET: KindDefinition<Secret> = {

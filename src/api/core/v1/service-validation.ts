@@ -4,30 +4,32 @@
  */
 import { parseIp, splitCidr } from '#lib/ip.ts';
 import type { FieldError } from '../../kind.ts';
-import { checkUsableEndpointAddress } from '../../machinery/addresses.ts';
+import { checkUsableEndpointAddress, NOT_A_CIDR } from '../../machinery/addresses.ts';
 import {
   duplicate,
   forbidden,
-  immutable,
   invalid,
   notSupported,
   required,
 } from '../../machinery/field-errors.ts';
+import { sameJson } from '../../machinery/json.ts';
 import {
   checkDns1035Label,
   checkDns1123Label,
   checkDns1123Subdomain,
-  checkIanaServiceName,
   checkPortNumber,
+  checkPortNumberOrName,
   checkQualifiedName,
 } from '../../machinery/names.ts';
 import { validateLabels, validateMeta } from '../../machinery/validate-meta.ts';
+import { validateIngressPoint } from '../../networking/v1/ingress-point.ts';
 import { PROTOCOLS } from './protocol.ts';
 import type { IpFamilyName, Service, ServicePort, ServiceSpec } from './service.ts';
 
 const SERVICE_TYPES = ['ClusterIP', 'ExternalName', 'LoadBalancer', 'NodePort'];
 const AFFINITIES = ['ClientIP', 'None'];
 const TRAFFIC_POLICIES = ['Cluster', 'Local'];
+const IP_MODES = ['Proxy', 'VIP'];
 const FAMILIES: readonly string[] = ['IPv4', 'IPv6'];
 const FAMILY_POLICIES = ['SingleStack', 'PreferDualStack', 'RequireDualStack'];
 const DISTRIBUTIONS = ['PreferClose', 'PreferSameZone', 'PreferSameNode'];
@@ -55,7 +57,43 @@ export function validateService(service: Service, old: Service | undefined): Fie
     ...validateLoadBalancerFields(spec),
   ];
   if (old !== undefined) errors.push(...validateChange(spec, old.spec));
-  return errors;
+  if (!sameJson(service.status, old?.status)) errors.push(...validateStatus(service));
+  return [...errors, ...validateRangesAnnotation(service)];
+}
+
+function validateStatus({ spec, status }: Service): FieldError[] {
+  const points = status?.loadBalancer?.ingress ?? [];
+  const list = 'status.loadBalancer.ingress';
+  if (points.length > 0 && spec.type !== 'LoadBalancer')
+    return [forbidden(list, "may only be used when `spec.type` is 'LoadBalancer'")];
+  return points.flatMap((point, i) => {
+    const { ip, ipMode } = point;
+    const field = `${list}[${i}]`;
+    const errors = validateIngressPoint(point, field);
+    if (ipMode !== undefined && !ip)
+      errors.push(forbidden(`${field}.ipMode`, 'may not be specified when `ip` is not set'));
+    else if (ipMode !== undefined && !IP_MODES.includes(ipMode))
+      errors.push(notSupported(`${field}.ipMode`, ipMode, IP_MODES));
+    return errors;
+  });
+}
+
+/** The older way to say `loadBalancerSourceRanges`; it counts where the field says nothing. */
+const RANGES_ANNOTATION = 'service.beta.kubernetes.io/load-balancer-source-ranges';
+
+function validateRangesAnnotation({ metadata, spec }: Service): FieldError[] {
+  const text = metadata.annotations?.[RANGES_ANNOTATION];
+  if (text === undefined || spec.loadBalancerSourceRanges?.length) return [];
+  const field = `metadata.annotations[${RANGES_ANNOTATION}]`;
+  const ranges = text.trim() === '' ? [] : text.split(',').map((range) => range.trim());
+  return [
+    ...(spec.type === 'LoadBalancer'
+      ? []
+      : [forbidden(field, "may only be used when `type` is 'LoadBalancer'")]),
+    ...ranges.flatMap((range) =>
+      splitCidr(range) === undefined ? [invalid(field, range, NOT_A_CIDR)] : [],
+    ),
+  ];
 }
 
 function validateType(spec: ServiceSpec): FieldError[] {
@@ -122,8 +160,7 @@ function validatePort(port: ServicePort, field: string): FieldError[] {
     errors.push(notSupported(`${field}.protocol`, port.protocol, PROTOCOLS));
   const target = port.targetPort;
   if (target !== undefined) {
-    const wrong =
-      typeof target === 'string' ? checkIanaServiceName(target) : checkPortNumber(target);
+    const wrong = checkPortNumberOrName(target);
     if (wrong !== undefined) errors.push(invalid(`${field}.targetPort`, target, wrong));
   }
   const wrongProtocol = port.appProtocol ? checkQualifiedName(port.appProtocol) : undefined;
@@ -244,13 +281,7 @@ function validateExternalAddresses(spec: ServiceSpec): FieldError[] {
     );
   ranges.forEach((range, i) => {
     if (splitCidr(range.trim()) === undefined)
-      errors.push(
-        invalid(
-          `spec.loadBalancerSourceRanges[${i}]`,
-          range,
-          'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)',
-        ),
-      );
+      errors.push(invalid(`spec.loadBalancerSourceRanges[${i}]`, range, NOT_A_CIDR));
   });
   return errors;
 }
@@ -314,6 +345,12 @@ function validateChange(spec: ServiceSpec, old: ServiceSpec): FieldError[] {
   const ip = spec.clusterIPs?.[0] ?? spec.clusterIP ?? '';
   if (keepsAddresses && oldIp !== '' && ip !== oldIp)
     errors.push(invalid('spec.clusterIPs[0]', spec.clusterIPs ?? ip, 'may not change once set'));
+  // The second one may be given up, and asked for again; not be another one.
+  for (const list of ['clusterIPs', 'ipFamilies'] as const) {
+    const [was, now] = [old[list]?.[1], spec[list]?.[1]];
+    if (keepsAddresses && was !== undefined && now !== undefined && now !== was)
+      errors.push(invalid(`spec.${list}[1]`, spec[list], 'may not change once set'));
+  }
   const oldFamily = old.ipFamilies?.[0];
   if (keepsAddresses && oldFamily !== undefined && spec.ipFamilies?.[0] !== oldFamily)
     errors.push(invalid('spec.ipFamilies[0]', spec.ipFamilies, 'may not change once set'));
@@ -329,7 +366,7 @@ function validateChange(spec: ServiceSpec, old: ServiceSpec): FieldError[] {
     (old.healthCheckNodePort ?? 0) !== 0 &&
     spec.healthCheckNodePort !== old.healthCheckNodePort
   )
-    errors.push(immutable('spec.healthCheckNodePort', spec.healthCheckNodePort));
+    errors.push(forbidden('spec.healthCheckNodePort', 'field is immutable'));
   return errors;
 }
 

@@ -209,7 +209,19 @@ function setDefaults(service: Service): Service {
   if (type !== 'ExternalName') filled.internalTrafficPolicy ??= 'Cluster';
   if (isReachedFromOutside(filled)) filled.externalTrafficPolicy ??= 'Cluster';
   if (type === 'LoadBalancer') filled.allocateLoadBalancerNodePorts ??= true;
-  return { ...service, spec: filled, status: service.status ?? { loadBalancer: {} } };
+  return { ...service, spec: filled, status: setStatusDefaults(service.status, type) };
+}
+
+/** Packets arrive with the address unless it is said otherwise. */
+function setStatusDefaults(status: ServiceStatus | undefined, type: ServiceType): ServiceStatus {
+  if (status === undefined) return { loadBalancer: {} };
+  const points = status.loadBalancer?.ingress;
+  if (type !== 'LoadBalancer' || !points?.some(({ ip, ipMode }) => ip && ipMode === undefined))
+    return status;
+  const ingress = points.map((point) =>
+    point.ip && point.ipMode === undefined ? { ...point, ipMode: 'VIP' as const } : point,
+  );
+  return { ...status, loadBalancer: { ...status.loadBalancer, ingress } };
 }
 
 function setPortDefaults(port: ServicePort): ServicePort {

@@ -16,6 +16,8 @@ import {
 import {
   checkDns1123Label,
   checkDns1123Subdomain,
+  checkFullyQualifiedDomainName,
+  checkLabelValue,
   checkPortNumber,
   checkQualifiedName,
 } from '../../machinery/names.ts';
@@ -31,7 +33,7 @@ import {
   stringMap,
   strings,
 } from '../../machinery/schema.ts';
-import { validateMeta } from '../../machinery/validate-meta.ts';
+import { validateLabels, validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
 
 /** Names the service a slice belongs to. */
@@ -82,6 +84,8 @@ const ADDRESS_TYPES = ['FQDN', 'IPv4', 'IPv6'];
 export const MAX_ENDPOINTS = 1000;
 export const MAX_PORTS = 20000;
 const MAX_ADDRESSES_OF_ENDPOINT = 100;
+const MAX_TOPOLOGY_LABELS = 16;
+const MAX_HINTS = 8;
 /** What a cell lists before `+ n more...`. */
 const MAX_SHOWN = 3;
 
@@ -180,11 +184,36 @@ function validateEndpoint(
   const wrongNode = endpoint.nodeName ? checkDns1123Subdomain(endpoint.nodeName) : undefined;
   if (wrongNode !== undefined)
     errors.push(invalid(`${field}.nodeName`, endpoint.nodeName, wrongNode));
+  const { deprecatedTopology: topology, hints } = endpoint;
+  if (topology !== undefined) {
+    const at = `${field}.deprecatedTopology`;
+    if (Object.keys(topology).length > MAX_TOPOLOGY_LABELS)
+      errors.push(tooMany(at, Object.keys(topology), MAX_TOPOLOGY_LABELS));
+    errors.push(...validateLabels(topology, at));
+  }
+  if (hints?.forZones !== undefined)
+    errors.push(...validateHints(hints.forZones, `${field}.hints.forZones`, checkLabelValue));
+  if (hints?.forNodes !== undefined)
+    errors.push(...validateHints(hints.forNodes, `${field}.hints.forNodes`, checkDns1123Subdomain));
   return errors;
 }
 
+function validateHints(
+  hints: readonly { name: string }[],
+  field: string,
+  check: (name: string) => string | undefined,
+): FieldError[] {
+  if (hints.length > MAX_HINTS) return [tooMany(field, hints, MAX_HINTS)];
+  return hints.flatMap(({ name = '' }, i) => {
+    const at = `${field}[${i}].name`;
+    const wrong = check(name);
+    if (wrong !== undefined) return [invalid(at, name, wrong)];
+    return hints.findIndex((other) => other.name === name) < i ? [duplicate(at, name)] : [];
+  });
+}
+
 function checkAddress(address: string, type: EndpointSlice['addressType']): string | undefined {
-  if (type === 'FQDN') return checkDns1123Subdomain(address);
+  if (type === 'FQDN') return checkFullyQualifiedDomainName(address);
   const wrong = checkUsableEndpointAddress(address);
   if (wrong !== undefined) return wrong;
   const isIpv6 = address.includes(':');

@@ -8,10 +8,11 @@ import {
   notSupported,
   required,
 } from '../../machinery/field-errors.ts';
-import { checkDns1123Subdomain } from '../../machinery/names.ts';
+import { checkDns1123Label, checkDns1123Subdomain } from '../../machinery/names.ts';
 import { kindSchema, object, oneOf, string } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
+import { validateTypedReference } from './typed-reference.ts';
 
 export interface IngressClassParameters {
   apiGroup?: string;
@@ -65,12 +66,14 @@ function validateClass(object: IngressClass, old: IngressClass | undefined): Fie
   const { parameters } = spec;
   if (parameters === undefined) return errors;
   const field = 'spec.parameters';
-  if (!parameters.kind) errors.push(required(`${field}.kind`));
-  if (!parameters.name) errors.push(required(`${field}.name`));
+  errors.push(...validateTypedReference(parameters, field));
   if (parameters.scope !== undefined && !SCOPES.includes(parameters.scope))
     errors.push(notSupported(`${field}.scope`, parameters.scope, SCOPES));
   if (parameters.scope === 'Namespace' && !parameters.namespace)
     errors.push(required(`${field}.namespace`, "`parameters.scope` is set to 'Namespace'"));
+  const wrong = parameters.namespace ? checkDns1123Label(parameters.namespace) : undefined;
+  if (parameters.scope === 'Namespace' && wrong !== undefined)
+    errors.push(invalid(`${field}.namespace`, parameters.namespace, wrong));
   if (parameters.scope === 'Cluster' && parameters.namespace)
     errors.push(forbidden(`${field}.namespace`, "`parameters.scope` is set to 'Cluster'"));
   return errors;
@@ -78,6 +81,7 @@ function validateClass(object: IngressClass, old: IngressClass | undefined): Fie
 
 function validateController(controller: string): FieldError[] {
   const field = 'spec.controller';
+  if (controller === '') return [required(field)];
   if (controller.length > MAX_CONTROLLER_LENGTH)
     return [
       { type: 'TooLong', field, detail: `may not be more than ${MAX_CONTROLLER_LENGTH} bytes` },

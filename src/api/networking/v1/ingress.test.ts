@@ -53,12 +53,12 @@ for (const [what, object, ...errors] of [
   [
     'a backend without a port',
     withPath({ backend: { service: { name: 'web' } } }),
-    `${AT}.backend.service.port: Required value: port name or number is required`,
+    `${AT}.backend: Required value: port name or number is required`,
   ],
   [
     'a port with name and number',
     withPath({ backend: { service: { name: 'web', port: { name: 'http', number: 1 } } } }),
-    `${AT}.backend.service.port: Invalid value: "": cannot set both port name & port number`,
+    `${AT}.backend: Invalid value: "": cannot set both port name & port number`,
   ],
   ['a resource', withPath({ backend: { resource: { kind: 'Bucket', name: 'b' } } })],
   [

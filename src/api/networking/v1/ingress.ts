@@ -4,15 +4,19 @@ import { parseIp } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, joinForCell, NAME_COLUMN, NONE } from '../../machinery/columns.ts';
 import { invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { sameJson } from '../../machinery/json.ts';
 import {
   checkDns1035Label,
   checkDns1123Subdomain,
   checkIanaServiceName,
   checkPortNumber,
+  checkWildcardDns1123Subdomain,
 } from '../../machinery/names.ts';
 import { int32, kindSchema, list, object, oneOf, string, strings } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
+import { validateIngressPoint } from './ingress-point.ts';
+import { validateTypedReference } from './typed-reference.ts';
 
 export interface IngressBackend {
   service?: { name: string; port?: { name?: string; number?: number } };
@@ -130,8 +134,13 @@ const SCHEMA = kindSchema('Ingress', 'HTTP from outside to services.', {
   }),
 });
 
-function validateIngress(ingress: Ingress): FieldError[] {
-  const errors = validateMeta(ingress.metadata, { namespaced: true });
+const CLASS_ANNOTATION = 'kubernetes.io/ingress.class';
+
+function validateIngress(ingress: Ingress, old: Ingress | undefined): FieldError[] {
+  const errors = [
+    ...validateMeta(ingress.metadata, { namespaced: true }),
+    ...validateStatus(ingress.status, old?.status),
+  ];
   const { spec } = ingress;
   if (spec === undefined) return [...errors, required('spec')];
   if ((spec.rules?.length ?? 0) === 0 && spec.defaultBackend === undefined)
@@ -142,7 +151,8 @@ function validateIngress(ingress: Ingress): FieldError[] {
     errors.push(...validateBackend(spec.defaultBackend, 'spec.defaultBackend'));
   spec.tls?.forEach((tls, i) => {
     tls.hosts?.forEach((host, j) => {
-      errors.push(...validateHost(host, `spec.tls[${i}].hosts[${j}]`));
+      const wrong = checkHost(host);
+      if (wrong !== undefined) errors.push(invalid(`spec.tls[${i}].hosts[${j}]`, host, wrong));
     });
     const wrong = tls.secretName ? checkDns1123Subdomain(tls.secretName) : undefined;
     if (wrong !== undefined)
@@ -154,7 +164,23 @@ function validateIngress(ingress: Ingress): FieldError[] {
   const wrong = spec.ingressClassName ? checkDns1123Subdomain(spec.ingressClassName) : undefined;
   if (wrong !== undefined)
     errors.push(invalid('spec.ingressClassName', spec.ingressClassName, wrong));
+  const said = ingress.metadata.annotations?.[CLASS_ANNOTATION];
+  if (old === undefined && said && spec.ingressClassName && said !== spec.ingressClassName)
+    errors.push(
+      invalid(
+        `annotations.${CLASS_ANNOTATION}`,
+        said,
+        'must match `ingressClassName` when both are specified',
+      ),
+    );
   return errors;
+}
+
+function validateStatus(status: Ingress['status'], old: Ingress['status']): FieldError[] {
+  if (status === undefined || sameJson(status, old)) return [];
+  return (status.loadBalancer?.ingress ?? []).flatMap((at, i) =>
+    validateIngressPoint(at, `status.loadBalancer.ingress[${i}]`),
+  );
 }
 
 function validateRule(rule: IngressRule, field: string): FieldError[] {
@@ -171,9 +197,12 @@ function validateRule(rule: IngressRule, field: string): FieldError[] {
 function validateHost(host: string, field: string): FieldError[] {
   if (parseIp(host) !== undefined)
     return [invalid(field, host, 'must be a DNS name, not an IP address')];
-  const isWildcard = host.startsWith('*.');
-  const wrong = checkDns1123Subdomain(isWildcard ? host.slice(2) : host);
+  const wrong = checkHost(host);
   return wrong === undefined ? [] : [invalid(field, host, wrong)];
+}
+
+function checkHost(host: string): string | undefined {
+  return host.includes('*') ? checkWildcardDns1123Subdomain(host) : checkDns1123Subdomain(host);
 }
 
 /** Sequences that another server could read as another path. */
@@ -207,21 +236,16 @@ function validatePath(path: IngressPath, field: string): FieldError[] {
 
 function validateBackend({ service, resource }: IngressBackend, field: string): FieldError[] {
   if (resource !== undefined)
-    return [
-      ...(service === undefined
-        ? []
-        : [invalid(field, '', 'cannot set both resource and service backends')]),
-      ...(resource.kind ? [] : [required(`${field}.resource.kind`)]),
-      ...(resource.name ? [] : [required(`${field}.resource.name`)]),
-    ];
-  if (service === undefined)
-    return [required(field, 'a service or a resource backend must be specified')];
+    return service === undefined
+      ? validateTypedReference(resource, `${field}.resource`)
+      : [invalid(field, '', 'cannot set both resource and service backends')];
+  if (service === undefined) return [invalid(field, '', 'resource or service backend is required')];
   const at = `${field}.service`;
   const errors: FieldError[] = [];
   const wrong = service.name ? checkDns1035Label(service.name) : undefined;
   if (!service.name) errors.push(required(`${at}.name`));
   if (wrong !== undefined) errors.push(invalid(`${at}.name`, service.name, wrong));
-  return [...errors, ...validateBackendPort(service.port, `${at}.port`)];
+  return [...errors, ...validateBackendPort(service.port, field)];
 }
 
 function validateBackendPort(
@@ -233,8 +257,9 @@ function validateBackendPort(
     return [invalid(field, '', 'cannot set both port name & port number')];
   if (name === '' && number === 0) return [required(field, 'port name or number is required')];
   const wrong = name === '' ? checkPortNumber(number) : checkIanaServiceName(name);
-  const [at, value] = name === '' ? [`${field}.number`, number] : [`${field}.name`, name];
-  return wrong === undefined ? [] : [invalid(at, value, wrong)];
+  const at = `${field}.service.port`;
+  const [where, value] = name === '' ? [`${at}.number`, number] : [`${at}.name`, name];
+  return wrong === undefined ? [] : [invalid(where, value, wrong)];
 }
 
 function formatAddresses({ status }: Ingress): string {

@@ -10,6 +10,7 @@ import {
 } from '#lib/ip.ts';
 import { PROTOCOLS, type Protocol } from '../../core/v1/protocol.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
+import { NOT_A_CIDR } from '../../machinery/addresses.ts';
 import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
 import { forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
 import {
@@ -17,7 +18,7 @@ import {
   selectorOf,
   validateLabelSelector,
 } from '../../machinery/label-selector.ts';
-import { checkIanaServiceName, checkPortNumber } from '../../machinery/names.ts';
+import { checkPortNumber, checkPortNumberOrName } from '../../machinery/names.ts';
 import {
   int32,
   intOrString,
@@ -198,8 +199,7 @@ function validatePort(port: NetworkPolicyPort, field: string): FieldError[] {
             'may not be specified when `port` is not specified',
           ),
         ];
-  const wrong =
-    typeof port.port === 'string' ? checkIanaServiceName(port.port) : checkPortNumber(port.port);
+  const wrong = checkPortNumberOrName(port.port);
   if (wrong !== undefined) errors.push(invalid(`${field}.port`, port.port, wrong));
   if (port.endPort === undefined) return errors;
   if (typeof port.port === 'string')
@@ -226,8 +226,6 @@ function validatePeer(peer: NetworkPolicyPeer, field: string): FieldError[] {
   if (selects) errors.push(forbidden(field, 'may not specify both ipBlock and another peer'));
   return [...errors, ...validateIpBlock(peer.ipBlock, `${field}.ipBlock`)];
 }
-
-const NOT_A_CIDR = 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)';
 
 function validateIpBlock(block: IPBlock, field: string): FieldError[] {
   if (!block.cidr) return [required(`${field}.cidr`)];

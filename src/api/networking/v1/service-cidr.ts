@@ -1,7 +1,7 @@
 /** ServiceCIDR: a further range that services get their cluster IPs from. `k8s.io/api/networking/v1`, cluster-scoped. */
 import { cidrOf, familyOf, parseCidr, splitCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
-import { findSpecialPrefix } from '../../machinery/addresses.ts';
+import { findSpecialPrefix, NOT_A_CIDR } from '../../machinery/addresses.ts';
 import { AGE_COLUMN, column, NAME_COLUMN } from '../../machinery/columns.ts';
 import { immutable, invalid, required } from '../../machinery/field-errors.ts';
 import { sameJson } from '../../machinery/json.ts';
@@ -52,7 +52,7 @@ function validateServiceCidr(it: ServiceCIDR, old: ServiceCIDR | undefined): Fie
 function whyNoCidr(text: string): string {
   const parts = splitCidr(text);
   return parts === undefined
-    ? 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'
+    ? NOT_A_CIDR
     : `must be in canonical form ("${cidrOf(parts.address, parts.prefixLength)}")`;
 }
 

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatFieldError } from '../../machinery/field-errors.ts';
 import { CLUSTER_ROLE, type ClusterRole, ROLE, type Role } from './role.ts';
-import { ROLE_BINDING, type RoleBinding } from './role-binding.ts';
+import {
+  CLUSTER_ROLE_BINDING,
+  type ClusterRoleBinding,
+  ROLE_BINDING,
+  type RoleBinding,
+} from './role-binding.ts';
 import type { PolicyRule, Subject } from './rules.ts';
 
 const apiVersion = 'rbac.authorization.k8s.io/v1';
@@ -75,9 +80,9 @@ for (const [subject, ...fields] of [
   [{}],
   [{ kind: 'Group' }],
   [{ kind: 'ServiceAccount', namespace: 'a' }],
-  [{ kind: 'ServiceAccount' }, 'subjects[0].namespace'],
+  [{ kind: 'ServiceAccount' }],
   [{ kind: 'ServiceAccount', namespace: 'a', name: 'Not_Good' }, 'subjects[0].name'],
-  [{ kind: 'User', namespace: 'a' }, 'subjects[0].namespace'],
+  [{ kind: 'User', namespace: 'a' }],
   [{ kind: 'Robot' as 'User' }, 'subjects[0].kind'],
   [{ apiGroup: 'x' }, 'subjects[0].apiGroup'],
   [{ name: '' }, 'subjects[0].name'],
@@ -89,6 +94,18 @@ for (const [subject, ...fields] of [
       fields,
     );
   });
+
+test('a service account in a binding of the whole cluster has to say its namespace', () => {
+  const cluster = (subject: Partial<Subject>): ClusterRoleBinding => ({
+    ...binding({ kind: 'ServiceAccount', ...subject }, { kind: 'ClusterRole' }),
+    kind: 'ClusterRoleBinding',
+    metadata: { name: 'b' },
+  });
+  const fields = (subject: Partial<Subject>) =>
+    CLUSTER_ROLE_BINDING.validate(cluster(subject), undefined).map(({ field }) => field);
+  assert.deepEqual(fields({ namespace: 'a' }), []);
+  assert.deepEqual(fields({}), ['subjects[0].namespace']);
+});
 
 test('the role of a binding cannot be changed', () => {
   const old = binding({});

@@ -1,11 +1,11 @@
 /** RoleBinding and ClusterRoleBinding: who is allowed what a role says. `k8s.io/api/rbac/v1`. */
 import type { KindDefinition, TableColumn } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
+import { checkPathSegmentName } from '../../machinery/names.ts';
 import { kindSchema } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject } from '../../meta.ts';
 import {
-  checkPathSegmentName,
   RBAC_GROUP,
   ROLE_REF_SCHEMA,
   type RoleRef,
@@ -80,7 +80,7 @@ export const ROLE_BINDING: KindDefinition<RoleBinding> = {
   validate: (binding, old) => [
     ...validateMeta(binding.metadata, { namespaced: true, checkName: checkPathSegmentName }),
     ...validateRoleRef(binding.roleRef, ['Role', 'ClusterRole'], old?.roleRef),
-    ...validateSubjects(binding.subjects),
+    ...validateSubjects(binding.subjects, { namespaced: true }),
   ],
   columns: COLUMNS,
   selectableFields: {},
@@ -97,7 +97,7 @@ export const CLUSTER_ROLE_BINDING: KindDefinition<ClusterRoleBinding> = {
   validate: (binding, old) => [
     ...validateMeta(binding.metadata, { namespaced: false, checkName: checkPathSegmentName }),
     ...validateRoleRef(binding.roleRef, ['ClusterRole'], old?.roleRef),
-    ...validateSubjects(binding.subjects),
+    ...validateSubjects(binding.subjects, { namespaced: false }),
   ],
   columns: COLUMNS,
   selectableFields: {},

@@ -2,16 +2,11 @@
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { column, NAME_COLUMN } from '../../machinery/columns.ts';
 import { validateLabelSelector } from '../../machinery/label-selector.ts';
+import { checkPathSegmentName } from '../../machinery/names.ts';
 import { kindSchema, LABEL_SELECTOR_SCHEMA, list, object } from '../../machinery/schema.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { KubeObject, LabelSelector } from '../../meta.ts';
-import {
-  checkPathSegmentName,
-  type PolicyRule,
-  RBAC_GROUP,
-  RULES_SCHEMA,
-  validateRules,
-} from './rules.ts';
+import { type PolicyRule, RBAC_GROUP, RULES_SCHEMA, validateRules } from './rules.ts';
 
 export interface Role extends KubeObject {
   apiVersion: 'rbac.authorization.k8s.io/v1';

@@ -1,7 +1,7 @@
 /** What all kinds of the group share: rules, subjects, references. `k8s.io/api/rbac/v1`. */
 import type { FieldError, Schema } from '../../kind.ts';
-import { forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
-import { checkDns1123Subdomain } from '../../machinery/names.ts';
+import { invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { checkDns1123Subdomain, checkPathSegmentName } from '../../machinery/names.ts';
 import { list, object, string, strings } from '../../machinery/schema.ts';
 
 export const RBAC_GROUP = 'rbac.authorization.k8s.io';
@@ -69,13 +69,6 @@ export const ROLE_REF_SCHEMA: Schema = object(
   },
 );
 
-/** Names of roles and bindings are a path segment, not a DNS name: `system:node`. */
-export function checkPathSegmentName(name: string): string | undefined {
-  if (name === '.' || name === '..') return `may not be '${name}'`;
-  for (const wrong of ['/', '%']) if (name.includes(wrong)) return `may not contain '${wrong}'`;
-  return undefined;
-}
-
 /** @param options.namespaced rules of a Role cannot name paths */
 export function validateRules(
   rules: readonly PolicyRule[] | undefined,
@@ -118,7 +111,11 @@ export function validateRules(
   });
 }
 
-export function validateSubjects(subjects: readonly Subject[] | undefined): FieldError[] {
+/** @param options.namespaced a service account without a namespace is then one of the binding's own */
+export function validateSubjects(
+  subjects: readonly Subject[] | undefined,
+  options: { namespaced: boolean },
+): FieldError[] {
   return (subjects ?? []).flatMap((subject, i) => {
     const field = `subjects[${i}]`;
     const errors: FieldError[] = [];
@@ -132,14 +129,10 @@ export function validateSubjects(subjects: readonly Subject[] | undefined): Fiel
     const group = isAccount ? '' : RBAC_GROUP;
     if ((subject.apiGroup ?? '') !== group)
       errors.push(notSupported(`${field}.apiGroup`, subject.apiGroup ?? '', [group]));
-    if (!isAccount) {
-      if (subject.namespace)
-        errors.push(forbidden(`${field}.namespace`, 'only service accounts have one'));
-      return errors;
-    }
+    if (!isAccount) return errors;
     const wrong = subject.name ? checkDns1123Subdomain(subject.name) : undefined;
     if (wrong !== undefined) errors.push(invalid(`${field}.name`, subject.name, wrong));
-    if (!subject.namespace) errors.push(required(`${field}.namespace`));
+    if (!options.namespaced && !subject.namespace) errors.push(required(`${field}.namespace`));
     return errors;
   });
 }
