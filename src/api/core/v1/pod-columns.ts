@@ -25,33 +25,54 @@ export const POD_COLUMNS: readonly TableColumn<Pod>[] = [
 ];
 
 function formatReady(pod: Pod): string {
-  const statuses = pod.status?.containerStatuses ?? [];
-  const ready = statuses.filter((status) => status.ready && status.state?.running !== undefined);
-  return `${ready.length}/${pod.spec.containers?.length ?? 0}`;
+  const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {};
+  const sidecars = sidecarsOf(pod);
+  const ready = [
+    ...containerStatuses.filter(({ ready, state }) => ready && state?.running !== undefined),
+    ...initContainerStatuses.filter(
+      ({ name, ready, started }) => ready && started && sidecars.has(name),
+    ),
+  ];
+  return `${ready.length}/${(pod.spec.containers?.length ?? 0) + sidecars.size}`;
+}
+
+/** Init containers that go on running beside the others. */
+function sidecarsOf({ spec }: Pod): ReadonlySet<string> {
+  const sidecars = (spec.initContainers ?? []).filter((it) => it.restartPolicy === 'Always');
+  return new Set(sidecars.map(({ name }) => name));
 }
 
 /** The one word of `kubectl get pods`: the worst news of the pod and its containers. */
 function formatStatus(pod: Pod): string {
   const status = pod.status ?? {};
-  if (pod.metadata.deletionTimestamp !== undefined)
-    return status.reason === 'NodeLost' ? 'Unknown' : 'Terminating';
   const phase = status.reason || status.phase || 'Unknown';
+  const hasEnded = status.phase === 'Succeeded' || status.phase === 'Failed';
+  if (pod.metadata.deletionTimestamp !== undefined) {
+    if (status.reason === 'NodeLost') return 'Unknown';
+    if (!hasEnded) return 'Terminating';
+  }
   const init = initReason(pod);
   if (init !== undefined) return init;
+  const isGated = status.conditions?.some(
+    ({ type, reason }) => type === 'PodScheduled' && reason === 'SchedulingGated',
+  );
   const statuses = status.containerStatuses ?? [];
   const reason =
-    statuses.map(({ state }) => containerReason(state)).find((word) => word !== undefined) ?? phase;
+    statuses.map(({ state }) => containerReason(state)).find((word) => word !== undefined) ??
+    (isGated ? 'SchedulingGated' : phase);
   const isRunning = statuses.some((container) => container.ready && container.state?.running);
   if (reason !== 'Completed' || !isRunning) return reason;
   return hasCondition(pod, 'Ready') ? 'Running' : 'NotReady';
 }
 
+/** @returns `undefined` once the pod is through its init containers */
 function initReason(pod: Pod): string | undefined {
+  if (hasCondition(pod, 'Initialized')) return undefined;
   const statuses = pod.status?.initContainerStatuses ?? [];
   const total = pod.spec.initContainers?.length ?? 0;
-  for (const [i, container] of statuses.entries()) {
-    const { state } = container;
-    if (state?.terminated?.exitCode === 0 || container.started) continue;
+  const sidecars = sidecarsOf(pod);
+  for (const [i, { name, state, started }] of statuses.entries()) {
+    if (state?.terminated?.exitCode === 0 || (started && sidecars.has(name))) continue;
     const word = containerReason(state);
     if (word !== undefined && word !== 'PodInitializing') return `Init:${word}`;
     return `Init:${i}/${total}`;
@@ -67,8 +88,14 @@ function containerReason(state: ContainerState | undefined): string | undefined 
   return ended.signal ? `Signal:${ended.signal}` : `ExitCode:${ended.exitCode}`;
 }
 
+/** Of what runs now: the init containers until they are through, and then the others and the sidecars. */
 function formatRestarts(pod: Pod, nowMs: number): string {
-  const statuses = pod.status?.containerStatuses ?? [];
+  const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {};
+  const sidecars = sidecarsOf(pod);
+  const statuses =
+    initReason(pod) === undefined
+      ? [...initContainerStatuses.filter(({ name }) => sidecars.has(name)), ...containerStatuses]
+      : initContainerStatuses;
   const restarts = statuses.reduce((sum, status) => sum + (status.restartCount ?? 0), 0);
   const times = statuses.flatMap(({ lastState }) => lastState?.terminated?.finishedAt ?? []);
   const last = times.sort().at(-1);

@@ -239,6 +239,16 @@ test('POD.columns show what kubectl shows', () => {
       'Init:CrashLoopBackOff',
     ],
   ];
+  statusTable.push(
+    [pod({}, { phase: 'Succeeded' }, '2026-01-01T00:09:00Z'), 'Succeeded'],
+    [
+      pod(
+        {},
+        { conditions: [{ type: 'PodScheduled', status: 'False', reason: 'SchedulingGated' }] },
+      ),
+      'SchedulingGated',
+    ],
+  );
   for (const [object, status] of statusTable) assert.equal(cellsOf(object)?.[2], status);
   const restarted = container(
     { running: {} },
@@ -248,6 +258,25 @@ test('POD.columns show what kubectl shows', () => {
     },
   );
   assert.equal(cellsOf(pod({}, { containerStatuses: [restarted] }))?.[3], '3 (5m ago)');
+  const sidecar = (more: object) =>
+    pod(
+      { initContainers: [{ name: 'app', restartPolicy: 'Always' }, { name: 'j' }] },
+      {
+        phase: 'Pending',
+        initContainerStatuses: [{ ...restarted, ready: true, started: true, restartCount: 1 }],
+        containerStatuses: [{ ...restarted, ...more }],
+      },
+    );
+  assert.deepEqual(cellsOf(sidecar({ ready: true }))?.slice(1, 4), [
+    '2/2',
+    'Pending',
+    '4 (5m ago)',
+  ]);
+  assert.deepEqual(cellsOf(sidecar({ ready: false }))?.slice(1, 4), [
+    '1/2',
+    'Pending',
+    '4 (5m ago)',
+  ]);
   const gated = pod(
     { readinessGates: [{ conditionType: 'x' }, { conditionType: 'y' }] },
     { conditions: [{ type: 'x', status: 'True' }] },
