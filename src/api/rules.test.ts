@@ -142,6 +142,34 @@ check({ apiVersion: 'v1', kind: 'Node' }, [
   [{ status: { allocatable: { memory: '-1Gi' } } }, ['Invalid status.allocatable.memory'], {}],
 ]);
 
+const about = (fields: Patch) => ({ metadata: { name: 'system:a.1' }, involvedObject: fields });
+check({ apiVersion: 'v1', kind: 'Event', involvedObject: { namespace: 'default' } }, [
+  [about({ kind: 'Role' }), []],
+  [about({ namespace: 'other' }), ['Invalid involvedObject.namespace']],
+]);
+
+const SEEN = {
+  eventTime: '2026-01-01T00:00:00Z',
+  type: 'Normal',
+  reportingController: 'example.com/c',
+  reportingInstance: 'i',
+  action: 'a',
+  reason: 'r',
+};
+check(
+  { apiVersion: 'events.k8s.io/v1', kind: 'Event', regarding: { namespace: 'default' }, ...SEEN },
+  [
+    [{ metadata: { name: 'system:a' } }, ['Invalid metadata.name']],
+    [{ metadata: { name: 'system:a' } }, [], { metadata: { name: 'system:a' } }],
+    [{ eventTime: null }, ['Required eventTime']],
+    [{ type: 'Odd' }, ['Invalid type']],
+    [{ action: '', reason: 'x'.repeat(129) }, ['Required action', 'Invalid reason']],
+    [{ deprecatedCount: 1 }, ['Invalid deprecatedCount']],
+    [{ series: { count: 1 } }, ['Invalid series.count', 'Required series.lastObservedTime']],
+    [{ note: 'other' }, ['Invalid note'], {}],
+  ],
+);
+
 const subset = (fields: Patch) => ({ subsets: [{ addresses: [{ ip: '10.0.0.1' }], ...fields }] });
 check({ apiVersion: 'v1', kind: 'Endpoints', ...subset({ ports: [{ port: 80 }] }) }, [
   [{ subsets: [{}] }, ['Required subsets[0]']],

@@ -162,11 +162,17 @@ function accessOf(
   const { resourceAttributes: about, nonResourceAttributes: path } = spec ?? {};
   const refuse = (field: string, value: unknown, detail: string) =>
     invalidObject(kind, '', [invalid(field, value, detail)]);
-  if ((about === undefined) === (path === undefined))
+  if (about === undefined && path === undefined)
     throw refuse(
-      'spec',
-      spec ?? {},
+      'spec.resourceAttributes',
+      null,
       'exactly one of nonResourceAttributes or resourceAttributes must be specified',
+    );
+  if (about !== undefined && path !== undefined)
+    throw refuse(
+      'spec.nonResourceAttributes',
+      path,
+      'cannot be specified in combination with resourceAttributes',
     );
   if (path !== undefined) {
     if (local !== '')

@@ -1,7 +1,7 @@
 /** What is wrong with an event: `pkg/apis/core/validation/events.go`. The same rules under both groups that serve events. */
 import type { FieldError } from '../../kind.ts';
 import { invalid, required } from '../../machinery/field-errors.ts';
-import { checkQualifiedName } from '../../machinery/names.ts';
+import { checkPathSegmentName, checkQualifiedName } from '../../machinery/names.ts';
 import { validateMeta } from '../../machinery/validate-meta.ts';
 import type { Event } from './event.ts';
 
@@ -17,7 +17,8 @@ export function validateEvent(event: Event): FieldError[] {
   if (event.involvedObject === undefined) return [required('involvedObject')];
   const isNew = (event.eventTime ?? '') !== '';
   return [
-    ...validateMeta(event.metadata, { namespaced: true }),
+    // Named after what it is about, which need not be a DNS name.
+    ...validateMeta(event.metadata, { namespaced: true, checkName: checkPathSegmentName }),
     ...validatePlace(event, isNew),
     ...(isNew ? validateNew(event) : []),
   ];

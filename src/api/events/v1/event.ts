@@ -8,6 +8,7 @@ import type { ObjectReference } from '../../core/v1/object-reference.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { immutable, invalid, required } from '../../machinery/field-errors.ts';
 import { isObject, sameJson } from '../../machinery/json.ts';
+import { checkDns1123Subdomain } from '../../machinery/names.ts';
 import { kindSchema } from '../../machinery/schema.ts';
 import type { KubeObject } from '../../meta.ts';
 
@@ -101,7 +102,9 @@ function validateNew(event: CoreEvent): FieldError[] {
     isSet ? [invalid(field, '', 'needs to be unset')] : [];
   const { component = '', host = '' } = event.source ?? {};
   const { type = '' } = event;
+  const wrongName = checkDns1123Subdomain(event.metadata.name ?? '');
   return [
+    ...(wrongName === undefined ? [] : [invalid('metadata.name', event.metadata.name, wrongName)]),
     ...validateSeries(event),
     ...((event.eventTime ?? '') === '' ? [required('eventTime')] : []),
     ...(TYPES.includes(type) ? [] : [invalid('type', '', `has invalid value: ${type}`)]),
