@@ -6,6 +6,8 @@
  * is 0 unless it is said.
  */
 
+import { MISTAKES } from './kubectl-mistakes.ts';
+
 export interface Command {
   /** As it would be typed after `kubectl`. Quotes as in a shell. */
   readonly run: string;
@@ -439,4 +441,4 @@ const CLUSTER: Group = {
   ],
 };
 
-export const GROUPS: readonly Group[] = [TYPED_CREATES, ROLES, AUTH, OBJECTS, CLUSTER];
+export const GROUPS: readonly Group[] = [TYPED_CREATES, ROLES, AUTH, OBJECTS, CLUSTER, MISTAKES];
