@@ -6,10 +6,11 @@ import { join } from 'node:path';
 import { type AgentOptions, agentOptions, type RawOptions } from '#cli/options.ts';
 import type { ClientConfig } from '#client/config.ts';
 import { createApiClient } from '#client/http-client.ts';
-import { isServerAway, joinNode } from '#client/join.ts';
+import { isServerAway, joinNode, renewNode } from '#client/join.ts';
 import { inClusterConfig, loadKubeconfig } from '#client/kubeconfig.ts';
+import { startRenewal } from '#client/renewal.ts';
 import { Backoff } from '#lib/backoff.ts';
-import { sleep } from '#lib/clock.ts';
+import { sleep, systemClock } from '#lib/clock.ts';
 import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4, DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
@@ -68,6 +69,17 @@ export async function runAgent(
   if (!options.hostResolver) await releaseHostResolver(resolver, DNS_LINK_LOCAL_V4);
   const config = await clientConfig(options, nodeName, log, signal);
   const client = stack.use(createApiClient(config));
+  const { certificatePem } = config;
+  // A kubeconfig's is somebody else's to renew.
+  if (!isForeign(options) && certificatePem !== undefined) {
+    const directory = identityDirectory(options);
+    const renew = async () => {
+      const next = await renewNode({ client, nodeName, directory });
+      client.useCertificate(next);
+      return next.certificatePem;
+    };
+    stack.use(startRenewal({ what: 'the node', certificatePem, renew, log, clock: systemClock }));
+  }
   stack.use(
     await startAgent(
       {
@@ -129,6 +141,15 @@ export function bridgeFile(dataDirectory: string): string {
   return join(dataDirectory, 'bridges.json');
 }
 
+/** Whether the cluster is not one that this node joined. */
+function isForeign({ kubeconfig, isInCluster }: AgentOptions): boolean {
+  return kubeconfig !== undefined || isInCluster;
+}
+
+function identityDirectory({ dataDirectory }: AgentOptions): string {
+  return join(dataDirectory, 'pki');
+}
+
 /** Inside Kubernetes from a kubeconfig or the pod's service account; else the certificate that joining gave, or gives now. */
 async function clientConfig(
   options: AgentOptions,
@@ -139,7 +160,7 @@ async function clientConfig(
   const { kubeconfig, token, servers } = options;
   if (kubeconfig !== undefined) return loadKubeconfig({ path: kubeconfig });
   if (options.isInCluster) return inClusterConfig();
-  const directory = join(options.dataDirectory, 'pki');
+  const directory = identityDirectory(options);
   const own = storedIdentity(directory);
   if (token === undefined && own === undefined)
     throw new UserError('This node has not joined a cluster yet', {

@@ -8,8 +8,10 @@ import type { ClientConfig } from '#client/config.ts';
 import { createApiClient } from '#client/http-client.ts';
 import { parseJoinToken } from '#client/join-token.ts';
 import { writeKubeconfig } from '#client/kubeconfig.ts';
+import { startRenewal } from '#client/renewal.ts';
 import { startControllers } from '#control/controllers.ts';
 import { writeFileAtomic } from '#lib/atomic-file.ts';
+import { systemClock } from '#lib/clock.ts';
 import { UserError } from '#lib/errors.ts';
 import { cidrAddress, familyOf, type Ip, ip, parseIp } from '#lib/ip.ts';
 import { createLogger } from '#lib/log.ts';
@@ -61,10 +63,9 @@ export async function runServer(
   if (options.etcd !== undefined)
     await sharePki(store, pki, { etcd: options.etcd, replacesCa: options.ca?.replaces ?? false });
   const ca = await openCa({ directory: pki });
-  const certificate = await serverCertificate(ca, configuration, [
-    advertise,
-    ...listenedAddresses(options.listen.host),
-  ]);
+  const newCertificate = () =>
+    serverCertificate(ca, configuration, [advertise, ...listenedAddresses(options.listen.host)]);
+  const certificate = await newCertificate();
   const server = await startApiServer({
     store,
     isStoreShared: options.etcd !== undefined,
@@ -93,11 +94,28 @@ export async function runServer(
   const url = `https://${familyOf(advertise) === 6 ? `[${advertise}]` : advertise}:${server.address.port}`;
   await keepJoinToken(store, ca, dataDirectory);
   stack.use(startTokenCleaner({ store, log }));
-  const admin = await masterConfig(ca, url, 'tulle:admin');
-  writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
+  const giveAdmin = async () => {
+    const admin = await masterConfig(ca, url, 'tulle:admin');
+    writeKubeconfig(join(dataDirectory, KUBECONFIG_FILE), admin, { name: 'tulle' });
+  };
+  await giveAdmin();
   const local = `https://${localHost(options.listen.host)}:${server.address.port}`;
   // Under a name of their own, so that an administrator's scripts do not take the controllers' turns.
   const client = stack.use(createApiClient(await masterConfig(ca, local, 'tulle:controllers')));
+  stack.use(
+    startRenewal({
+      ...{ what: 'the server', certificatePem: certificate.certificatePem, log },
+      clock: systemClock,
+      // All of them were made at the start: they would run out together.
+      async renew() {
+        const next = await newCertificate();
+        client.useCertificate(await issueMaster(ca, 'tulle:controllers'));
+        await giveAdmin();
+        server.useCertificate(next);
+        return next.certificatePem;
+      },
+    }),
+  );
   if (options.etcd === undefined) stack.use(startControllers({ client, log }));
   else stack.use(controlByTurns(client, log));
   log.info(
@@ -143,16 +161,16 @@ async function serverCertificate(
 }
 
 async function masterConfig(ca: Ca, server: string, name: string): Promise<ClientConfig> {
-  const issued = await issueClientCertificate(ca, {
-    commonName: name,
-    organizations: ['system:masters'],
-  });
-  return {
-    servers: [server],
-    caPem: ca.certificatePem,
-    certificatePem: issued.certificatePem,
-    keyPem: issued.keyPem,
-  };
+  return { servers: [server], caPem: ca.certificatePem, ...(await issueMaster(ca, name)) };
+}
+
+async function issueMaster(
+  ca: Ca,
+  commonName: string,
+): Promise<{ certificatePem: string; keyPem: string }> {
+  const organizations = ['system:masters'];
+  const issued = await issueClientCertificate(ca, { commonName, organizations });
+  return { certificatePem: issued.certificatePem, keyPem: issued.keyPem };
 }
 
 /** The first start leaves a token that does not expire, for whoever may read the data directory; it can be revoked. */

@@ -30,11 +30,11 @@ interface Call {
  * A client of the API server that the configuration names. It connects when it is first used.
  * @throws TypeError if the configuration names no server or none that is a URL
  */
-export function createApiClient(config: ClientConfig): ApiClient & AsyncDisposable {
+export function createApiClient(config: ClientConfig): HttpApiClient {
   return new HttpApiClient(config);
 }
 
-class HttpApiClient implements ApiClient, AsyncDisposable {
+export class HttpApiClient implements ApiClient, AsyncDisposable {
   readonly #transport: Transport;
   readonly #timeoutMs: number;
 
@@ -45,6 +45,11 @@ class HttpApiClient implements ApiClient, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#transport[Symbol.asyncDispose]();
+  }
+
+  /** Shows another certificate from the next connection on. */
+  useCertificate(certificate: { readonly certificatePem: string; readonly keyPem: string }): void {
+    this.#transport.useCertificate(certificate);
   }
 
   async get<T extends KubeObject>(

@@ -21,6 +21,7 @@ import type { JoinToken } from './join-token.ts';
 import { formatBearer, parseJoinToken, spkiFingerprint } from './join-token.ts';
 import type { HttpsAnswer } from './pinned-https.ts';
 import { pinnedRequest, RequestError } from './pinned-https.ts';
+import type { ApiClient } from './port.ts';
 
 export interface JoinOptions {
   /** `https://host:port` */
@@ -52,31 +53,74 @@ const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE---
 export async function joinNode(options: JoinOptions): Promise<NodeIdentity> {
   const token = parseJoinToken(options.token);
   const server = parseServer(options.server);
-  const paths = {
-    caPath: join(options.directory, 'ca.crt'),
-    certificatePath: join(options.directory, 'node.crt'),
-    keyPath: join(options.directory, 'node.key'),
-  };
+  const paths = pathsIn(options.directory);
   const nowMs = (options.clock ?? systemClock).now();
   if (isGoodIdentity(paths, token.caFingerprint, options.nodeName, nowMs))
     return { ...paths, joined: false };
   const caPem = await fetchCa(server, token, options.signal);
   const { keyPem, csrPem } = await newRequest();
   const certificatePem = await requestCertificate(server, { ...options, token, caPem, csrPem });
-  checkCertificate(certificatePem, { caPem, keyPem, server });
+  checkCertificate(certificatePem, { what: `join "${server.origin}"`, caPem, keyPem });
+  keep(options.directory, [
+    [paths.keyPath, keyPem, 0o600],
+    [paths.caPath, caPem, 0o644],
+    [paths.certificatePath, certificatePem, 0o644],
+  ]);
+  return { ...paths, joined: true };
+}
+
+/**
+ * Gets another certificate for a node that has joined, for which it shows the one it has, and keeps it.
+ * @throws UserError if the server gives none
+ */
+export async function renewNode(options: {
+  readonly client: Pick<ApiClient, 'raw'>;
+  readonly nodeName: string;
+  /** Where joining left the node's identity. */
+  readonly directory: string;
+}): Promise<{ certificatePem: string; keyPem: string }> {
+  const { client, nodeName, directory } = options;
+  const paths = pathsIn(directory);
+  const { keyPem, csrPem } = await newRequest();
+  const { status, body } = await client.raw('POST', '/tulle/v1/join', {
+    body: { nodeName, csr: csrPem },
+  });
+  const { certificate, message } = parseJson(body) as { certificate?: unknown; message?: unknown };
+  if (typeof certificate !== 'string')
+    throw new UserError(`Cannot renew the node's certificate: ${message ?? `status ${status}`}`, {
+      hint: "If it runs out first, join again with a token of 'tulle token create'.",
+    });
+  checkCertificate(certificate, {
+    what: "renew the node's certificate",
+    caPem: readFileSync(paths.caPath, 'utf8'),
+    keyPem,
+  });
+  keep(directory, [
+    [paths.keyPath, keyPem, 0o600],
+    [paths.certificatePath, certificate, 0o644],
+  ]);
+  return { certificatePem: certificate, keyPem };
+}
+
+function pathsIn(directory: string): Omit<NodeIdentity, 'joined'> {
+  return {
+    caPath: join(directory, 'ca.crt'),
+    certificatePath: join(directory, 'node.crt'),
+    keyPath: join(directory, 'node.key'),
+  };
+}
+
+/** Each file is whole; a crash between them leaves files that do not belong together, which the next join sees. */
+function keep(directory: string, files: readonly (readonly [string, string, number])[]): void {
   try {
-    mkdirSync(options.directory, { recursive: true, mode: 0o700 });
-    // Each file is whole; a crash between them leaves files that do not belong together, which the next join sees.
-    writeFileAtomic(paths.keyPath, keyPem, { mode: 0o600 });
-    writeFileAtomic(paths.caPath, caPem, { mode: 0o644 });
-    writeFileAtomic(paths.certificatePath, certificatePem, { mode: 0o644 });
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    for (const [path, text, mode] of files) writeFileAtomic(path, text, { mode });
   } catch (cause) {
     throw new UserError(
-      `Cannot keep the node's certificate in "${options.directory}": ${explainError(cause)}`,
+      `Cannot keep the node's certificate in "${directory}": ${explainError(cause)}`,
       { hint: 'Give a directory that this user may write to, on a disk with space.', cause },
     );
   }
-  return { ...paths, joined: true };
 }
 
 /** True if the join failed only because the server did not answer or could not now: the same call may work later. */
@@ -225,7 +269,7 @@ async function requestCertificate(
 /** What the server signed must be usable before it replaces anything. */
 function checkCertificate(
   certificatePem: string,
-  with_: { readonly caPem: string; readonly keyPem: string; readonly server: URL },
+  with_: { readonly what: string; readonly caPem: string; readonly keyPem: string },
 ): void {
   try {
     const chain = certificatesOf(certificatePem);
@@ -236,7 +280,7 @@ function checkCertificate(
       throw new Error('it is for another key');
   } catch (cause) {
     throw new UserError(
-      `Cannot join "${with_.server.origin}": its certificate is of no use: ${explainError(cause)}`,
+      `Cannot ${with_.what}: the server's certificate is of no use: ${explainError(cause)}`,
       { hint: 'Check that server and node are of the same version of Tulle.', cause },
     );
   }

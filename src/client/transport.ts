@@ -51,8 +51,10 @@ const MAX_IDLE_SOCKETS = 8;
 const IDLE_SOCKET_MS = 60_000;
 
 export class Transport implements AsyncDisposable {
-  readonly #config: ClientConfig;
-  readonly #agents: { readonly 'http:': http.Agent; readonly 'https:': https.Agent };
+  #config: ClientConfig;
+  /** With former certificates: few, as one lasts for months. */
+  readonly #retired = new Set<https.Agent>();
+  #agents: { readonly 'http:': http.Agent; readonly 'https:': https.Agent };
   readonly #servers: readonly URL[];
   readonly #closed = new AbortController();
   /** The server that answered last. */
@@ -64,22 +66,26 @@ export class Transport implements AsyncDisposable {
     this.#config = config;
     this.#servers = config.servers.map(parseServer);
     if (this.#servers.length === 0) throw new TypeError('an API client needs at least one server');
-    const pool = {
-      keepAlive: true,
-      maxSockets: MAX_SOCKETS,
-      maxFreeSockets: MAX_IDLE_SOCKETS,
-      timeout: IDLE_SOCKET_MS,
-    };
     this.#agents = {
-      'http:': new nodeHttp.Agent(pool),
-      'https:': new https.Agent({ ...pool, ...tlsOptions(config) }),
+      'http:': new nodeHttp.Agent(POOL),
+      'https:': httpsAgent(config),
     };
+  }
+
+  /** Shows this certificate from the next connection on; connections that are open stay what they are until they end. */
+  useCertificate(certificate: { readonly certificatePem: string; readonly keyPem: string }): void {
+    this.#config = { ...this.#config, ...certificate };
+    const former = this.#agents['https:'];
+    // What is under way goes on; nothing new is sent over it, so that it ends when it is idle.
+    this.#retired.add(former);
+    this.#agents = { ...this.#agents, 'https:': httpsAgent(this.#config) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort(new Error('the API client is closed'));
     this.#agents['http:'].destroy();
     this.#agents['https:'].destroy();
+    for (const agent of this.#retired) agent.destroy();
   }
 
   /**
@@ -208,6 +214,17 @@ export class Transport implements AsyncDisposable {
     this.#token = { value, stats };
     return value;
   }
+}
+
+const POOL = {
+  keepAlive: true,
+  maxSockets: MAX_SOCKETS,
+  maxFreeSockets: MAX_IDLE_SOCKETS,
+  timeout: IDLE_SOCKET_MS,
+} as const;
+
+function httpsAgent(config: ClientConfig): https.Agent {
+  return new https.Agent({ ...POOL, ...tlsOptions(config) });
 }
 
 function isSameFile(a: Pick<Stats, 'mtimeMs' | 'ino' | 'size'>, b: Stats): boolean {

@@ -40,21 +40,31 @@ export interface ListenerOptions {
 export interface Listener extends AsyncDisposable {
   readonly host: string;
   readonly port: number;
+  /** Shows another certificate from the next connection on. */
+  useCertificate(certificate: Certificate): void;
+}
+
+export interface Certificate {
+  readonly certificatePem: string;
+  readonly keyPem: string;
 }
 
 /** Starts to listen. @throws UserError if the address cannot be listened on */
 export async function startListener(options: ListenerOptions): Promise<Listener> {
-  const server = createSecureServer({
-    allowHTTP1: true,
-    key: options.keyPem,
-    cert: options.certificatePem,
+  const secure = ({ certificatePem, keyPem }: Certificate) => ({
+    key: keyPem,
+    cert: certificatePem,
     ca: [...options.clientCaPem],
+    minVersion: 'TLSv1.2' as const,
+    // Each connection proves its certificate anew: a resumed session would outlive the authority's decision.
+    secureOptions: cryptoConstants.SSL_OP_NO_TICKET,
+  });
+  const server = createSecureServer({
+    ...secure(options),
+    allowHTTP1: true,
     // Who shows no certificate is anonymous; who shows a bad one gets 401 with the reason, not a broken connection.
     requestCert: true,
     rejectUnauthorized: false,
-    minVersion: 'TLSv1.2',
-    // Each connection proves its certificate anew: a resumed session would outlive the authority's decision.
-    secureOptions: cryptoConstants.SSL_OP_NO_TICKET,
     handshakeTimeout: MAX_HANDSHAKE_MS,
     settings: {
       maxConcurrentStreams: MAX_STREAMS_PER_CONNECTION,
@@ -75,6 +85,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
   return {
     host: address.address,
     port: address.port,
+    useCertificate: (certificate) => server.setSecureContext(secure(certificate)),
     async [Symbol.asyncDispose]() {
       for (const other of inherited) other.close();
       await close(server, connections);

@@ -20,6 +20,7 @@ import type { ServerMetrics } from './metrics.ts';
 import { JSON_TYPE, wantsAggregatedDiscovery } from './negotiation.ts';
 import { emptyOpenApiV2, OPENAPI_V2_TYPE, type OpenApiDocuments } from './openapi.ts';
 import type { TokenCall } from './pki/tokens.ts';
+import { nodeNameOf } from './principal.ts';
 import type { PlainRequest } from './request.ts';
 
 export const CA_PATH = '/tulle/v1/ca';
@@ -27,11 +28,10 @@ export const CA_PATH = '/tulle/v1/ca';
 const OPENAPI_V2_PATH = '/openapi/v2';
 const TOKENS_PATH = '/tulle/v1/tokens';
 
-/** What a node sends to join, with the bearer token it showed. */
-export interface JoinCall {
-  readonly token: string;
-  readonly body: unknown;
-}
+/** What a node sends to join, with the bearer token it showed, or to renew its certificate, with the name in that. */
+export type JoinCall =
+  | { readonly token: string; readonly body: unknown }
+  | { readonly node: string; readonly body: unknown };
 
 export interface PlainHandlerOptions {
   readonly kinds: readonly KindDefinition[];
@@ -108,10 +108,18 @@ async function join(
   { joinHandler }: PlainHandlerOptions,
 ): Promise<Answer> {
   if (exchange.method !== 'POST') throw notThere(exchange.method, JOIN_PATH);
-  if (exchange.joinToken === undefined)
+  const { joinToken: token, principal } = exchange;
+  // A certificate lasts longer than the right to act as somebody: it is for who shows one.
+  const isActing = headerOf(exchange.headers, 'impersonate-user') !== undefined;
+  const node = isActing ? undefined : nodeNameOf(principal);
+  if (token === undefined && node === undefined)
     throw unauthorized('Unauthorized: joining needs a join token ("Authorization: Bearer …")');
   const body = parseJson(await exchange.body(MAX_JOIN_BODY_BYTES));
-  return json(200, await joinHandler({ token: exchange.joinToken, body }));
+  // A node that has joined renews its certificate, and shows the one it has.
+  return json(
+    200,
+    await joinHandler(token === undefined ? { node: node ?? '', body } : { token, body }),
+  );
 }
 
 /** Only who may do everything gets as far as this; see `authz.ts`. */

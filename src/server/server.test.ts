@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:http2';
@@ -6,14 +7,16 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { createApiClient } from '#client/http-client.ts';
-import { joinNode } from '#client/join.ts';
+import { joinNode, renewNode } from '#client/join.ts';
 import { FakeClock } from '#lib/clock.ts';
+import { ip } from '#lib/ip.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
 import { MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_JOIN_BODY_BYTES } from './limits.ts';
 import { openCa } from './pki/ca.ts';
-import { issueClientCertificate } from './pki/issue.ts';
+import { issueClientCertificate, issueServerCertificate } from './pki/issue.ts';
 import { createToken } from './pki/tokens.ts';
 import { type Call, startServerFixture } from './test-server.ts';
 
@@ -380,6 +383,70 @@ test('a node joins with a token, and writes itself with the certificate it gets'
     stop.abort();
     break;
   }
+});
+
+test('a node renews its certificate by the one it has, for itself only', async () => {
+  await using fixture = await startServerFixture();
+  const { text: token } = await createToken(fixture.store, {
+    caFingerprint: fixture.ca.fingerprint,
+    description: 'test',
+    ttlMs: undefined,
+  });
+  const directory = join(fixture.directory, 'node');
+  const paths = await joinNode({ server: fixture.server.url, token, nodeName: 'm1', directory });
+  const read = (path: string) => readFileSync(path, 'utf8');
+  const former = read(paths.certificatePath);
+  await using client = createApiClient({
+    ...{ servers: [fixture.server.url], caPem: read(paths.caPath) },
+    ...{ certificatePem: former, keyPem: read(paths.keyPath) },
+  });
+  const renewed = await renewNode({ client, nodeName: 'm1', directory });
+  assert.notEqual(renewed.certificatePem, former);
+  assert.equal(read(paths.certificatePath), renewed.certificatePem);
+  const again = await joinNode({ server: fixture.server.url, token, nodeName: 'm1', directory });
+  assert.equal(again.joined, false, 'what it keeps is whole');
+  client.useCertificate(renewed);
+  const node: Node = { apiVersion: 'v1', kind: 'Node', metadata: { name: 'm1' } };
+  assert.equal((await client.create(NODE, node)).metadata.name, 'm1');
+
+  await assert.rejects(renewNode({ client, nodeName: 'm2', directory }), /no certificate for "m2"/);
+  const asAdmin = { cert: fixture.admin.cert, key: fixture.admin.key };
+  const acting = await fixture.call('POST', '/tulle/v1/join', {
+    as: asAdmin,
+    headers: {
+      'impersonate-user': 'system:node:m1',
+      'impersonate-group': 'system:nodes',
+    },
+    body: { nodeName: 'm1', csr: 'x' },
+  });
+  assert.equal(acting.status, 401);
+});
+
+test('a server shows the certificate it was given last', async () => {
+  await using fixture = await startServerFixture();
+  const shown = async () => {
+    const { host, port } = fixture.server.address;
+    const socket = connectTls({
+      host,
+      port,
+      ca: fixture.ca.certificatePem,
+      servername: 'localhost',
+    });
+    await once(socket, 'secureConnect');
+    const { serialNumber } = socket.getPeerCertificate();
+    socket.destroy();
+    return serialNumber;
+  };
+  const first = await shown();
+  const next = await issueServerCertificate(fixture.ca, {
+    ...{ commonName: 'tulle-server', names: ['localhost'], ips: [ip('127.0.0.1')] },
+  });
+  fixture.server.useCertificate(next);
+  const second = await shown();
+  assert.notEqual(second, first);
+  assert.equal(second, new X509Certificate(next.certificatePem).serialNumber);
+  const { status } = await fixture.call('GET', '/api/v1/nodes', { as: fixture.admin });
+  assert.equal(status, 200, 'clients are known as before');
 });
 
 test('an administrator makes and revokes join tokens', async () => {

@@ -23,7 +23,7 @@ import type { Answer, Exchange } from './exchange.ts';
 import { startGarbageCollection } from './garbage-collection.ts';
 import { createHealthChecks } from './health.ts';
 import { createWatchSlots } from './limits.ts';
-import { type Listener, startListener } from './listener.ts';
+import { type Certificate, type Listener, startListener } from './listener.ts';
 import { createServerMetrics, type ServerMetrics } from './metrics.ts';
 import { startNamespaceDeletion } from './namespace-deletion.ts';
 import { createOpenApiDocuments } from './openapi.ts';
@@ -92,6 +92,8 @@ export interface ApiServer extends AsyncDisposable {
   /** `https://host:port` */
   readonly url: string;
   readonly address: { readonly host: string; readonly port: number };
+  /** Shows another certificate from the next connection on. */
+  useCertificate(certificate: Certificate): void;
 }
 
 /**
@@ -213,6 +215,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   return {
     url,
     address,
+    useCertificate: listener.useCertificate,
     async [Symbol.asyncDispose]() {
       await owned.disposeAsync();
       log.info({ url }, 'api server: stopped');

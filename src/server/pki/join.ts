@@ -33,6 +33,7 @@ export function createJoinHandler(options: {
 }): (call: JoinCall) => Promise<JoinAnswer> {
   const time = options.clock === undefined ? {} : { clock: options.clock };
   return async (call) => {
+    if ('node' in call) return await renew(options.ca, call.node, { body: call.body, ...time });
     const check = await verifyToken(options.store, call.token, { usage: 'join', ...time });
     const token = acceptToken(check);
     const { nodeName, csr } = parseJoinBody(call.body);
@@ -44,6 +45,18 @@ export function createJoinHandler(options: {
     });
     return { certificate: issued.certificatePem };
   };
+}
+
+/** Signs for a node that has a certificate, for itself only. */
+async function renew(
+  ca: Ca,
+  node: string,
+  { body, ...time }: { readonly body: unknown; readonly clock?: Clock },
+): Promise<JoinAnswer> {
+  const { nodeName, csr } = parseJoinBody(body);
+  if (nodeName !== node)
+    throw new ApiError(403, 'Forbidden', `node "${node}" gets no certificate for "${nodeName}"`);
+  return { certificate: (await signNode(ca, { nodeName, csrPem: csr, ...time })).certificatePem };
 }
 
 /**
@@ -67,6 +80,13 @@ export async function issueNodeCertificate(
     const message = `nodeName: Invalid value: ${JSON.stringify(request.nodeName)}: ${problem}`;
     throw new ApiError(422, 'Invalid', message);
   }
+  return await signNode(ca, request);
+}
+
+async function signNode(
+  ca: Ca,
+  request: { readonly nodeName: string; readonly csrPem: string; readonly clock?: Clock },
+): Promise<IssuedCertificate> {
   try {
     return await signCsr(ca, request.csrPem, {
       subject: nodeSubject(request.nodeName),
