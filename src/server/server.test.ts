@@ -18,7 +18,7 @@ import { MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_JOIN_BODY_BYTES } from './limits.
 import { openCa } from './pki/ca.ts';
 import { issueClientCertificate, issueServerCertificate } from './pki/issue.ts';
 import { createToken } from './pki/tokens.ts';
-import { type Call, startServerFixture } from './test-server.ts';
+import { type Call, type ServerFixture, startServerFixture } from './test-server.ts';
 
 const CONFIG_MAPS = '/api/v1/namespaces/default/configmaps';
 const TABLE = 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json';
@@ -352,8 +352,7 @@ test('nobody joins without a token that holds', async () => {
   assert.equal(ca.text.trim(), fixture.ca.certificatePem.trim());
 });
 
-test('a node joins with a token, and writes itself with the certificate it gets', async () => {
-  await using fixture = await startServerFixture();
+async function joinedNode(fixture: ServerFixture) {
   const { text: token } = await createToken(fixture.store, {
     caFingerprint: fixture.ca.fingerprint,
     description: 'test',
@@ -361,6 +360,12 @@ test('a node joins with a token, and writes itself with the certificate it gets'
   });
   const directory = join(fixture.directory, 'node');
   const paths = await joinNode({ server: fixture.server.url, token, nodeName: 'm1', directory });
+  return { paths, token, directory };
+}
+
+test('a node joins with a token, and writes itself with the certificate it gets', async () => {
+  await using fixture = await startServerFixture();
+  const { paths } = await joinedNode(fixture);
   await using client = createApiClient({
     servers: [fixture.server.url],
     caPem: readFileSync(paths.caPath, 'utf8'),
@@ -387,13 +392,7 @@ test('a node joins with a token, and writes itself with the certificate it gets'
 
 test('a node renews its certificate by the one it has, for itself only', async () => {
   await using fixture = await startServerFixture();
-  const { text: token } = await createToken(fixture.store, {
-    caFingerprint: fixture.ca.fingerprint,
-    description: 'test',
-    ttlMs: undefined,
-  });
-  const directory = join(fixture.directory, 'node');
-  const paths = await joinNode({ server: fixture.server.url, token, nodeName: 'm1', directory });
+  const { paths, token, directory } = await joinedNode(fixture);
   const read = (path: string) => readFileSync(path, 'utf8');
   const former = read(paths.certificatePath);
   await using client = createApiClient({
