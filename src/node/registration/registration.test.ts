@@ -106,3 +106,49 @@ test('Registration makes the node again when somebody deletes it', async () => {
   const { status } = await api.get(NODE, 'm1');
   assert.equal(status?.conditions?.find((c) => c.type === 'Ready')?.status, 'True');
 });
+
+test('Registration leaves Node and Lease to a kubelet, and adds how the parts are', async () => {
+  const api = new FakeApi();
+  const clock = new FakeClock();
+  const theirs = { type: 'Ready', status: 'True', reason: 'KubeletReady' } as const;
+  api.put(NODE, {
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: 'm1' },
+    status: { nodeInfo: { kubeletVersion: 'v1.32.4' }, conditions: [theirs] },
+  });
+  let ready = true;
+  await using registration = new Registration(
+    { client: api, log: silentLogger, clock },
+    { facts: FACTS, health: () => [fabric(ready)] },
+  );
+  await registration.register();
+  assert.equal(registration.isBesideKubelet, true);
+  const pass = async (ms: number) => {
+    for (let passed = 0; passed < ms; passed += 500) {
+      clock.advance(500);
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  await pass(30_000);
+  const { metadata, status } = await api.get(NODE, 'm1');
+  assert.equal(metadata.labels, undefined);
+  assert.equal(status?.nodeInfo?.kubeletVersion, 'v1.32.4');
+  const said = (found = status) => found?.conditions?.map((it) => [it.type, it.status]);
+  const conditions = [
+    ['Ready', 'True'],
+    ['NetworkUnavailable', 'False'],
+    ['FabricReady', 'True'],
+  ];
+  assert.deepEqual(said(), conditions);
+  assert.deepEqual(status?.conditions?.[0], theirs);
+  assert.equal(api.objects(LEASE).length, 0);
+  assert.equal(api.writes.length, 1, 'what is so is not written again');
+  ready = false;
+  await pass(2_000);
+  assert.deepEqual(said((await api.get(NODE, 'm1')).status)?.[2], ['FabricReady', 'False']);
+  // The kubelet registers a Node that was deleted: an agent's would be in its way.
+  api.remove(NODE, 'm1');
+  await pass(30_000);
+  assert.equal(api.objects(NODE).length, 0);
+});
