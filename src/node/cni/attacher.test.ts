@@ -106,8 +106,12 @@ describe('Attacher', () => {
     lull.begin();
     const { given } = machine.addresses;
     await using attacher = new Attacher({ ...machine.options, lull });
+    const told: boolean[] = [];
+    attacher.onEach((_, isComplete) => told.push(isComplete));
     await attacher.add(ADD);
+    assert.deepEqual(told, [false, true], 'at once, in the middle of calls');
     await attacher.delete({ ...ADD, command: 'DEL' });
+    assert.deepEqual(told, [false, true, false]);
     assert.deepEqual([given.size, attacher.list(), attacher.handles().length], [1, [], 1]);
     // The clock stands still: nothing but this call can end the waiting.
     await attacher.add(ADD);

@@ -103,6 +103,7 @@ export class Attacher implements Attachments, AsyncDisposable {
   readonly #turns = new Turns();
   #isBeginning = false;
   readonly #listeners = new Set<() => void>();
+  readonly #followers = new Set<(attachment: Attachment, isComplete: boolean) => void>();
   #cancelNotify: (() => void) | undefined;
   readonly #identity: (path: string) => string | undefined;
   /** Undoes what could not be undone at once, because the API was away. */
@@ -154,6 +155,15 @@ export class Attacher implements Attachments, AsyncDisposable {
   /** Handles of everything that may have an address: for the garbage collection of addresses. */
   handles(): readonly string[] {
     return this.#records.values().map((record) => record.attachment.handle);
+  }
+
+  /**
+   * Tells at once of each attachment that is complete, and of each that is not any more: {@link onChange} waits for a
+   * lull, and what is broken until then must be seen, too.
+   */
+  onEach(listener: (attachment: Attachment, isComplete: boolean) => void): () => void {
+    this.#followers.add(listener);
+    return () => this.#followers.delete(listener);
   }
 
   onChange(listener: () => void): () => void {
@@ -523,8 +533,9 @@ export class Attacher implements Attachments, AsyncDisposable {
       );
   }
 
-  #record(phase: RecordPhase, attachment: Attachment): Promise<void> {
-    return this.#records.put({ version: 1, phase, attachment });
+  async #record(phase: RecordPhase, attachment: Attachment): Promise<void> {
+    await this.#records.put({ version: 1, phase, attachment });
+    for (const follower of this.#followers) follower(attachment, phase === 'attached');
   }
 
   #reached(point: AttachPoint): Promise<void> | undefined {

@@ -117,7 +117,7 @@ export class AttachmentRecords {
     const path = join(this.#directory, name);
     try {
       const text = readFileSync(path);
-      // Whoever made the file died before it wrote, and did nothing before that.
+      // Whoever made the file died before it wrote and did nothing before that, or the machine died, and the rest with it.
       if (text.length === 0) {
         unlinkSync(path);
         return;

@@ -29,7 +29,7 @@ interface RepairOptions {
 export function startRepairs(attacher: Attacher, options: RepairOptions): AsyncDisposable {
   const { host, log, clock } = options;
   const broken = new Set<string>();
-  let index: AttachmentIndex | undefined;
+  const index = new AttachmentIndex();
   const loop = new SyncLoop(
     async () => {
       // Nobody named one: events were lost, or it is time to look.
@@ -43,8 +43,10 @@ export function startRepairs(attacher: Attacher, options: RepairOptions): AsyncD
     },
     { name: 'cni: repair', log, resyncMs: RESYNC_MS, ...(clock === undefined ? {} : { clock }) },
   );
-  const unwatchList = attacher.onChange(() => {
-    index = undefined;
+  for (const attachment of attacher.list()) index.put(attachment);
+  const unwatchList = attacher.onEach((attachment, isComplete) => {
+    if (isComplete) index.put(attachment);
+    else index.remove(attachment.handle);
   });
   const unwatch = host.watch((event) => {
     if (event.type === 'overrun' || isHostSource(event, options)) {
@@ -52,7 +54,6 @@ export function startRepairs(attacher: Attacher, options: RepairOptions): AsyncD
       loop.trigger();
       return;
     }
-    index ??= indexOf(attacher.list());
     const concerned = concernedBy(event, index, host);
     if (concerned !== undefined && isBroken(event, concerned)) broken.add(concerned.handle);
     for (const it of onBridgeOf(event, index, host))
@@ -79,31 +80,44 @@ function isHostSource(event: NetworkEvent, { hostSource }: RepairOptions): boole
   return hostSource?.(familyOf(address)) === address;
 }
 
-interface AttachmentIndex {
-  readonly byIp: ReadonlyMap<Ip, Attachment>;
-  readonly byLink: ReadonlyMap<string, Attachment>;
-  /** By name of the bridge, and of the gateway of a VLAN there. */
-  readonly byBridge: ReadonlyMap<string, readonly Attachment[]>;
-}
-
 /** Events of other features come by the thousand; each costs one look into a table. */
-function indexOf(attachments: readonly Attachment[]): AttachmentIndex {
-  return {
-    byIp: new Map(attachments.flatMap((it) => ipsOf(it).map((address) => [address, it] as const))),
-    byLink: new Map(attachments.map((it) => [it.hostLink, it])),
-    byBridge: bridgesOf(attachments),
-  };
+class AttachmentIndex {
+  readonly #byHandle = new Map<string, Attachment>();
+  readonly byIp = new Map<Ip, Attachment>();
+  readonly byLink = new Map<string, Attachment>();
+  /** By name of the bridge, and of the gateway of a VLAN there; then by handle. */
+  readonly byBridge = new Map<string, Map<string, Attachment>>();
+
+  put(attachment: Attachment): void {
+    const { handle, hostLink } = attachment;
+    this.remove(handle);
+    this.#byHandle.set(handle, attachment);
+    for (const ip of ipsOf(attachment)) this.byIp.set(ip, attachment);
+    if (hostLink !== '') this.byLink.set(hostLink, attachment);
+    for (const name of bridgesOf(attachment))
+      this.byBridge.set(
+        name,
+        (this.byBridge.get(name) ?? new Map<string, Attachment>()).set(handle, attachment),
+      );
+  }
+
+  remove(handle: string): void {
+    const known = this.#byHandle.get(handle);
+    if (known === undefined) return;
+    this.#byHandle.delete(handle);
+    // An address may be another's by now.
+    for (const ip of ipsOf(known)) if (this.byIp.get(ip) === known) this.byIp.delete(ip);
+    if (this.byLink.get(known.hostLink) === known) this.byLink.delete(known.hostLink);
+    for (const name of bridgesOf(known)) {
+      const there = this.byBridge.get(name);
+      there?.delete(handle);
+      if (there?.size === 0) this.byBridge.delete(name);
+    }
+  }
 }
 
-function bridgesOf(attachments: readonly Attachment[]): Map<string, Attachment[]> {
-  const found = new Map<string, Attachment[]>();
-  for (const attachment of attachments) {
-    const options = attachment.bridge?.options;
-    if (options === undefined) continue;
-    for (const name of new Set([options.bridge, gatewayName(options)]))
-      found.set(name, [...(found.get(name) ?? []), attachment]);
-  }
-  return found;
+function bridgesOf({ bridge }: Attachment): Set<string> {
+  return new Set(bridge === undefined ? [] : [bridge.options.bridge, gatewayName(bridge.options)]);
 }
 
 /** Whether the event takes something from a link that containers of a bridge share. */
@@ -125,11 +139,11 @@ function onBridgeOf(
   event: NetworkEvent,
   { byBridge }: AttachmentIndex,
   host: NetworkStack,
-): readonly Attachment[] {
+): Iterable<Attachment> {
   if (byBridge.size === 0) return [];
-  if (event.type === 'link') return byBridge.get(event.link.name) ?? [];
+  if (event.type === 'link') return byBridge.get(event.link.name)?.values() ?? [];
   if (event.type !== 'address') return [];
-  return byBridge.get(host.links.get(event.address.link)?.name ?? '') ?? [];
+  return byBridge.get(host.links.get(event.address.link)?.name ?? '')?.values() ?? [];
 }
 
 /** Whose host side the event speaks of, if anybody's. */
