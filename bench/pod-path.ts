@@ -1,174 +1,118 @@
 /**
- * What Tulle's path costs beside the same path made by hand with bare kernel commands, without any nftables rule: between
- * pods of one machine, and across two machines by VXLAN and by plain routes. TCP with 1 and 8 streams, UDP in small packets
- * (iperf3), and request and response (a flood of pings, each sent when the last has come back); interleaved, several rounds.
+ * What Tulle's path costs beside the same path made by hand with bare kernel commands: between pods of one machine, and
+ * across two machines by VXLAN and by plain routes. There are two such peers, each on machines of its own: one without
+ * any nftables rule, and one with what no pod network can do without, connections tracked and one rule that masquerades.
+ * TCP with 1 and 8 streams, UDP in small packets (iperf3), and request and response (a flood of pings, each sent when the
+ * last has come back).
  *
- * usage: ./dev bench pod-path [ROUNDS] [SECONDS]     needs root and the Debian package iperf3
+ * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian package iperf3
+ *
+ * The three take turns in each round, the first being another each time; clients are bound to one processor and servers
+ * to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
  */
-import { POD } from '#api/core/v1/pod.ts';
-import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
-import { LabCluster, until } from '#lab/cluster.ts';
-import { containerPid, preparePodman, runContainer } from '#lab/containers.ts';
+import { availableParallelism } from 'node:os';
+import { until } from '#lab/cluster.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
+import { type Path, type Paths, pathsByHand, pathsOfTulle } from './support/pod-paths.ts';
+import { quantile } from './support/quantile.ts';
 
-const ROUNDS = Number(process.argv[2] ?? 5);
-const SECONDS = Number(process.argv[3] ?? 2);
-const LAB = 'bench-path';
+const ROUNDS = Number(process.argv[2] ?? 15);
+const SECONDS = Number(process.argv[3] ?? 1);
+const LAB = process.env.TULLE_BENCH_LAB ?? 'bench-path';
 const WAIT_MS = 20_000;
+const MEASURE_TIMEOUT_MS = 60_000;
 /** No more than a header and a counter: what costs is the packet. */
 const UDP_BYTES = 64;
+const PINGS = 4_000;
+const CLIENT_CPU = 0;
+const SERVER_CPU = availableParallelism() > 1 ? 1 : 0;
 
-interface End {
-  readonly machine: Machine;
-  /** Command prefix that enters its network. */
-  readonly enter: readonly string[];
-  readonly address: string;
-}
-interface Path {
-  readonly client: End;
-  readonly server: End;
-}
-type Measure = (path: Path) => Promise<number>;
+const WHERE = {
+  near: 'one machine',
+  vxlan: 'across machines by VXLAN',
+  routes: 'across machines by routes',
+} as const satisfies Record<keyof Paths, string>;
+type Where = keyof typeof WHERE;
 
-const MEASURES: readonly (readonly [name: string, unit: string, measure: Measure])[] = [
+const MEASURES: readonly (readonly [
+  name: string,
+  unit: string,
+  measure: (path: Path) => Promise<number>,
+])[] = [
   ['TCP 1 stream', 'Gbit/s', (path) => throughput(path, [])],
   ['TCP 8 streams', 'Gbit/s', (path) => throughput(path, ['-P', '8'])],
   ['UDP', 'packets/s', packetRate],
   ['request and response', 'us', roundTrip],
 ];
 
-const lab = await Lab.create({ name: LAB, machines: 2 });
+const wanted = process.argv.slice(4);
+const isWanted = (where: Where) => wanted.length === 0 || wanted.includes(where);
+const lab = await Lab.create({ name: LAB, machines: 6 });
 try {
-  const [m1, m2] = [lab.machine('m1'), lab.machine('m2')];
-  const cluster = new LabCluster(lab);
-  const pods = await startPods(cluster, m1, m2);
-  const hand = await makeByHand(m1, m2);
-  await compare('one machine', hand.near, { client: pods.client, server: pods.near });
-  const across = { client: pods.client, server: pods.far };
-  await compare('across machines by VXLAN', hand.vxlan, across);
-  await cluster.client.patch(
-    IP_POOL,
-    { name: 'default-ipv4' },
-    { type: 'application/merge-patch+json', body: { spec: { encapsulation: 'Never' } } },
-  );
-  await until('the pods have the MTU of the uplink', WAIT_MS, async () => {
-    const ends = [pods.client, pods.far].map(({ machine, enter }) =>
-      machine.runOk([...enter, 'ip', '-o', 'link', 'show', 'eth0']),
-    );
-    return (await Promise.all(ends)).every((text) => text.includes(' mtu 1500 '));
-  });
-  await compare('across machines by routes', hand.routes, across);
+  const [m1, m2, m3, m4, m5, m6] = ['m1', 'm2', 'm3', 'm4', 'm5', 'm6'].map((name) =>
+    lab.machine(name),
+  ) as [Machine, Machine, Machine, Machine, Machine, Machine];
+  const ours = await pathsOfTulle(lab, m1, m2);
+  const peers = {
+    'made by hand, no rule': await pathsByHand(m3, m4, { isTracked: false }),
+    'made by hand, tracked': await pathsByHand(m5, m6, { isTracked: true }),
+  };
+  const all = [ours, ...Object.values(peers)];
+  await serve(all.flatMap(({ near, vxlan, routes }) => [near, vxlan, routes]));
+  for (const where of ['near', 'vxlan', 'routes'] as const) {
+    if (where === 'routes') await ours.useRoutes();
+    if (isWanted(where)) await compare(where, ours, peers);
+  }
 } finally {
   await Lab.remove(LAB);
 }
 process.exit();
 
-async function compare(where: string, byHand: Path, byTulle: Path): Promise<void> {
-  for (const [name, unit, measure] of MEASURES) {
-    const ours: number[] = [];
-    const peers: number[] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      peers.push(await measure(byHand));
-      ours.push(await measure(byTulle));
-    }
-    report(`${where}: ${name}`, unit, median(ours), median(peers));
-  }
-}
-
-/** The paths as an administrator would make them, beside Tulle's and with other numbers. */
-async function makeByHand(
-  m1: Machine,
-  m2: Machine,
-): Promise<Record<'near' | 'vxlan' | 'routes', Path>> {
-  const client = await podByHand(m1, { name: 'hand', address: '10.9.1.2', mtuBytes: 1450 });
-  const near = await podByHand(m1, { name: 'near', address: '10.9.1.3', mtuBytes: 1450 });
-  const far = await podByHand(m2, { name: 'hand', address: '10.9.2.2', mtuBytes: 1450 });
-  const wideClient = await podByHand(m1, { name: 'wide', address: '10.9.3.2', mtuBytes: 1500 });
-  const wideFar = await podByHand(m2, { name: 'wide', address: '10.9.4.2', mtuBytes: 1500 });
-  for (const [machine, own, other, there] of [
-    [m1, 1, 2, m2],
-    [m2, 2, 1, m1],
-  ] as const)
-    await machine.runOk([
-      ...['sh', '-ec'],
-      `ip link add handvx address 02:00:00:00:09:0${own} mtu 1450 type vxlan id 9 dstport 4790 nolearning local ${machine.address} dev eth0
-      ip addr add 10.9.${own}.0/32 dev handvx
-      ip link set handvx up
-      ip neigh add 10.9.${other}.0 lladdr 02:00:00:00:09:0${other} dev handvx nud permanent
-      bridge fdb append 02:00:00:00:09:0${other} dev handvx dst ${there.address} self permanent
-      ip route add 10.9.${other}.0/24 via 10.9.${other}.0 dev handvx onlink src 10.9.${own}.0
-      ip route add 10.9.${other + 2}.0/24 via ${there.address}`,
-    ]);
-  return {
-    near: { client, server: near },
-    vxlan: { client, server: far },
-    routes: { client: wideClient, server: wideFar },
-  };
-}
-
-async function podByHand(
-  machine: Machine,
-  pod: { readonly name: string; readonly address: string; readonly mtuBytes: number },
-): Promise<End> {
-  const { name, address, mtuBytes } = pod;
-  await machine.runOk([
-    ...['sh', '-ec'],
-    `ip netns add ${name}
-    ip link add ${name}0 mtu ${mtuBytes} type veth peer name eth0 mtu ${mtuBytes} netns ${name}
-    ip link set ${name}0 up
-    sysctl -q net.ipv4.ip_forward=1 net.ipv4.conf.${name}0.proxy_arp=1
-    ip -n ${name} addr add ${address}/32 dev eth0
-    ip -n ${name} link set eth0 up
-    ip -n ${name} route add 169.254.1.1 dev eth0 scope link
-    ip -n ${name} route add default via 169.254.1.1
-    ip route add ${address}/32 dev ${name}0`,
-  ]);
-  return { machine, enter: ['ip', 'netns', 'exec', name], address };
-}
-
-async function startPods(
-  cluster: LabCluster,
-  m1: Machine,
-  m2: Machine,
-): Promise<Record<'client' | 'near' | 'far', End>> {
-  await cluster.startServer();
-  for (const machine of [m1, m2]) {
-    preparePodman(machine);
-    await cluster.startAgent(machine);
-  }
-  await cluster.nodesReady();
-  const start = async (machine: Machine, name: string): Promise<End> => {
-    await runContainer(machine, { name, role: 'client' });
-    let address = '';
-    await until(`the pod "${name}" is known`, WAIT_MS, async () => {
-      const { items } = await cluster.client.list(POD, { namespace: 'default' });
-      address = items.find((pod) => pod.metadata.name === name)?.status?.podIP ?? '';
-      return address !== '';
+/** One iperf3 for each pod that is a server, which stays. */
+async function serve(paths: readonly Path[]): Promise<void> {
+  const ends = new Map(paths.map(({ server }) => [server.address, server]));
+  for (const { machine, enter, address } of ends.values()) {
+    const argv = ['taskset', '--cpu-list', String(SERVER_CPU), 'iperf3', '--server'];
+    await machine.start(`iperf3-${address}`, [...enter, ...argv]);
+    await until('iperf3 listens', WAIT_MS, async () => {
+      const { stdout } = await machine.run([...enter, 'ss', '-ltn']);
+      return stdout.includes(':5201');
     });
-    const pid = await containerPid(machine, name);
-    return { machine, enter: ['nsenter', '--target', String(pid), '--net', '--'], address };
-  };
-  return {
-    client: await start(m1, 'client'),
-    near: await start(m1, 'near'),
-    far: await start(m2, 'far'),
-  };
+  }
 }
 
-/** Runs iperf3 in both ends. @returns the report that it ends with */
+async function compare(
+  where: Where,
+  ours: Paths,
+  peers: Readonly<Record<string, Paths>>,
+): Promise<void> {
+  const all = [ours, ...Object.values(peers)].map((paths) => paths[where]);
+  for (const [name, unit, measure] of MEASURES) {
+    const values: number[][] = all.map(() => []);
+    for (let round = 0; round < ROUNDS; round++)
+      for (let turn = 0; turn < all.length; turn++) {
+        const index = (round + turn) % all.length;
+        const path = all[index];
+        if (path !== undefined) values[index]?.push(await measure(path));
+      }
+    const [own = [], ...others] = values;
+    for (const [i, peer] of Object.keys(peers).entries())
+      report(`${WHERE[where]}: ${name}`, unit, own, { peer, values: others[i] ?? [] });
+  }
+}
+
+/** Runs iperf3 against the pod's. @returns the report that it ends with */
 async function iperf<T>({ client, server }: Path, args: readonly string[]): Promise<T> {
-  const serving = server.machine.run([...server.enter, 'iperf3', '--server', '--one-off'], {
-    timeoutMs: 60_000,
-  });
-  await until('iperf3 listens', 5_000, async () => {
-    const { stdout } = await server.machine.run([...server.enter, 'ss', '-ltn']);
-    return stdout.includes(':5201');
-  });
   const argv = ['iperf3', '--client', server.address, '--time', String(SECONDS), '--json', ...args];
-  const text = await client.machine.runOk([...client.enter, ...argv], { timeoutMs: 60_000 });
-  await serving;
+  const text = await inClient(client, argv);
   return (JSON.parse(text) as { end: T }).end;
+}
+
+function inClient({ machine, enter }: Path['client'], argv: readonly string[]): Promise<string> {
+  return machine.runOk([...enter, 'taskset', '--cpu-list', String(CLIENT_CPU), ...argv], {
+    timeoutMs: MEASURE_TIMEOUT_MS,
+  });
 }
 
 /** @returns Gbit/s that arrived */
@@ -187,20 +131,26 @@ async function packetRate(path: Path): Promise<number> {
   return (sum.packets - sum.lost_packets) / sum.seconds;
 }
 
-/** @returns average round trip in microseconds of 2,000 pings */
+/** @returns average round trip in microseconds */
 async function roundTrip({ client, server }: Path): Promise<number> {
-  const argv = ['ping', '-q', '-f', '-c', '2000', server.address];
-  const text = await client.machine.runOk([...client.enter, ...argv], { timeoutMs: 60_000 });
+  const text = await inClient(client, ['ping', '-q', '-f', '-c', String(PINGS), server.address]);
   return Number(/= [\d.]+\/([\d.]+)\//.exec(text)?.[1]) * 1000;
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? Number.NaN;
-}
-
-function report(name: string, unit: string, value: number, peerValue: number): void {
-  const line = { bench: 'pod-path', case: name, value, unit };
-  const ratio = value / peerValue;
-  console.log(JSON.stringify({ ...line, peer: 'made by hand', peer_value: peerValue, ratio }));
+function report(
+  name: string,
+  unit: string,
+  ours: readonly number[],
+  { peer, values }: { readonly peer: string; readonly values: readonly number[] },
+): void {
+  const ratios = ours.map((value, i) => value / (values[i] ?? Number.NaN));
+  const [low, high] = [0.25, 0.75].map((q) => quantile(ratios, q).toFixed(3));
+  console.error(`${name}, ${peer}: half of the ratios are between ${low} and ${high}`);
+  const round = (number: number) => Number(number.toPrecision(4));
+  console.log(
+    JSON.stringify({
+      ...{ bench: 'pod-path', case: name, value: round(quantile(ours, 0.5)), unit, peer },
+      ...{ peer_value: round(quantile(values, 0.5)), ratio: round(quantile(ratios, 0.5)) },
+    }),
+  );
 }

@@ -18,7 +18,9 @@ import { PolicyPlanner } from '#node/policy/planner.ts';
 import { POLICY_PART, stagePlan } from '#node/policy/programmer.ts';
 import { Ruleset } from '#node/ruleset.ts';
 import { compileNetworkPolicy } from '#policy/compile.ts';
+
 import type { PolicyPod } from '#policy/model.ts';
+import { quantile } from './support/quantile.ts';
 
 const LOCAL_PODS = 250;
 const PEERS = 10_000;
@@ -431,10 +433,6 @@ function print(
   const round = (number: number | null) => (number === null ? null : Number(number.toPrecision(4)));
   const line = { bench: 'policy', case: what, value: round(value), unit, peer };
   console.log(JSON.stringify({ ...line, peer_value: round(peerValue), ratio: round(ratio) }));
-}
-function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
 }
 function elapsedMs(action: () => void): number {
   const begin = performance.now();

@@ -31,6 +31,7 @@ import {
   sliceOf,
 } from '#node/services/testing/many-services.ts';
 import { type Layout, layoutTexts } from './kube-proxy-layout.ts';
+import { quantile } from './support/quantile.ts';
 
 const DEFAULT_SIZES = [10, 44_000];
 const MAX_PEER_SERVICES = Number(process.env.TULLE_BENCH_PEER_SERVICES ?? 10_000);
@@ -273,11 +274,6 @@ function report(
       ratio: round4(quantile(ratios, 0.5)),
     }),
   );
-}
-
-function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 }
 
 const sizes = process.argv.slice(2).map(Number);
