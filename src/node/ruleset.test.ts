@@ -93,6 +93,41 @@ test('Ruleset.define() adds, changes and removes chains', async () => {
   );
 });
 
+test('Ruleset gives a base chain that parts share the rules of all of them, in their order', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables, ['a', 'b']);
+  const shared = {
+    name: 'both',
+    base: { type: 'filter', hook: 'forward', priority: 0 },
+  } as const;
+  const share = (order: number, ...comments: string[]): RulesetPart => ({
+    sets: [],
+    chains: [
+      {
+        ...shared,
+        rules: comments.map((comment) => ({ expressions: [accept], comment, order })),
+      },
+    ],
+  });
+  const comments = () =>
+    nftables.dumpTable('ip', 'tulle')?.chains.map((it) => it.rules.map((rule) => rule.comment));
+  ruleset.define('a', share(1, 'later'));
+  ruleset.define('b', share(0, 'first', 'second'));
+  ruleset.commit();
+  assert.deepEqual(comments(), [['first', 'second', 'later']]);
+  const handle = nftables.dumpTable('ip', 'tulle')?.handle;
+  ruleset.define('b', share(0, 'other'));
+  ruleset.commit();
+  assert.deepEqual(comments(), [['other', 'later']]);
+  ruleset.define('a', { sets: [], chains: [] });
+  ruleset.commit();
+  assert.deepEqual(comments(), [['other']]);
+  ruleset.define('b', { sets: [], chains: [] });
+  ruleset.commit();
+  assert.deepEqual(comments(), []);
+  assert.equal(nftables.dumpTable('ip', 'tulle')?.handle, handle, 'the table was not made anew');
+});
+
 test('Ruleset.stageAll() makes a set hold exactly the given elements', async () => {
   const nftables = new FakeNftables();
   await using ruleset = create(nftables);

@@ -1,7 +1,7 @@
 /**
  * Our table of one nftables family, written by several features and kept against everybody else.
  *
- * A feature *defines* its part (chains with rules, sets) and *stages* elements; `commit()` carries all of it out in
+ * A feature *defines* its part (chains with rules, sets; a base chain may be shared) and *stages* elements; `commit()` carries all of it out in
  * one transaction, and `Ruleset.tryCommit()` that of several families. What should be in the kernel is mirrored in
  * memory, so the kernel is never listed, and a change costs what changed.
  *
@@ -31,6 +31,8 @@ export interface ChainContent {
   readonly rules: readonly {
     readonly expressions: readonly Expression[];
     readonly comment?: string;
+    /** In a base chain that several parts have rules for: the smaller stands first. 0 unless it is given. */
+    readonly order?: number;
   }[];
 }
 
@@ -292,11 +294,9 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     const operations: Operation[] = [];
     const last: Operation[] = [];
     const rules: Operation[] = [];
-    for (const [name, part] of this.#stagedParts) {
-      const old = this.#parts.get(name) ?? EMPTY_PART;
-      for (const content of setsMissingIn(old, part)) operations.push(this.#addSet(content, 0));
-      const oldChains = new Map(old.chains.map((content) => [content.name, content]));
-      for (const content of part.chains) {
+    const changeChains = (old: readonly ChainContent[], wanted: readonly ChainContent[]) => {
+      const oldChains = new Map(old.map((content) => [content.name, content]));
+      for (const content of wanted) {
         const was = oldChains.get(content.name);
         oldChains.delete(content.name);
         if (was !== undefined && sameChain(was, content)) continue;
@@ -308,8 +308,20 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       // One that goes may be jumped to from another that goes.
       for (const gone of oldChains.keys()) rules.push(chain.flush(gone));
       for (const gone of oldChains.keys()) last.push(chain.delete(gone));
-      for (const gone of setsMissingIn(part, old)) last.push(set.delete(gone.set));
+    };
+    for (const [name, part] of this.#stagedParts) {
+      const old = this.#parts.get(name) ?? EMPTY_PART;
+      for (const content of setsMissingIn(old, part)) operations.push(this.#addSet(content, 0));
+      changeChains(old.chains.filter(isNoBase), part.chains.filter(isNoBase));
     }
+    if (this.#stagedParts.size > 0)
+      changeChains(
+        baseChains(this.#parts.values()),
+        baseChains(new Map([...this.#parts, ...this.#stagedParts]).values()),
+      );
+    for (const [name, part] of this.#stagedParts)
+      for (const gone of setsMissingIn(part, this.#parts.get(name) ?? EMPTY_PART))
+        last.push(set.delete(gone.set));
     for (const [name, { add, remove }] of this.#staged) {
       const current = this.#elements.get(name);
       const out = [...remove.values()].filter((element) => current?.has(keyOf(element)));
@@ -344,9 +356,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
     const remembered = exists ? this.#dynamicElements() : [];
     const sets = [...this.#parts.values()].flatMap((part) => part.sets);
-    const chains = [...this.#parts.values()].flatMap((part) => part.chains);
-    const base = chains.filter((content) => content.base !== undefined);
-    const others = chains.filter((content) => content.base === undefined);
+    const base = baseChains(this.#parts.values());
+    const others = [...this.#parts.values()].flatMap((part) => part.chains.filter(isNoBase));
     const rulesOf = (content: ChainContent) =>
       content.rules.map(({ expressions, comment }) =>
         rule.add(content.name, expressions, comment === undefined ? {} : { comment }),
@@ -464,6 +475,25 @@ interface SourcedSet {
 function setsMissingIn(other: RulesetPart, wanted: RulesetPart): SetContent[] {
   const names = new Set(other.sets.map((content) => content.set));
   return wanted.sets.filter((content) => !names.has(content.set));
+}
+
+function isNoBase(content: ChainContent): boolean {
+  return content.base === undefined;
+}
+
+/** The base chains of all parts. One that several parts name has the rules of all: packets enter it once, not once a part. */
+function baseChains(parts: Iterable<RulesetPart>): ChainContent[] {
+  const joined = new Map<string, ChainContent>();
+  for (const { chains } of parts)
+    for (const content of chains) {
+      if (content.base === undefined) continue;
+      const rules = [...(joined.get(content.name)?.rules ?? []), ...content.rules];
+      joined.set(content.name, {
+        ...content,
+        rules: rules.sort((a, b) => (a.order ?? 0) - (b.order ?? 0)),
+      });
+    }
+  return [...joined.values()];
 }
 
 function addChain(chain: ChainOperations, content: ChainContent): Operation {

@@ -148,7 +148,7 @@ function rulesOf({ family, hook }: KnownChain, pods: readonly Cidr[]): readonly 
       [...to(pod), counter(), accept],
     ]);
   return [
-    // Who is no node has been dropped before (`fabric-input`).
+    // Who is no node has been dropped before (`fabric/filter.ts`).
     [...isUdp, ...equals(th.dport, portBytes(VXLAN_PORT)), counter(), accept],
     ...fitting.flatMap((pod) =>
       [IPPROTO_UDP, IPPROTO_TCP].map((protocol) => [

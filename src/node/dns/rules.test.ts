@@ -12,13 +12,16 @@ test('dnsPart() leaves DNS of its family untracked, both directions, UDP and TCP
   assert.deepEqual(
     v4.chains.map(({ name, base, rules }) => [name, base?.hook, base?.priority, rules.length]),
     [
-      ['dns-prerouting', 'prerouting', -300, 8],
-      ['dns-output', 'output', -300, 8],
+      ['to-dns', undefined, undefined, 4],
+      ['from-dns', undefined, undefined, 4],
+      ['raw-prerouting', 'prerouting', -300, 2],
+      ['dns-output', 'output', -300, 2],
     ],
   );
-  for (const { expressions } of v4.chains.flatMap((chain) => chain.rules))
-    assert.equal(expressions.at(-1)?.kind, 'notrack');
-  assert.equal(dnsPart('ip6', addresses).chains[0]?.rules.length, 4);
+  for (const { base, rules } of v4.chains)
+    for (const { expressions } of rules)
+      assert.equal(expressions.at(-1)?.kind, base === undefined ? 'notrack' : 'verdict');
+  assert.equal(dnsPart('ip6', addresses).chains[0]?.rules.length, 2);
   assert.deepEqual(dnsPart('ip6', [ip('10.96.0.10')]), { sets: [], chains: [] });
 });
 
@@ -30,6 +33,6 @@ test('defineDnsRules() is taken by the ruleset', async () => {
   ruleset.commit();
   assert.deepEqual(
     nftables.dumpTable('ip', 'tulle')?.chains.map((chain) => chain.chain),
-    ['dns-prerouting', 'dns-output'],
+    ['to-dns', 'from-dns', 'raw-prerouting', 'dns-output'],
   );
 });

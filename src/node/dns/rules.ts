@@ -9,11 +9,12 @@
  * ```
  */
 import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
-import { type Expression, notrack } from '#wire/nftables/expressions.ts';
+import { jump, notrack } from '#wire/nftables/expressions.ts';
 import { compare, equals, ip, ip6, isTcp, isUdp, th } from '#wire/nftables/match.ts';
 import { PRIORITY } from '#wire/nftables/objects.ts';
 import { portBytes } from '#wire/nftables/values.ts';
 import type { Ruleset, RulesetPart } from '../ruleset.ts';
+import { RAW_PREROUTING } from '../shared-chains.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const DNS_PART = 'dns';
@@ -22,38 +23,35 @@ const DNS_PORT = 53;
 /** @param addresses where DNS answers; those of the other family are left out */
 export function dnsPart(family: 'ip' | 'ip6', addresses: readonly Ip[]): RulesetPart {
   const { saddr, daddr } = family === 'ip' ? ip : ip6;
-  const rules: { expressions: Expression[]; comment: string }[] = addresses
-    .filter((address) => familyOf(address) === (family === 'ip' ? 4 : 6))
-    .flatMap((address) =>
-      [isUdp, isTcp].flatMap((transport) => [
-        {
-          expressions: [
-            ...equals(daddr, ipToBytes(address)),
-            ...transport,
-            ...compare(th.dport, '==', portBytes(DNS_PORT)),
-            notrack,
-          ],
-          comment: 'to DNS',
-        },
-        {
-          expressions: [
-            ...equals(saddr, ipToBytes(address)),
-            ...transport,
-            ...compare(th.sport, '==', portBytes(DNS_PORT)),
-            notrack,
-          ],
-          comment: 'from DNS',
-        },
-      ]),
-    );
-  if (rules.length === 0) return { sets: [], chains: [] };
+  const own = addresses.filter((address) => familyOf(address) === (family === 'ip' ? 4 : 6));
+  if (own.length === 0) return { sets: [], chains: [] };
+  const ways = [
+    { chain: 'to-dns', address: daddr, port: th.dport, comment: 'to DNS' },
+    { chain: 'from-dns', address: saddr, port: th.sport, comment: 'from DNS' },
+  ];
+  // Of nearly all packets the ports are all that is looked at.
+  const enter = ways.map(({ chain, port }) => ({
+    expressions: [...compare(port, '==', portBytes(DNS_PORT)), jump(chain)],
+  }));
   return {
     sets: [],
-    chains: (['prerouting', 'output'] as const).map((hook) => ({
-      name: `dns-${hook}`,
-      base: { type: 'filter', hook, priority: PRIORITY.raw },
-      rules,
-    })),
+    chains: [
+      ...ways.map(({ chain, address, comment }) => ({
+        name: chain,
+        rules: own.flatMap((it) =>
+          [isUdp, isTcp].map((transport) => ({
+            expressions: [...equals(address, ipToBytes(it)), ...transport, notrack],
+            comment,
+          })),
+        ),
+      })),
+      { ...RAW_PREROUTING, rules: enter },
+      {
+        name: 'dns-output',
+        base: { type: 'filter', hook: 'output', priority: PRIORITY.raw },
+        rules: enter,
+      },
+    ],
   };
 }
 

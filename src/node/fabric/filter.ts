@@ -13,9 +13,10 @@ import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
 import { VXLAN_PORT, VXLAN_VNI } from '#lib/kernel-objects.ts';
 import { counter, drop } from '#wire/nftables/expressions.ts';
 import { equals, ip, ip6, isUdp, notInSet, payload, th } from '#wire/nftables/match.ts';
-import { PRIORITY, type SetElement } from '#wire/nftables/objects.ts';
+import type { SetElement } from '#wire/nftables/objects.ts';
 import { portBytes } from '#wire/nftables/values.ts';
 import type { RulesetPart } from '../ruleset.ts';
+import { RAW_PREROUTING } from '../shared-chains.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const FABRIC_PART = 'fabric';
@@ -32,14 +33,14 @@ export function fabricPart(family: 'ip' | 'ip6'): RulesetPart {
     sets: [{ set: FABRIC_PEERS, key: [family === 'ip' ? 'ipv4_addr' : 'ipv6_addr'] }],
     chains: [
       {
-        name: 'fabric-input',
         // Before connection tracking: what is dropped here must not fill its table.
-        base: { type: 'filter', hook: 'prerouting', priority: PRIORITY.raw },
+        ...RAW_PREROUTING,
         rules: [
           {
             expressions: [
-              ...isUdp,
+              // The port first: it is all that is looked at of what pods say to each other.
               ...equals(th.dport, portBytes(VXLAN_PORT)),
+              ...isUdp,
               ...equals(payload('transport', VNI_OFFSET_BYTES, VNI_BYTES), vni),
               ...notInSet([saddr], FABRIC_PEERS),
               counter(),

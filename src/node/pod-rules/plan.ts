@@ -3,7 +3,8 @@
  * Pure. A pod costs elements of sets, never a rule.
  *
  * ```text
- *  prerouting (raw)   iifname vmap @pod-links            a link of ours ─► check-source
+ *  prerouting (raw)   iifname . MAC . source @pod-sources accept, if it is a `tl…` link
+ *                     iifname vmap @pod-links            a link of ours ─► check-source
  *  check-source       iifname . MAC . source @pod-sources return, everything else drop
  *  nat (dstnat)       to this machine: address . protocol . port @host-ports, else protocol . port @host-ports-any
  *  nat (srcnat)       source . pod @host-port-hairpin     who would get its answer past this machine is masqueraded
@@ -25,6 +26,7 @@ import {
   parseIp,
   splitCidr,
 } from '#lib/ip.ts';
+import { POD_LINK_PREFIX, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import type { PortProtocol } from '#wire/cni/capabilities.ts';
 import {
   accept,
@@ -69,6 +71,7 @@ import {
 import type { Attachment } from '../attachment.ts';
 import { ipsOf } from '../attachment.ts';
 import type { RulesetPart } from '../ruleset.ts';
+import { RAW_ORDER_LAST, RAW_PREROUTING } from '../shared-chains.ts';
 
 /** Interface name → check its packets. */
 export const POD_LINKS = 'pod-links';
@@ -116,6 +119,7 @@ const ETHERTYPE = {
   arp: Uint8Array.of(0x08, 0x06),
   ip6: Uint8Array.of(0x86, 0xdd),
 } as const;
+const POD_LINK_BYTES = new TextEncoder().encode(POD_LINK_PREFIX);
 const LOOPBACK_V4 = cidr('127.0.0.0/8');
 const MULTICAST: Readonly<Record<Family, Cidr>> = {
   4: cidr('224.0.0.0/4'),
@@ -164,6 +168,8 @@ export function addressesOf(attachment: Attachment): readonly Ip[] {
 function networkPart(family: 'ip' | 'ip6'): RulesetPart {
   const address = family === 'ip' ? ('ipv4_addr' as const) : ('ipv6_addr' as const);
   const { saddr, daddr } = family === 'ip' ? ip : ip6;
+  const check = verdictMap([meta.iifname], POD_LINKS);
+  const isOwn = inSet([meta.iifname, ether.saddr, saddr], POD_SOURCES);
   const toThisMachine = equals(fibType('daddr'), hostU32(FIB_ADDRESS_TYPE.local));
   return {
     sets: [
@@ -186,12 +192,7 @@ function networkPart(family: 'ip' | 'ip6'): RulesetPart {
         rules: [
           // With route_localnet, which host ports need, nothing else keeps a pod from the machine's own loopback.
           ...(family === 'ip' ? [{ expressions: [...inPrefix(daddr, LOOPBACK_V4), drop] }] : []),
-          {
-            expressions: [
-              ...inSet([meta.iifname, ether.saddr, saddr], POD_SOURCES),
-              returnToCaller,
-            ],
-          },
+          { expressions: [...isOwn, returnToCaller] },
           // A routed pod has nobody beside it on its link whose link-local address it could take.
           ...(family === 'ip6' ? [LINK_LOCAL_V6, UNSPECIFIED_V6] : []).map((prefix) =>
             fromPrefix(prefix, [meta.iifname, ether.saddr]),
@@ -200,9 +201,14 @@ function networkPart(family: 'ip' | 'ip6'): RulesetPart {
         ],
       },
       {
-        name: 'pod-sources',
-        base: { type: 'filter', hook: 'prerouting', priority: PRIORITY.raw },
-        rules: [{ expressions: verdictMap([meta.iifname], POD_LINKS) }],
+        ...RAW_PREROUTING,
+        rules: [
+          // What there is to find in a map is dear, and nearly all packets of pods are as they should be.
+          ...(family === 'ip' ? [[...inPrefix(daddr, LOOPBACK_V4), ...check]] : []),
+          [...equals(meta.iifname, POD_LINK_BYTES), ...isOwn, accept],
+          [...equals(meta.iifname, ifnameBytes(VXLAN_LINK)), accept],
+          check,
+        ].map((expressions) => ({ expressions, order: RAW_ORDER_LAST })),
       },
       {
         name: HOST_PORT_CHAIN,

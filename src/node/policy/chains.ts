@@ -36,12 +36,13 @@ import {
   inSet,
   ip,
   ip6,
+  masked,
   meta,
   verdictMap,
 } from '#wire/nftables/match.ts';
-import { PRIORITY } from '#wire/nftables/objects.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
 import type { Bundle, BundledRule } from './bundles.ts';
+import { FORWARD, FORWARD_ORDER } from '../shared-chains.ts';
 import {
   CLOSED_CHAIN,
   CLOSED_INGRESS_CHAIN,
@@ -77,9 +78,8 @@ export interface RuleSet {
   readonly bundles: readonly Bundle[];
 }
 
-/** Before other programs' filters at priority 0, so that what they accept is not spared. */
-const EGRESS_PRIORITY = PRIORITY.filter - 10;
-const INGRESS_PRIORITY = PRIORITY.filter - 9;
+const EGRESS_PRIORITY = FORWARD.base.priority;
+const INGRESS_PRIORITY = EGRESS_PRIORITY + 1;
 /** Of each rule: a flood of refused packets must not become a flood of log messages. */
 const MAX_LOGS_PER_SECOND = 10;
 /** Enough of a packet for its headers. */
@@ -110,10 +110,16 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
     expressions: [...anyBit(ct('mark'), CT_MARK_CUT), counter(), drop],
     comment: 'a connection that policy allows no more',
   };
-  const established: NftRule[] = [
-    { expressions: [...anyBit(ct('state'), CT_STATE.established | CT_STATE.related), accept] },
-    { expressions: [...inSet([saddr, daddr], SELF), accept], comment: 'a pod reaches itself' },
-  ];
+  const isEstablished = anyBit(ct('state'), CT_STATE.established | CT_STATE.related);
+  const established: NftRule = { expressions: [...isEstablished, accept] };
+  // Nearly every packet: it ends here.
+  const allowed: NftRule = {
+    expressions: [...masked(ct('mark'), CT_MARK_CUT, '==', 0), ...isEstablished, accept],
+  };
+  const self: NftRule = {
+    expressions: [...inSet([saddr, daddr], SELF), accept],
+    comment: 'a pod reaches itself',
+  };
   const from: NftRule[] = [
     { expressions: verdictMap([saddr], EGRESS_PODS) },
     {
@@ -149,19 +155,21 @@ export function baseChains(family: NftFamilyName): ChainContent[] {
       rules: refuse({ verdict: 'closed', direction: 'ingress', source: '', rule: -1 }, 'closed'),
     },
     {
-      name: 'policy-from-pods',
-      base: base('forward', EGRESS_PRIORITY),
-      rules: [cut, ...established, ...bridged, ...from],
+      ...FORWARD,
+      rules: [
+        { ...allowed, order: FORWARD_ORDER.established },
+        ...[cut, self, ...bridged, ...from].map((it) => ({ ...it, order: FORWARD_ORDER.policy })),
+      ],
     },
     {
       name: 'policy-to-pods',
       base: base('forward', INGRESS_PRIORITY),
-      rules: [...established, ...bridged, ...to],
+      rules: [established, self, ...bridged, ...to],
     },
     {
       name: 'policy-to-node',
       base: base('input', EGRESS_PRIORITY),
-      rules: [cut, ...established, ...discovery, ...from],
+      rules: [allowed, cut, ...discovery, ...from],
     },
   ];
 }

@@ -2,13 +2,13 @@
  * The balancer in nftables: what chains and maps there are. Pure. The elements are in `elements.ts`.
  *
  * ```text
- *  new connection ─► filter-prerouting  sources that a load balancer's ranges leave out      drop
- *                 ─► nat-prerouting     not from a pod: daddr . proto . dport map @outside-frontends vmap @choices
+ *  new connection ─► nat-prerouting     sources that a load balancer's ranges leave out      drop
+ *                                       not from a pod: daddr . proto . dport map @outside-frontends vmap @choices
  *                                       daddr . proto . dport map @frontends vmap @choices
  *                        ├► nK          dnat to daddr . proto . dport . (numgen random mod K) map @endpoints
  *                        ├► hK          the same with a hash of the client's address
  *                        ├► reject-service, drop-service
- *                 ─► filter-forward     still a cluster IP: no such port, or nobody's         reject
+ *                 ─► check-service      still a cluster IP: no such port, or nobody's         reject
  *                                       a frontend's, all the same                            drop
  *                 ─► nat-postrouting    where the answer would not come past this node        masquerade
  * ```
@@ -20,15 +20,17 @@
  * of the old rules and no endpoint in the new ones. It must not be refused: a client that hears nothing tries again.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
-import { POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
+import { POD_LINK_PREFIX, VXLAN_PORT } from '#lib/kernel-objects.ts';
 import type { KeyField } from '#wire/nftables/data-types.ts';
 import {
+  accept,
   CT_STATE,
   CT_STATUS,
   dnat,
   drop,
   type Expression,
   goTo,
+  jump,
   masquerade,
   type Register,
   rejectUnreachable,
@@ -45,6 +47,7 @@ import {
   ip6,
   isTcp,
   isTcpWithoutSyn,
+  isUdp,
   loadConcat,
   masked,
   meta,
@@ -54,8 +57,9 @@ import {
   th,
 } from '#wire/nftables/match.ts';
 import { PRIORITY } from '#wire/nftables/objects.ts';
-import { ifnameBytes } from '#wire/nftables/values.ts';
+import { ifnameBytes, portBytes } from '#wire/nftables/values.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
+import { FORWARD, FORWARD_ORDER } from '../shared-chains.ts';
 import { type ChainSpec, chainName } from './choices.ts';
 
 export const FRONTENDS = 'frontends';
@@ -79,7 +83,8 @@ export const PROTOCOL_NUMBERS: Readonly<Record<Protocol, number>> = { TCP: 6, UD
 export const REJECT_CHAIN = 'reject-service';
 export const DROP_CHAIN = 'drop-service';
 const SERVICES_CHAIN = 'services';
-const BEFORE_DNAT = PRIORITY.dstnat - 10;
+const WRONG_CHAIN = 'check-service';
+const FORWARDED_CHAIN = 'check-forwarded';
 const AFTER_DNAT = PRIORITY.dstnat + 10;
 /** Slots for clients outside are numbered from here: behind any number of slots for those inside. */
 export const OUTSIDE_SLOT = 1 << 16;
@@ -135,7 +140,6 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
   const reject: Expression = { kind: 'verdict', verdict: goTo(REJECT_CHAIN) };
   const restrict = {
     expressions: [
-      ...isNew,
       ...inSet(frontend, RESTRICTED_FRONTENDS),
       ...notInSet([...frontend, saddr], ALLOWED_SOURCES),
       drop,
@@ -145,7 +149,6 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
   const wrong = [
     {
       expressions: [
-        ...isNew,
         ...inSet([daddr], CLUSTER_IPS),
         ...numberOf(frontend, FRONTENDS).expressions,
         drop,
@@ -153,13 +156,12 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       comment: 'the rules changed while it was led: it is sent again',
     },
     {
-      expressions: [...isNew, ...inSet([daddr], CLUSTER_IPS), reject],
+      expressions: [...inSet([daddr], CLUSTER_IPS), reject],
       comment: 'a cluster IP, but no such port',
     },
     {
       // What the machine itself has out of these networks (the DNS server's address) it answers itself.
       expressions: [
-        ...isNew,
         ...inSet([daddr], SERVICE_NETWORKS),
         ...compare(meta.oifname, '!=', ifnameBytes('lo')),
         reject,
@@ -180,6 +182,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     ],
     comment: 'of a pod, and outside of what its connection is at',
   }));
+  const checkNew = { expressions: [...isNew, jump(WRONG_CHAIN)] };
   const hide = masquerade({ fullyRandom: true });
   const balance = { expressions: [{ kind: 'verdict', verdict: goTo(SERVICES_CHAIN) } as const] };
   return [
@@ -201,11 +204,33 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       ],
     },
     { name: SERVICES_CHAIN, rules: [{ expressions: balanceBy(frontend, FRONTENDS) }] },
-    filterChain('filter-prerouting', 'prerouting', BEFORE_DNAT, [restrict]),
-    filterChain('filter-output', 'output', BEFORE_DNAT, [restrict]),
-    filterChain('filter-forward', 'forward', BEFORE_DNAT, [...stray, ...wrong]),
-    filterChain('filter-output-post-dnat', 'output', AFTER_DNAT, wrong),
+    { name: WRONG_CHAIN, rules: wrong },
+    { name: FORWARDED_CHAIN, rules: [...stray, checkNew] },
+    {
+      ...FORWARD,
+      rules: [
+        {
+          order: FORWARD_ORDER.services,
+          expressions: [
+            ...anyBit(ct('state'), CT_STATE.new | CT_STATE.invalid),
+            jump(FORWARDED_CHAIN),
+          ],
+        },
+      ],
+    },
+    {
+      name: 'filter-output-post-dnat',
+      base: { type: 'filter', hook: 'output', priority: AFTER_DNAT },
+      rules: [
+        {
+          // Nobody answers to the port that an encapsulated packet is from: each is a new connection's.
+          expressions: [...equals(th.dport, portBytes(VXLAN_PORT)), ...isUdp, accept],
+        },
+        checkNew,
+      ],
+    },
     natChain('nat-prerouting', 'prerouting', PRIORITY.dstnat, [
+      restrict,
       {
         expressions: [
           ...compare(meta.iifname, '!=', podLink),
@@ -215,7 +240,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       },
       balance,
     ]),
-    natChain('nat-output', 'output', PRIORITY.dstnat, [balance]),
+    natChain('nat-output', 'output', PRIORITY.dstnat, [restrict, balance]),
     natChain('nat-postrouting', 'postrouting', PRIORITY.srcnat, [
       {
         expressions: [...masked(ct('status'), CT_STATUS.dnat, '==', 0), returnToCaller],
@@ -339,15 +364,6 @@ function throughMark(register: Register, spare: Register): Expression[] {
     meta.mark.load(register),
     { kind: 'set meta', key: 'mark', from: spare },
   ];
-}
-
-function filterChain(
-  name: string,
-  hook: 'prerouting' | 'forward' | 'output',
-  priority: number,
-  rules: ChainContent['rules'],
-): ChainContent {
-  return { name, base: { type: 'filter', hook, priority }, rules };
 }
 
 function natChain(
