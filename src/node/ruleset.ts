@@ -1,7 +1,7 @@
 /**
  * Our table of one nftables family, written by several features and kept against everybody else.
  *
- * A feature *defines* its part (chains with rules, sets; a base chain may be shared) and *stages* elements; `commit()` carries all of it out in
+ * A feature *defines* its part (chains with rules, sets) and *stages* elements; `commit()` carries all of it out in
  * one transaction, and `Ruleset.tryCommit()` that of several families. What should be in the kernel is mirrored in
  * memory, so the kernel is never listed, and a change costs what changed.
  *
