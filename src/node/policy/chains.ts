@@ -41,8 +41,8 @@ import {
   verdictMap,
 } from '#wire/nftables/match.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
-import type { Bundle, BundledRule } from './bundles.ts';
 import { FORWARD, FORWARD_ORDER } from '../shared-chains.ts';
+import type { Bundle, BundledRule } from './bundles.ts';
 import {
   CLOSED_CHAIN,
   CLOSED_INGRESS_CHAIN,
