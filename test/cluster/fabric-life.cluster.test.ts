@@ -82,7 +82,7 @@ describe('two machines under traffic', () => {
     ['stopped and started', (machine: Machine) => cluster.stopAgent(machine)],
     ['killed and started', (machine: Machine) => cluster.killAgent(machine)],
   ] as const)
-    test(`not a packet is lost while the agents are ${what}, in streams and in new connections`, async () => {
+    test(`not a packet is lost while the agents are ${what}, in streams and in new connections`, async (t) => {
       const report = await trafficWithoutLoss(async () => {
         for (const machine of lab.hosts) {
           const starts = startsOf(machine);
@@ -93,6 +93,7 @@ describe('two machines under traffic', () => {
           await pause(300);
         }
       });
+      t.diagnostic(`sent again, because the answer was late: ${JSON.stringify(report.tcp)}`);
       assert.ok(report.sent > 200 && report.connections > 40, JSON.stringify(report));
     });
 
