@@ -95,6 +95,28 @@ export const networkPolicyArbitrary = (name: string): fc.Arbitrary<NetworkPolicy
       },
     }));
 
+/** Policies about the same pods whose rules ask for the same ports, of other peers each: the kernel's rules may share that. */
+const siblingsArbitrary: fc.Arbitrary<NetworkPolicy[]> = fc
+  .record({
+    namespace: fc.constantFrom(...NAMESPACES),
+    podSelector: selector,
+    ports: fc.array(policyPort, { minLength: 1, maxLength: 2 }),
+    isIngress: fc.boolean(),
+    peers: fc.array(few(peer), { minLength: 4, maxLength: 6 }),
+  })
+  .map(({ namespace, podSelector, ports, isIngress, peers }) =>
+    peers.map((some, i) => ({
+      ...{ apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy' },
+      metadata: { namespace, name: `sibling${i}` },
+      spec: {
+        podSelector,
+        ...(isIngress
+          ? { policyTypes: ['Ingress'], ingress: [{ from: some, ports }] }
+          : { policyTypes: ['Egress'], egress: [{ to: some, ports }] }),
+      },
+    })),
+  );
+
 const namespacedPod = fc.record({ namespaceSelector: selector, podSelector: selector });
 const clusterProtocol = fc.oneof(
   fc
@@ -187,13 +209,14 @@ export const clusterArbitrary: fc.Arbitrary<GeneratedCluster> = fc
         fc.option(networkPolicyArbitrary(`np${i}`), { nil: undefined }),
       ),
     ),
+    siblings: fc.option(siblingsArbitrary, { nil: [] }),
     clusterPolicies: fc.tuple(
       ...Array.from({ length: 3 }, (_, i) =>
         fc.option(clusterPolicyArbitrary(`cnp${i}`), { nil: undefined }),
       ),
     ),
   })
-  .map(({ namespaceLabels, nodeLabels, pods, policies, clusterPolicies }) => ({
+  .map(({ namespaceLabels, nodeLabels, pods, policies, siblings, clusterPolicies }) => ({
     namespaces: Object.fromEntries(
       NAMESPACES.map((name, i) => [
         name,
@@ -204,7 +227,7 @@ export const clusterArbitrary: fc.Arbitrary<GeneratedCluster> = fc
       NODES.map((name, i) => [name, { ...nodeLabels[i] } as Record<string, string>]),
     ),
     pods,
-    policies: policies.filter((it) => it !== undefined),
+    policies: [...policies.filter((it) => it !== undefined), ...siblings],
     clusterPolicies: clusterPolicies.filter((it) => it !== undefined),
   }));
 

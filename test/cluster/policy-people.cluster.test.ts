@@ -13,6 +13,8 @@ import type { Machine } from '#lab/machine.ts';
 import { startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
+/** Nodes tell once a minute. */
+const TOLD_MS = 90_000;
 const LAB = 'test-pol-people';
 const TULLE = new URL('../../src/bin/tulle.ts', import.meta.url).pathname;
 
@@ -137,5 +139,13 @@ describe('policy as a person sees it', () => {
       /tulle_policy_rule_packets\{rule="NetworkPolicy default\/open ingress\[0\]"\} [1-9]/,
     );
     assert.match(metrics, /tulle_policy_log_suppressed_total \d/);
+  });
+
+  test('each node tells the API what it counted', async () => {
+    await until('it is told', TOLD_MS, async () =>
+      /NetworkPolicy default\/open +ingress\[0\] +[1-9]\d* +\d+ +m1/.test(
+        (await tulle('rules', '--all-nodes')).stdout,
+      ),
+    );
   });
 });

@@ -16,12 +16,13 @@ import { accepts, type TracedPacket } from './tracer.testing.ts';
 const RUNS = Number(process.env.TULLE_POLICY_RUNS ?? 40);
 
 test('a packet through the plan has the verdict of the naive evaluator', () => {
-  let [allowed, denied] = [0, 0];
+  let [allowed, denied, shared] = [0, 0, 0];
   fc.assert(
     fc.property(clusterArbitrary, (cluster) => {
       const nodes = new Map(Object.keys(NODE_IPS).map((name) => [name, onFake(name)]));
       for (const node of nodes.values()) node.show(cluster);
       const tables = new Map([...nodes].map(([name, node]) => [name, node.table()]));
+      shared += [...tables.values()].filter(sharesPorts).length;
       for (const flow of flowsOf(cluster)) {
         if (flow.from.pod === undefined && flow.to.pod === undefined) continue;
         const expected = naivelyAllowed(cluster, flow);
@@ -33,6 +34,7 @@ test('a packet through the plan has the verdict of the naive evaluator', () => {
     { numRuns: RUNS },
   );
   assert.ok(allowed > 1000 && denied > 1000, `${allowed} allowed, ${denied} denied`);
+  assert.ok(shared > 0, 'no rules that share the question for their ports');
 });
 
 test('the kernel does not depend on the history: from one cluster to another, in any order', () => {
@@ -57,6 +59,20 @@ test('the kernel does not depend on the history: from one cluster to another, in
     { numRuns: RUNS },
   );
 });
+
+/** A jump that asks something before. */
+function sharesPorts({ chains }: TableState): boolean {
+  return chains.some(
+    ({ chain, rules }) =>
+      chain.startsWith('pods-') &&
+      rules.some(({ expressions }) => {
+        const verdict = expressions.at(-1);
+        return (
+          expressions.length > 1 && verdict?.kind === 'verdict' && verdict.verdict.kind === 'jump'
+        );
+      }),
+  );
+}
 
 const onFake = (name: string) => new NodeUnderTest(name, new FakeNftables());
 
