@@ -281,7 +281,7 @@ test('tulle policy diff tells what opens and closes', async () => {
     lines: [
       '+ shop/web -> shop/db: 5433/TCP',
       '- shop/web -> shop/db: 5432/TCP',
-      '1 pairs change.',
+      '1 pair changes.',
     ],
     status: 1,
   });

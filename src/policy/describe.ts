@@ -120,7 +120,9 @@ function explainDirection(world: World, flow: Flow, result: DirectionResult): st
 
 function explainStep(world: World, flow: Flow, direction: Direction, step: Step): string[] {
   const { policy, rule, peer, outcome } = step;
-  const head = `    ${policy.tier.padEnd(13)} ${policy.id} (${describeChoice(policy.subject)})`;
+  // A NetworkPolicy is named like its tier.
+  const tier = policy.tier === 'NetworkPolicy' ? '' : `${policy.tier} tier, `;
+  const head = `    ${tier}${policy.id} (${describeChoice(policy.subject)})`;
   const staged = outcome === 'staged' ? ' [staged: not enforced]' : '';
   if (rule !== undefined) {
     const why = peer === undefined ? 'it is about everybody' : `matched ${describePeer(peer)}`;

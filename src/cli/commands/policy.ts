@@ -184,7 +184,7 @@ export async function policyDiff(
   print(
     changes.length === 0
       ? 'No flow between pods is opened or closed.'
-      : `${changes.length} pairs change.`,
+      : `${changes.length === 1 ? '1 pair changes' : `${changes.length} pairs change`}.`,
   );
   if (changes.length > 0) process.exitCode = 1;
 }
