@@ -73,6 +73,7 @@ const PROBES: readonly Probe[] = ([4, 6] as const).flatMap((family) => [
 ]);
 
 const pods = (app: string) => ({ podSelector: { matchLabels: { app } } });
+const ALL_PORTS = { destinationPort: { range: { start: 1, end: 65_535 } } };
 const everywhere = (app: string) => ({ pods: { namespaceSelector: {}, ...pods(app) } });
 
 /** `ADDRESS-a/4` stands for the IPv4 address of pod a, as a prefix. */
@@ -133,9 +134,9 @@ const SCENARIOS: readonly Scenario[] = [
       {
         ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
         ingress: [
-          { action: 'Deny', from: [{ namespaces: {} }], protocols: [{ sctp: {} }] },
+          { action: 'Deny', from: [{ namespaces: {} }], protocols: [{ sctp: ALL_PORTS }] },
           { action: 'Pass', from: [everywhere('a')] },
-          { action: 'Accept', from: [everywhere('d')], protocols: [{ udp: {} }] },
+          { action: 'Accept', from: [everywhere('d')], protocols: [{ udp: ALL_PORTS }] },
         ],
       },
       {

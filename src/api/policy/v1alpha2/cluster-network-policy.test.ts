@@ -11,15 +11,13 @@ const GOOD: ClusterNetworkPolicy['spec'] = {
     {
       action: 'Accept',
       to: [
-        { networks: ['10.0.0.0/8', '2001:db8::/32'] },
-        { domainNames: ['*.example.org'] },
+        { networks: ['10.0.0.1/8', '2001:db8::/32'] },
+        { domainNames: ['*.Example.org.'] },
         { nodes: {} },
       ],
-      protocols: [
-        { tcp: { destinationPort: { range: { start: 1, end: 2 } } } },
-        { destinationNamedPort: 'web' },
-      ],
+      protocols: [{ tcp: { destinationPort: { range: { start: 1, end: 2 } } } }],
     },
+    { action: 'Deny', to: [{ namespaces: {} }], protocols: [{ destinationNamedPort: 'web' }] },
   ],
 };
 const fieldsOf = (change: object) =>
@@ -51,9 +49,24 @@ const TABLE: readonly [string, object, string][] = [
     'spec.egress[0].to[0]',
   ],
   [
-    'a network with host bits',
-    rule({ to: [{ networks: ['10.0.0.1/8'] }] }),
+    'a network that is an address',
+    rule({ to: [{ networks: ['10.0.0.1'] }] }),
     'spec.egress[0].to[0].networks[0]',
+  ],
+  [
+    'a network twice',
+    rule({ to: [{ networks: ['10.0.0.0/8', '10.0.0.0/8'] }] }),
+    'spec.egress[0].to[0].networks[1]',
+  ],
+  [
+    'the name of a port of nodes',
+    rule({ protocols: [{ destinationNamedPort: 'web' }] }),
+    'spec.egress[0].protocols[0].destinationNamedPort',
+  ],
+  [
+    'a protocol without a port',
+    rule({ protocols: [{ tcp: {} }] }),
+    'spec.egress[0].protocols[0].tcp.destinationPort',
   ],
   [
     'names that are denied',

@@ -2,10 +2,10 @@
  * ClusterNetworkPolicy: an administrator's rules for pods of many namespaces, before (tier Admin) and after (tier
  * Baseline) what the namespaces' own NetworkPolicies say. `sigs.k8s.io/network-policy-api/apis/v1alpha2`.
  */
-import { parseCidr } from '#lib/ip.ts';
+import { splitCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
-import { forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { duplicate, forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
 import { validateLabelSelector } from '../../machinery/label-selector.ts';
 import { checkIanaServiceName, checkPortNumber } from '../../machinery/names.ts';
 import {
@@ -97,7 +97,9 @@ const MAX_PROTOCOLS = 25;
 const MAX_RULE_NAME = 100;
 const MAX_NETWORKS = 25;
 const MAX_DOMAIN_NAMES = 25;
-const DOMAIN_NAME = /^(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?$/;
+/** Peers of which nobody knows how their ports are called. */
+const NAMELESS_PORTS = ['nodes', 'networks', 'domainNames'] as const;
+const DOMAIN_NAME = /^(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9_]*[a-z0-9])?\.?$/i;
 
 const NAMESPACED_POD_SCHEMA = object(
   'NamespacedPod',
@@ -234,8 +236,16 @@ function validateRule(
   if (rule.protocols !== undefined && rule.protocols.length === 0)
     errors.push(invalid(`${field}.protocols`, [], 'at least one, or leave it out for all'));
   errors.push(...atMost(rule.protocols ?? [], MAX_PROTOCOLS, `${field}.protocols`));
+  const hasNamelessPorts = peers.some((peer) => NAMELESS_PORTS.some((kind) => kind in peer));
   rule.protocols?.forEach((protocol, i) => {
     errors.push(...validateProtocol(protocol, `${field}.protocols[${i}]`));
+    if (hasNamelessPorts && protocol.destinationNamedPort !== undefined)
+      errors.push(
+        forbidden(
+          `${field}.protocols[${i}].destinationNamedPort`,
+          'networks, nodes and domainNames have no names of ports; put them in a rule of their own',
+        ),
+      );
   });
   return errors;
 }
@@ -251,9 +261,14 @@ function validatePeer(peer: ClusterPolicyPeer, field: string, action: RuleAction
   ];
   if (peer.networks?.length === 0) errors.push(required(`${field}.networks`, 'at least one'));
   peer.networks?.forEach((text, i) => {
-    if (parseCidr(text) === undefined)
-      errors.push(invalid(`${field}.networks[${i}]`, text, 'must be a prefix without host bits'));
+    // Host bits are allowed, as upstream.
+    if (splitCidr(text) === undefined)
+      errors.push(invalid(`${field}.networks[${i}]`, text, 'must be a prefix, like 10.0.0.0/8'));
   });
+  errors.push(
+    ...repeated(peer.networks ?? [], `${field}.networks`),
+    ...repeated(peer.domainNames ?? [], `${field}.domainNames`),
+  );
   if (peer.domainNames?.length === 0) errors.push(required(`${field}.domainNames`, 'at least one'));
   if (peer.domainNames !== undefined && action !== 'Accept')
     errors.push(
@@ -278,8 +293,12 @@ function validateProtocol(protocol: PolicyProtocol, field: string): FieldError[]
       : [invalid(`${field}.destinationNamedPort`, destinationNamedPort, wrong)];
   }
   for (const name of ['tcp', 'udp', 'sctp'] as const) {
-    const port = protocol[name]?.destinationPort;
-    if (port !== undefined) return validatePort(port, `${field}.${name}.destinationPort`);
+    const match = protocol[name];
+    if (match === undefined) continue;
+    const at = `${field}.${name}.destinationPort`;
+    return match.destinationPort === undefined
+      ? [required(at, 'for all ports: {range: {start: 1, end: 65535}}')]
+      : validatePort(match.destinationPort, at);
   }
   return [];
 }
@@ -301,6 +320,12 @@ function validatePort(port: DestinationPort, field: string): FieldError[] {
   if (range.start >= range.end)
     errors.push(invalid(`${field}.range.end`, range.end, 'must be greater than start'));
   return errors;
+}
+
+function repeated(items: readonly string[], field: string): FieldError[] {
+  return items.flatMap((item, i) =>
+    items.indexOf(item) < i ? [duplicate(`${field}[${i}]`, item)] : [],
+  );
 }
 
 function atMost(items: readonly unknown[], most: number, field: string): FieldError[] {
