@@ -75,9 +75,9 @@ export class Programmer implements Disposable {
       throw refusal.error;
     }
     const clock = this.#c.clock ?? systemClock;
-    const endMs = clock.now() + MAX_TRYING_MS;
+    const endMs = clock.elapsed() + MAX_TRYING_MS;
     const isolation = isolate(refusal, known, {
-      isTimeUp: () => clock.now() >= endMs,
+      isTimeUp: () => clock.elapsed() >= endMs,
       tryWithout,
       ownersOf: (operation) => ownersOf(operation, planner.policies),
       suspects: [...suspects].filter((id) => planner.policy(id) !== undefined),

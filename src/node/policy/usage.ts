@@ -71,11 +71,11 @@ export class UsageReport implements AsyncDisposable {
 
   /** What cannot be told now is told the next time. */
   async #report(): Promise<void> {
-    const began = performance.now();
+    const beganMs = this.#clock.elapsed();
     let readMs = 0;
     try {
       const counts = this.#c.counts();
-      readMs = performance.now() - began;
+      readMs = this.#clock.elapsed() - beganMs;
       await this.#tell(counts);
     } catch (error) {
       this.#c.log.warn(
