@@ -203,8 +203,10 @@ test('the agent in a pod attaches and serves, with the rights of the manifest on
     const { status } = await cluster.client.get(CLUSTER_NETWORK_POLICY, 'open');
     return status?.conditions?.some((it) => it.type === 'Accepted') === true;
   });
-  // Only faults and lost races make the agent need these.
-  for (const access of ['create events', 'patch events', 'get ipblocks.tulle.dev'])
+  // Only faults, lost races and a minute's wait make the agent need these.
+  const seldom = ['create events', 'patch events', 'get ipblocks.tulle.dev'];
+  const ofUsage = ['create', 'patch'].map((verb) => `${verb} policyusages.tulle.dev`);
+  for (const access of [...seldom, ...ofUsage])
     await kubectl('auth', 'can-i', ...access.split(' '), '--as', USER);
 
   // The token of before is good for nothing from here on, as after its end.
