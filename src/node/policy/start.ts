@@ -135,7 +135,11 @@ export async function createPolicyFeature(
   });
   parts.use(
     new UsageReport(
-      { ...{ client, log, counts }, node: () => components.nodes.get(init.nodeName) },
+      {
+        ...{ client, log },
+        counts: () => (planner.policyCount === 0 ? [] : counts()),
+        node: () => components.nodes.get(init.nodeName),
+      },
       { node: init.nodeName },
     ),
   );
