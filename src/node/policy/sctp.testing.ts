@@ -17,7 +17,7 @@ use Socket; $| = 1; my ($family, $skip) = @ARGV;
 socket(my $s, $family == 6 ? AF_INET6 : AF_INET, SOCK_RAW, 132) or die "socket: $!"; print "ready\\n";
 while (defined recv($s, my $packet, 65535, 0)) { print unpack("H*", substr($packet, $skip)), "\\n"; }`;
 const SEND = `
-use Socket; my ($family, $host, $hex) = @ARGV;
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6); my ($family, $host, $hex) = @ARGV;
 my $to = $family == 6 ? pack_sockaddr_in6(0, inet_pton(AF_INET6, $host)) : pack_sockaddr_in(0, inet_aton($host));
 socket(my $s, $family == 6 ? AF_INET6 : AF_INET, SOCK_RAW, 132) or die "socket: $!";
 send($s, pack("H*", $hex), 0, $to) or die "send: $!";`;
