@@ -95,5 +95,16 @@ const TABLE: readonly [string, object, string][] = [
     'spec.ingress',
   ],
 ];
+test('what was stored by a version that asked for less may get conditions', () => {
+  const stored = {
+    ...{ apiVersion: 'policy.networking.k8s.io/v1alpha2', kind: 'ClusterNetworkPolicy' },
+    ...{ metadata: { name: 'p' }, spec: { ...GOOD, ...rule({ protocols: [{ tcp: {} }] }) } },
+  } as ClusterNetworkPolicy;
+  const { validate } = CLUSTER_NETWORK_POLICY;
+  assert.deepEqual(validate({ ...stored, status: { conditions: [] } }, stored), []);
+  const changed = { ...stored, spec: { ...stored.spec, priority: 1 } };
+  assert.equal(validate(changed, stored).length, 1);
+});
+
 for (const [name, change, field] of TABLE)
   test(`refused: ${name}`, () => assert.deepEqual(fieldsOf(change), [field]));

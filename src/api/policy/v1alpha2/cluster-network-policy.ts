@@ -6,6 +6,7 @@ import { splitCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
 import { duplicate, forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import { sameJson } from '../../machinery/json.ts';
 import { validateLabelSelector } from '../../machinery/label-selector.ts';
 import { checkIanaServiceName, checkPortNumber } from '../../machinery/names.ts';
 import {
@@ -175,10 +176,15 @@ const SCHEMA = kindSchema(
   },
 );
 
-function validatePolicy(policy: ClusterNetworkPolicy): FieldError[] {
+function validatePolicy(
+  policy: ClusterNetworkPolicy,
+  old: ClusterNetworkPolicy | undefined,
+): FieldError[] {
   const { spec } = policy;
   if (spec === undefined) return [required('spec')];
   const errors = [...validateMeta(policy.metadata, { namespaced: false })];
+  // What was accepted by a version that asked for less gets its conditions still.
+  if (old !== undefined && sameJson(spec, old.spec)) return errors;
   if (!TIERS.includes(spec.tier)) errors.push(notSupported('spec.tier', spec.tier, TIERS));
   if (!Number.isInteger(spec.priority) || spec.priority < 0 || spec.priority > MAX_PRIORITY)
     errors.push(invalid('spec.priority', spec.priority, `must be between 0 and ${MAX_PRIORITY}`));
