@@ -5,7 +5,13 @@
 import { splitCidr } from '#lib/ip.ts';
 import type { FieldError, KindDefinition } from '../../kind.ts';
 import { AGE_COLUMN, column, NAME_COLUMN, wideColumn } from '../../machinery/columns.ts';
-import { duplicate, forbidden, invalid, notSupported, required } from '../../machinery/field-errors.ts';
+import {
+  duplicate,
+  forbidden,
+  invalid,
+  notSupported,
+  required,
+} from '../../machinery/field-errors.ts';
 import { sameJson } from '../../machinery/json.ts';
 import { validateLabelSelector } from '../../machinery/label-selector.ts';
 import { checkIanaServiceName, checkPortNumber } from '../../machinery/names.ts';
@@ -100,7 +106,8 @@ const MAX_NETWORKS = 25;
 const MAX_DOMAIN_NAMES = 25;
 /** Peers of which nobody knows how their ports are called. */
 const NAMELESS_PORTS = ['nodes', 'networks', 'domainNames'] as const;
-const DOMAIN_NAME = /^(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9_]*[a-z0-9])?\.?$/i;
+const DOMAIN_NAME =
+  /^(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9_]*[a-z0-9])?\.?$/i;
 
 const NAMESPACED_POD_SCHEMA = object(
   'NamespacedPod',
