@@ -7,12 +7,10 @@
  * reference plugin `bridge` with `host-local` on the same machine, in turns with ours. Lower is better.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { existsSync, readdirSync } from 'node:fs';
 import { LabCluster } from '#lab/cluster.ts';
 import { Lab } from '#lab/lab.ts';
+import { type Plugin, PluginRuntime } from './support/plugin-runtime.ts';
 
 const LAB = process.env.TULLE_BENCH_LAB ?? 'bench-cni-add';
 const REFERENCE = '/usr/lib/cni';
@@ -20,15 +18,7 @@ const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 40);
 const PARALLEL = 30;
 const PARALLEL_ROUNDS = 4;
 const INSIDE = 'TULLE_BENCH_INSIDE';
-const STARTER = join(import.meta.dirname, 'support/start-plugins.pl');
-/** `__NR_clock_gettime` */
-const CLOCK_GETTIME = process.arch === 'arm64' ? '113' : '228';
 
-interface Plugin {
-  readonly name: string;
-  readonly path: string;
-  readonly config: object;
-}
 const OURS: Plugin = {
   name: 'ours',
   path: '/opt/cni/bin/tulle',
@@ -79,7 +69,7 @@ async function outside(): Promise<void> {
 
 async function inside(): Promise<void> {
   const plugins = existsSync(PEER.path) ? [OURS, PEER] : [OURS];
-  using runtime = new Runtime(plugins);
+  using runtime = new PluginRuntime(plugins);
   const times = new Map<string, number[]>();
   const note = (plugin: Plugin, what: string, ms: number) => {
     const key = `${plugin.name} ${what}`;
@@ -117,7 +107,7 @@ async function inside(): Promise<void> {
 }
 
 async function attachOnce(
-  runtime: Runtime,
+  runtime: PluginRuntime,
   plugin: Plugin,
   name: string,
   note: (command: string, ms: number) => void,
@@ -126,39 +116,6 @@ async function attachOnce(
   for (const command of ['ADD', 'DEL'])
     for (const ms of await runtime.call(plugin, command, [name])) note(command, ms);
   await run('ip', ['netns', 'del', name]);
-}
-
-/** Starts plugins, by a process that is as quick at that as a runtime is. */
-class Runtime implements Disposable {
-  readonly #directory = mkdtempSync(join(tmpdir(), 'tulle-bench-cni-'));
-  readonly #child = spawn('perl', [STARTER, CLOCK_GETTIME], { stdio: ['pipe', 'pipe', 'inherit'] });
-  readonly #lines = createInterface(this.#child.stdout)[Symbol.asyncIterator]();
-
-  constructor(plugins: readonly Plugin[]) {
-    for (const plugin of plugins)
-      writeFileSync(this.#configOf(plugin), JSON.stringify(plugin.config));
-  }
-
-  /** Calls the plugin once for each container, all at the same time. @returns how long each took, ms */
-  async call(plugin: Plugin, command: string, containers: readonly string[]): Promise<number[]> {
-    const { path } = plugin;
-    this.#child.stdin.write(
-      `${[command, path, this.#configOf(plugin), ...containers].join(' ')}\n`,
-    );
-    const { value } = await this.#lines.next();
-    if (typeof value !== 'string' || value.startsWith('error'))
-      throw new Error(`${path}: ${value ?? 'the starter of plugins has ended'}`);
-    return value.split(' ').map(Number);
-  }
-
-  [Symbol.dispose](): void {
-    this.#child.stdin.end();
-    rmSync(this.#directory, { recursive: true });
-  }
-
-  #configOf({ name }: Plugin): string {
-    return join(this.#directory, `${name}.json`);
-  }
 }
 
 function run(program: string, args: readonly string[]): Promise<void> {
