@@ -72,7 +72,10 @@ process.exit();
 
 /** One iperf3 for each pod that is a server, which stays. */
 async function serve(paths: readonly Path[]): Promise<void> {
-  const ends = new Map(paths.map(({ server }) => [server.address, server]));
+  // Pods of machines that were made alike have the same addresses.
+  const ends = new Map(
+    paths.map(({ server }) => [`${server.machine.name} ${server.address}`, server]),
+  );
   for (const { machine, enter, address } of ends.values()) {
     const argv = ['taskset', '--cpu-list', String(SERVER_CPU), 'iperf3', '--server'];
     await machine.start(`iperf3-${address}`, [...enter, ...argv]);
@@ -106,8 +109,10 @@ async function compare(
 /** Runs iperf3 against the pod's. @returns the report that it ends with */
 async function iperf<T>({ client, server }: Path, args: readonly string[]): Promise<T> {
   const argv = ['iperf3', '--client', server.address, '--time', String(SECONDS), '--json', ...args];
-  const text = await inClient(client, argv);
-  return (JSON.parse(text) as { end: T }).end;
+  const { end, error } = JSON.parse(await inClient(client, argv)) as { end: T; error?: string };
+  if (error !== undefined)
+    throw new Error(`"${argv.join(' ')}" on ${client.machine.name}: ${error}`);
+  return end;
 }
 
 function inClient({ machine, enter }: Path['client'], argv: readonly string[]): Promise<string> {
