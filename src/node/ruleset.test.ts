@@ -170,6 +170,26 @@ for (const [what, operation] of [
     assert.deepEqual(seen(nftables), { chains: ['one'], elements: [1] });
   });
 
+test('Ruleset writes only rules again when another program changes only rules', async () => {
+  const nftables = new FakeNftables();
+  await using ruleset = create(nftables);
+  ruleset.define('a', part('one'));
+  ruleset.stage('addresses', { add: [key(1)] });
+  ruleset.commit();
+  const rules = () => nftables.dumpTable('ip', 'tulle')?.chains.map(({ rules: all }) => all.length);
+  const handle = () => nftables.dumpTable('ip', 'tulle')?.handle;
+  const [before, table] = [rules(), handle()];
+  nftables.commitAsOther([inTable('ip', 'tulle').chain.flush('one')]);
+  assert.notDeepEqual(rules(), before);
+  // What is staged meanwhile comes with it.
+  ruleset.stage('addresses', { add: [key(2)] });
+  while (ruleset.status().repairs === 0) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(rules(), before);
+  assert.deepEqual(seen(nftables), { chains: ['one'], elements: [1, 2] });
+  assert.equal(handle(), table, 'the same table');
+  assert.ok(ruleset.status().inSync);
+});
+
 for (const [shape, data, kept] of [
   ['the same shape', ['ipv4_addr'], 1],
   ['another shape', ['inet_service'], 0],

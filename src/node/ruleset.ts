@@ -106,6 +106,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   readonly #stopWatch: () => void;
   /** The kernel's table cannot be told by the mirror: make it anew. */
   #unknown = true;
+  /** Of the kernel's table only rules are not what the mirror says. */
+  #rulesUnknown = false;
   #repairCount = 0;
   /** Another program changed the table since the last commit. */
   #isDamaged = false;
@@ -228,7 +230,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   /** @returns undefined if there is nothing to do. Otherwise the mirror is taken for unknown until it is done */
   #nextStep(): Step | undefined {
     if (this.#awaited.size > 0) return undefined;
-    const operations = this.#unknown || this.#outgrown() ? undefined : this.#changes();
+    const operations =
+      this.#unknown || this.#outgrown() ? undefined : [...this.#lostRules(), ...this.#changes()];
     this.#absorb();
     if (operations?.length === 0) return undefined;
     this.#unknown = true;
@@ -237,6 +240,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
 
   #committed(): void {
     this.#unknown = false;
+    this.#rulesUnknown = false;
     this.#isRemembering = false;
     if (!this.#isDamaged) return;
     this.#isDamaged = false;
@@ -256,7 +260,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     let elements = 0;
     for (const set of this.#elements.values()) elements += set.size;
     for (const { count } of this.#sourced.values()) elements += count;
-    return { inSync: !this.#unknown, repairs: this.#repairCount, elements };
+    return { inSync: !this.#unknown && !this.#rulesUnknown, repairs: this.#repairCount, elements };
   }
 
   /** Ends watching; the table stays, traffic goes on without us. */
@@ -268,29 +272,53 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   #onEvent(event: RulesetEvent): void {
     if (event.kind === 'commit') {
       const { table, family } = this.#table.ref;
-      const touched = event.changes.some((c) => c.table === table && c.family === family);
-      if (event.own || !touched) return;
+      const touched = event.changes.filter((c) => c.table === table && c.family === family);
+      if (event.own || touched.length === 0) return;
       this.#log.warn(
         { pid: event.pid, process: event.processName },
         `ruleset ${family}: "${event.processName}" changed our table "${table}"; making it anew`,
       );
-    }
+      if (touched.every(({ kind }) => kind === 'rule')) this.#rulesUnknown = true;
+      else this.#unknown = true;
+    } else this.#unknown = true;
     // Before the first commit there is nothing of ours to protect.
     if (this.#parts.size === 0) return;
-    this.#unknown = true;
     this.#isDamaged = true;
     this.#repairs.trigger();
   }
 
   #repair(): void {
-    if (!this.#unknown) return;
+    if (!this.#unknown && !this.#rulesUnknown) return;
     this.commit();
     this.#repairCount++;
   }
 
+  /** All rules once more, if others changed some: there are few, however large the sets are. */
+  #lostRules(): Operation[] {
+    if (!this.#rulesUnknown) return [];
+    const { base, others } = this.#chains();
+    const chains = [...others, ...base];
+    return [
+      ...chains.map(({ name }) => this.#table.chain.flush(name)),
+      ...chains.flatMap((content) => this.#rulesOf(content)),
+    ];
+  }
+
+  /** Of all parts; several of them may have rules in one base chain. */
+  #chains(): { base: ChainContent[]; others: ChainContent[] } {
+    const parts = [...this.#parts.values()];
+    return { base: baseChains(parts), others: parts.flatMap((it) => it.chains.filter(isNoBase)) };
+  }
+
+  #rulesOf({ name, rules }: ChainContent): Operation[] {
+    return rules.map(({ expressions, comment }) =>
+      this.#table.rule.add(name, expressions, comment === undefined ? {} : { comment }),
+    );
+  }
+
   /** The operations from the mirror to the mirror with what is staged. */
   #changes(): Operation[] {
-    const { set, chain, rule, elements } = this.#table;
+    const { set, chain, elements } = this.#table;
     const operations: Operation[] = [];
     const last: Operation[] = [];
     const rules: Operation[] = [];
@@ -302,8 +330,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
         if (was !== undefined && sameChain(was, content)) continue;
         if (was === undefined) operations.push(addChain(chain, content));
         else rules.push(chain.flush(content.name));
-        for (const { expressions, comment } of content.rules)
-          rules.push(rule.add(content.name, expressions, comment === undefined ? {} : { comment }));
+        rules.push(...this.#rulesOf(content));
       }
       // One that goes may be jumped to from another that goes.
       for (const gone of oldChains.keys()) rules.push(chain.flush(gone));
@@ -351,17 +378,12 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
    * no packet sees anything of it before the base chains come in the last.
    */
   #anew(): Step {
-    const { table, chain, rule } = this.#table;
+    const { table, chain } = this.#table;
     const { family, table: name } = this.#table.ref;
     const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
     const remembered = exists ? this.#dynamicElements() : [];
     const sets = [...this.#parts.values()].flatMap((part) => part.sets);
-    const base = baseChains(this.#parts.values());
-    const others = [...this.#parts.values()].flatMap((part) => part.chains.filter(isNoBase));
-    const rulesOf = (content: ChainContent) =>
-      content.rules.map(({ expressions, comment }) =>
-        rule.add(content.name, expressions, comment === undefined ? {} : { comment }),
-      );
+    const { base, others } = this.#chains();
     this.#sourced.clear();
     const head = [
       ...(exists ? [table.delete()] : []),
@@ -369,11 +391,11 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...sets.map((content) => this.#addSet(content, content.source?.count() ?? 0)),
       ...others.map((content) => addChain(chain, content)),
       // Before the sets are filled: the kernel walks a map once for each chain that begins to use it.
-      ...others.flatMap(rulesOf),
+      ...others.flatMap((content) => this.#rulesOf(content)),
     ];
     const tail = [
       ...base.map((content) => addChain(chain, content)),
-      ...base.flatMap(rulesOf),
+      ...base.flatMap((content) => this.#rulesOf(content)),
       ...remembered,
     ];
     return exists
