@@ -23,6 +23,7 @@ import {
   type SetElement,
   type TableRef,
 } from '#wire/nftables/objects.ts';
+import { baseChains, isNoBase, sameChain } from './ruleset-chains.ts';
 import { inBatches, keyOf, sameElement, shapeOf, withoutDuplicates } from './ruleset-elements.ts';
 
 export interface ChainContent {
@@ -499,39 +500,6 @@ function setsMissingIn(other: RulesetPart, wanted: RulesetPart): SetContent[] {
   return wanted.sets.filter((content) => !names.has(content.set));
 }
 
-function isNoBase(content: ChainContent): boolean {
-  return content.base === undefined;
-}
-
-/** The base chains of all parts. One that several parts name has the rules of all: packets enter it once, not once a part. */
-function baseChains(parts: Iterable<RulesetPart>): ChainContent[] {
-  const joined = new Map<string, ChainContent>();
-  for (const { chains } of parts)
-    for (const content of chains) {
-      if (content.base === undefined) continue;
-      const rules = [...(joined.get(content.name)?.rules ?? []), ...content.rules];
-      joined.set(content.name, {
-        ...content,
-        rules: rules.sort((a, b) => (a.order ?? 0) - (b.order ?? 0)),
-      });
-    }
-  return [...joined.values()];
-}
-
 function addChain(chain: ChainOperations, content: ChainContent): Operation {
   return chain.add(content.name, content.base === undefined ? {} : { base: content.base });
-}
-
-function sameChain(a: ChainContent, b: ChainContent): boolean {
-  return a === b || describe(a) === describe(b);
-}
-
-function describe(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    typeof inner === 'bigint'
-      ? `${inner}n`
-      : inner instanceof Uint8Array
-        ? Buffer.from(inner).toString('hex')
-        : inner,
-  );
 }
