@@ -1,9 +1,9 @@
-// An upstream name server and a web server for the tests of domain names. Arguments: the address to be and to give.
+// An upstream name server and a web server for the tests of domain names. Arguments: the address to be and to give, and the port.
 // Any name ending in `.test` has the address, for one second or, with the first label `long`, for five minutes. HTTP on port 8000 answers with "hello".
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:http';
 
-const [address = ''] = process.argv.slice(2);
+const [address = '', port = '5300'] = process.argv.slice(2);
 const socket = createSocket('udp4');
 socket.on('message', (query, from) => {
   let end = 12;
@@ -29,5 +29,5 @@ socket.on('message', (query, from) => {
     from.address,
   );
 });
-socket.bind(5300, address);
+socket.bind(Number(port), address);
 createServer((_, response) => response.end('hello')).listen(8000, address);
