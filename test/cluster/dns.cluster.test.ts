@@ -84,19 +84,6 @@ describe('DNS in a cluster', () => {
     );
   });
 
-  for (const [tool, args] of [
-    ['kdig', ['+short']],
-    ['drill', ['-Q']],
-  ] as const)
-    test(`${tool} takes the answers`, async (t) => {
-      if (!['/usr/bin', '/bin'].some((folder) => existsSync(join(folder, tool)))) {
-        t.skip(`${tool} is not installed (Debian: knot-dnsutils, ldnsutils)`);
-        return;
-      }
-      const order = tool === 'drill' ? [...args, WEB, `@${dnsIp}`] : [`@${dnsIp}`, WEB, ...args];
-      assert.match((await m1.runOk([tool, ...order])).trim(), new RegExp(webIp));
-    });
-
   // Without "options ndots:5", which podman leaves out, names with a dot go outside first; a lab has no outside.
   test('busybox in a pod finds services by their names', async () => {
     for (const form of ['web', WEB, `${WEB}.`])
