@@ -19,8 +19,13 @@ export interface SetChange {
   readonly remove: readonly SetElement[];
 }
 
-/** The rule sets of a pod. Undefined: closed. */
-export type Selection = Readonly<Record<Direction, RuleSet | undefined>>;
+/** What a pod has in one direction. */
+export interface Choice {
+  readonly isClosed: boolean;
+  /** Of a closed pod: those of its policies that are not left out. Undefined: they are not known. */
+  readonly ruleSet: RuleSet | undefined;
+}
+export type Selection = Readonly<Record<Direction, Choice>>;
 
 export interface DispatchElement {
   readonly set: string;
@@ -30,7 +35,10 @@ export interface DispatchElement {
   readonly place: string;
   /** The same text, the same element. */
   readonly target: string;
-  /** The rule set to whose chain it leads. */
+  /**
+   * The rule set to whose chain it leads, or would lead if the pod were not closed: the kernel is asked for that too, so that
+   * who is left out is not blamed for the others.
+   */
   readonly ruleSet: RuleSet | undefined;
 }
 
@@ -50,9 +58,9 @@ export function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElemen
         ruleSet: undefined,
       },
       ...DIRECTIONS.map((direction): DispatchElement => {
-        const ruleSet = selection[direction];
+        const { ruleSet } = selection[direction];
         const set = direction === 'egress' ? EGRESS_PODS : INGRESS_PODS;
-        const verdict = verdictOf(ruleSet, direction);
+        const verdict = verdictOf(selection[direction], direction);
         const target = 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind;
         return {
           set,
@@ -69,8 +77,8 @@ export function dispatchOf(pod: PolicyPod, selection: Selection): DispatchElemen
 
 const OPEN: Verdict = { kind: 'accept' };
 
-function verdictOf(ruleSet: RuleSet | undefined, direction: Direction): Verdict {
-  if (ruleSet === undefined)
+function verdictOf({ isClosed, ruleSet }: Choice, direction: Direction): Verdict {
+  if (isClosed || ruleSet === undefined)
     return goTo(direction === 'egress' ? CLOSED_CHAIN : CLOSED_INGRESS_CHAIN);
   return ruleSet.policies.length === 0 ? OPEN : jumpTo(ruleSetChainName(ruleSet));
 }

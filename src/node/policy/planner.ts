@@ -37,6 +37,7 @@ import {
 } from './chains.ts';
 import { Directory } from './directory.ts';
 import {
+  type Choice,
   Dispatch,
   type DispatchElement,
   dispatchOf,
@@ -110,7 +111,7 @@ export class PolicyPlanner {
   /** Whether the policy is about a pod of this node. */
   isUsed(id: string): boolean {
     return [...this.#selections.values()].some(({ egress, ingress }) =>
-      [egress, ingress].some((ruleSet) => ruleSet?.policies.some((policy) => policy.id === id)),
+      [egress, ingress].some(({ ruleSet }) => ruleSet?.policies.some((policy) => policy.id === id)),
     );
   }
   get locals(): Iterable<LocalPod> {
@@ -133,7 +134,7 @@ export class PolicyPlanner {
   /** Pods of this node that are closed in some direction, because their labels are not known or a policy is left out. */
   closedPods(): PolicyPod[] {
     return [...this.#selections]
-      .filter(([, { egress, ingress }]) => egress === undefined || ingress === undefined)
+      .filter(([, { egress, ingress }]) => egress.isClosed || ingress.isClosed)
       .flatMap(([handle]) => this.#locals.get(handle)?.pod ?? []);
   }
 
@@ -241,14 +242,14 @@ export class PolicyPlanner {
 
   #select(pod: PolicyPod): Selection {
     const { namespaces } = this.directory;
-    const of = (direction: Direction): RuleSet | undefined => {
+    const of = (direction: Direction): Choice => {
       const policies = policiesOf(this.policiesFor(pod.namespace), pod, direction, namespaces);
-      if (policies === 'unknown') return undefined;
+      if (policies === 'unknown') return { isClosed: true, ruleSet: undefined };
       const isLeftOut = ({ id }: CompiledPolicy) => this.#leftOut.has(id);
       // What enforces nothing closes nothing either.
-      if (policies.some((policy) => isLeftOut(policy) && !policy.staged)) return undefined;
+      const isClosed = policies.some((policy) => isLeftOut(policy) && !policy.staged);
       const kept = policies.filter((policy) => !isLeftOut(policy));
-      return this.#ruleSet(direction, kept.sort(comparePolicies));
+      return { isClosed, ruleSet: this.#ruleSet(direction, kept.sort(comparePolicies)) };
     };
     return { egress: of('egress'), ingress: of('ingress') };
   }

@@ -21,6 +21,8 @@ class MoodyNftables extends FakeNftables {
   refusal: KernelError | undefined;
   /** Part of the comment of a rule that it does not take. */
   disliked: string | undefined;
+  /** Does not say which. */
+  isVague = false;
   override commit(transaction: Transaction): void {
     if (this.refusal !== undefined) throw this.refusal;
     const { disliked } = this;
@@ -31,7 +33,7 @@ class MoodyNftables extends FakeNftables {
         'object' in it &&
         it.object.comment?.includes(disliked) === true,
     );
-    if (index >= 0) throw new KernelError('add a rule', ENOMEM, { index });
+    if (index >= 0) throw new KernelError('add a rule', ENOMEM, this.isVague ? {} : { index });
     super.commit(transaction);
   }
 }
@@ -145,6 +147,18 @@ describe('refusals', () => {
         2,
       );
     }));
+
+  test('blame the one that is refused, not another about the same pods, though nobody says which', async () => {
+    const names = ['a', 'b', 'c', 'd'];
+    for (const bad of names)
+      await withNode(({ planner, nftables, program, refused }) => {
+        nftables.isVague = true;
+        nftables.disliked = `one/${bad} `;
+        for (const name of names) planner.setPolicy(`NetworkPolicy one/${name}`, allow(name, 'b'));
+        program(...names.map((name) => `NetworkPolicy one/${name}`));
+        assert.deepEqual(refused(), [`NetworkPolicy one/${bad}`]);
+      });
+  });
 
   test('a policy that is left out stays known as such while others are in the way of trying it again', () =>
     withNode(({ planner, nftables, clock, program, refused }) => {
