@@ -81,6 +81,35 @@ export function forbidden(kind: ResourceRef | undefined, name: string, why: stri
   });
 }
 
+/** Nothing new comes into a namespace that is going. Clients tell it by the cause, as upstream's admission gives it. */
+export function namespaceTerminating(kind: ResourceRef, name: string, namespace: string): ApiError {
+  const why = `unable to create new content in namespace ${namespace} because it is being terminated`;
+  const { status, reason, message } = forbidden(kind, name, why);
+  const cause = {
+    reason: NAMESPACE_TERMINATING,
+    message: `namespace ${namespace} is being terminated`,
+    field: 'metadata.namespace',
+  };
+  return new ApiError(status, reason, message, {
+    details: { ...detailsOf(kind, name), causes: [cause] },
+  });
+}
+
+/** `corev1.NamespaceTerminatingCause` */
+const NAMESPACE_TERMINATING = 'NamespaceTerminating';
+
+/** Whether an object could not be made because its namespace is not there, or is going. */
+export function isNamespaceGone(error: unknown): boolean {
+  if (!(error instanceof ApiError)) return false;
+  const { kind, causes } = (error.details ?? {}) as { kind?: string; causes?: unknown };
+  if (error.status === 404) return kind === 'namespaces';
+  return (
+    error.status === 403 &&
+    Array.isArray(causes) &&
+    causes.some((cause) => (cause as { reason?: string }).reason === NAMESPACE_TERMINATING)
+  );
+}
+
 export function unauthorized(message = 'Unauthorized'): ApiError {
   return new ApiError(401, 'Unauthorized', message);
 }

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
+import { namespaceTerminating, notFound } from '#api/machinery/status.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { type Clock, FakeClock } from '#lib/clock.ts';
@@ -37,6 +39,7 @@ class Agent implements AsyncDisposable {
   readonly runtime = new TestRuntime();
   readonly api: FakeApi;
   readonly #resources = new AsyncDisposableStack();
+  readonly #pods: Pods;
 
   readonly probes = new TestProbes();
 
@@ -69,6 +72,11 @@ class Agent implements AsyncDisposable {
       ),
     );
     feature.start();
+    this.#pods = feature;
+  }
+
+  get problem(): string | undefined {
+    return this.#pods.problem;
   }
 
   /** Waits for the API to have what is wanted; the test's own time limit is the bound. */
@@ -349,6 +357,29 @@ describe('Pods', () => {
     assert.ok(stays !== undefined);
     await turning(clock, () => agent.until((pods) => pods.length === 2));
     assert.deepEqual(left(), ['elsewhere', 'stays']);
+  });
+
+  test('a namespace that is gone costs its containers their Pods, and the node nothing', async () => {
+    const clock = new FakeClock();
+    const api = new FakeApi();
+    const namespace = 'blue';
+    const going = namespaceTerminating(POD, 'web', namespace);
+    const isMade = { verb: 'create', resource: POD.resource, name: 'web' } as const;
+    api.failNext(isMade, going, { times: 3 });
+    api.failNext(isMade, notFound(NAMESPACE, namespace));
+    await using agent = new Agent({ api, clock });
+    agent.runtime.containers.set('c1', RUNNING);
+    agent.runtime.containers.set('c2', RUNNING);
+    agent.attachments.set(
+      attachmentOf('c1', 'web', { pod: { namespace } }),
+      attachmentOf('c2', 'other'),
+    );
+    await turning(clock, () => agent.until((pods) => pods.some(isReady)));
+    await turn(clock, 15_000);
+    assert.deepEqual(names(api.objects(POD)), ['other']);
+    assert.equal(agent.problem, undefined);
+    await turning(clock, () => agent.until((pods) => pods.length === 2));
+    assert.deepEqual(names(api.objects(POD)).sort(), ['other', 'web']);
   });
 
   test('makes and ends nothing on the node of a kubelet', async () => {

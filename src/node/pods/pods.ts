@@ -7,6 +7,7 @@
  */
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { gracePeriods, isTerminating } from '#api/core/v1/pod-deletion.ts';
+import { isNamespaceGone } from '#api/machinery/status.ts';
 import { objectKey } from '#api/meta.ts';
 import { deleteExactly } from '#client/delete.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
@@ -38,6 +39,8 @@ import type { ContainerRuntime } from './runtimes/runtime.ts';
 const MAX_TAKEN_NAMES = 10_000;
 /** Labels that were reported as impossible, so that each is reported once. */
 const MAX_REPORTED = 10_000;
+/** How soon a namespace that was made again has the Pods of its containers. */
+const NAMESPACE_RETRY_MS = 10_000;
 
 export interface PodsComponents {
   readonly client: ApiClient;
@@ -62,6 +65,9 @@ export class Pods implements AsyncDisposable {
   readonly #endings: Countdowns;
   readonly #taken = new Set<string>();
   readonly #reported = new Set<string>();
+  /** Namespaces that are gone and whose containers run on. */
+  #goneNamespaces: ReadonlySet<string> = new Set();
+  #cancelRetry: (() => void) | undefined;
   #containers: Containers | undefined;
   readonly #stops: (() => void)[] = [];
 
@@ -108,6 +114,7 @@ export class Pods implements AsyncDisposable {
   /** Stops; the Pods stay. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#cancelRetry?.();
     this.#endings[Symbol.dispose]();
     await this.#containers?.[Symbol.asyncDispose]();
     await this.#loop[Symbol.asyncDispose]();
@@ -116,13 +123,34 @@ export class Pods implements AsyncDisposable {
   async #sync(): Promise<void> {
     await this.#components.pods.synced();
     const failures: unknown[] = [];
+    const gone = new Set<string>();
     for (const write of this.#plan())
-      await this.#apply(write).catch((error: unknown) => failures.push(error));
+      await this.#apply(write).catch((error: unknown) => {
+        if (write.type === 'create' && isNamespaceGone(error))
+          gone.add(write.pod.metadata.namespace ?? '');
+        else failures.push(error);
+      });
+    this.#waitForNamespaces(gone);
     if (failures.length > 0)
       throw new AggregateError(
         failures,
         `${failures.length} writes of Pods failed; the first: ${explainError(failures[0])}`,
       );
+  }
+
+  /** Somebody has deleted a namespace with all that is in it. That is no fault of this node, which stays ready. */
+  #waitForNamespaces(gone: ReadonlySet<string>): void {
+    const { clock = systemClock, log } = this.#components;
+    for (const namespace of gone)
+      if (!this.#goneNamespaces.has(namespace))
+        log.warn(
+          { namespace },
+          'the namespace of running containers is gone, so they have no Pods and are in no service; stop them, or make the namespace again',
+        );
+    this.#goneNamespaces = gone;
+    this.#cancelRetry?.();
+    if (gone.size > 0)
+      this.#cancelRetry = clock.schedule(NAMESPACE_RETRY_MS, () => this.#loop.trigger());
   }
 
   #plan(): PodWrite[] {

@@ -5,10 +5,13 @@ import { CONFIG_MAP } from '#api/core/v1/config-map.ts';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { NODE } from '#api/core/v1/node.ts';
 import { POD } from '#api/core/v1/pod.ts';
+import { isNamespaceGone } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
+
 import { IP_BLOCK } from '#api/tulle/v1alpha1/ip-block.ts';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { POLICY_USAGE } from '#api/tulle/v1alpha1/policy-usage.ts';
+import type { ApiError } from '#lib/errors.ts';
 import { syncNamespaces } from '../namespace-deletion.ts';
 import type { Principal } from '../principal.ts';
 import { AS_ADMIN, configMap, type Fixture, openFixture } from '../registry/test-registries.ts';
@@ -262,9 +265,13 @@ test('a deleted namespace takes nothing new, is emptied, and goes', async () => 
   const deleted = await namespaces.delete({ namespace: '', name }, AS_ADMIN);
   assert.equal(deleted.removed, false);
   assert.equal((deleted.object as { status?: { phase?: string } }).status?.phase, 'Terminating');
-  await assert.rejects(fixture.create(CONFIG_MAP, inBlue('c')), {
-    status: 403,
-    message: /unable to create new content in namespace blue because it is being terminated/,
+  await assert.rejects(fixture.create(CONFIG_MAP, inBlue('c')), (error: ApiError) => {
+    assert.equal(error.status, 403);
+    assert.match(
+      error.message,
+      /unable to create new content in namespace blue because it is being terminated/,
+    );
+    return isNamespaceGone(error);
   });
   const sync = () =>
     syncNamespaces({ store: fixture.store, registries: fixture.registries, clock: fixture.clock });
@@ -279,6 +286,10 @@ test('a deleted namespace takes nothing new, is emptied, and goes', async () => 
     );
   await sync();
   await assert.rejects(namespaces.get({ namespace: '', name }), { status: 404 });
+  await assert.rejects(fixture.create(CONFIG_MAP, inBlue('d')), isNamespaceGone);
+  await assert.rejects(fixture.of(CONFIG_MAP).get({ namespace: name, name: 'd' }), (error) => {
+    return !isNamespaceGone(error);
+  });
 });
 
 test('a client cannot take the finalizer from a namespace by an ordinary update', async () => {

@@ -1,7 +1,7 @@
 /** Nothing is made in a namespace that does not exist or is going; kubernetes' NamespaceLifecycle. */
 import type { Namespace } from '#api/core/v1/namespace.ts';
 import { NAMESPACE } from '#api/core/v1/namespace.ts';
-import { forbidden, notFound } from '#api/machinery/status.ts';
+import { forbidden, namespaceTerminating, notFound } from '#api/machinery/status.ts';
 import { decodeEntry } from '../registry/codec.ts';
 import { objectKey } from '../registry/keys.ts';
 import type { AdmissionPlugin } from './admission.ts';
@@ -23,11 +23,7 @@ export const namespaceExists: AdmissionPlugin = {
     if (entry === undefined) throw notFound(NAMESPACE, namespace);
     const found = decodeEntry(entry) as Namespace;
     if (found.metadata.deletionTimestamp !== undefined)
-      throw forbidden(
-        kind,
-        name,
-        `unable to create new content in namespace ${namespace} because it is being terminated`,
-      );
+      throw namespaceTerminating(kind, name, namespace);
     // Compared in the same transaction: no object slips into a namespace while its deletion begins.
     return { compares: [{ key: entry.key, modRevision: entry.modRevision }] };
   },
