@@ -27,6 +27,19 @@ export const systemClock: Clock = {
   },
 };
 
+/**
+ * The time of day of now, moved on by the clock that nobody sets: for moments that are compared with each other, and are kept
+ * or told as times of day as well.
+ */
+export function steady(clock: Clock): Clock {
+  const startMs = clock.now() - clock.elapsed();
+  return {
+    now: () => startMs + clock.elapsed(),
+    elapsed: () => clock.elapsed(),
+    schedule: (delayMs, callback) => clock.schedule(delayMs, callback),
+  };
+}
+
 export class FakeClock implements Clock {
   #elapsed: number;
   /** What was set since the start. */

@@ -49,6 +49,16 @@ describe('Lull', () => {
     assert.deepEqual(done, ['a', 'b']);
   });
 
+  test('lets nothing wait longer when the time of day is set back', () => {
+    const { clock, lull, done, wait } = setup();
+    lull.begin();
+    wait('a');
+    clock.jump(-86_400_000);
+    wait('b');
+    clock.advance(100);
+    assert.deepEqual(done, ['a', 'b']);
+  });
+
   test('counts each call that ends once', () => {
     const { clock, lull, done, wait } = setup();
     const end = lull.begin();

@@ -34,7 +34,7 @@ export class Lull {
       if (isOver) return;
       isOver = true;
       this.#calls--;
-      this.#lastCallMs = this.#clock.now();
+      this.#lastCallMs = this.#clock.elapsed();
       if (this.#calls === 0) this.#arm();
     };
   }
@@ -45,7 +45,7 @@ export class Lull {
    * @returns a function that cancels
    */
   schedule(callback: () => void): () => void {
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     const waiting = { deadlineMs: now + MAX_WAIT_MS, callback };
     this.#waiting.add(waiting);
     if (this.#calls === 0) this.#lastCallMs = now;
@@ -70,8 +70,8 @@ export class Lull {
     if (first === undefined) return;
     const quietMs = this.#calls > 0 ? Number.POSITIVE_INFINITY : this.#lastCallMs + QUIET_MS;
     const atMs = Math.min(first.deadlineMs, quietMs);
-    this.#cancelTimer = this.#clock.schedule(Math.max(0, atMs - this.#clock.now()), () => {
-      const now = this.#clock.now();
+    this.#cancelTimer = this.#clock.schedule(Math.max(0, atMs - this.#clock.elapsed()), () => {
+      const now = this.#clock.elapsed();
       const isQuiet = this.#calls === 0 && now >= this.#lastCallMs + QUIET_MS;
       this.#run(({ deadlineMs }) => isQuiet || deadlineMs <= now);
     });

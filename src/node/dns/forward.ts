@@ -145,7 +145,7 @@ export class Forwarder implements AsyncDisposable {
 
   /** Upstreams that send our questions back to us, and those that do not answer, in words. */
   problems(): string[] {
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     return [...this.#upstreams].flatMap(([to, state]) => {
       if (now < state.loopUntilMs)
         return [`name server ${to} sends our questions back to us: it is not asked`];
@@ -168,14 +168,14 @@ export class Forwarder implements AsyncDisposable {
   }
 
   async #ask(question: ForwardQuestion): Promise<Uint8Array | undefined> {
-    const deadline = this.#clock.now() + MAX_TOTAL_MS;
+    const deadline = this.#clock.elapsed() + MAX_TOTAL_MS;
     const rule = this.#ruleFor(question.name);
     let refused: Uint8Array | undefined;
     let reason = 'no upstream name server is configured, and the host’s resolv.conf names none';
     for (let round = 0; round < MAX_ROUNDS; round++) {
       for (const upstream of this.#order(rule)) {
         if (round > 0 && this.#isFailing(upstream)) continue;
-        if (this.#stop.signal.aborted || this.#clock.now() >= deadline) break;
+        if (this.#stop.signal.aborted || this.#clock.elapsed() >= deadline) break;
         const answer = await this.#try(upstream, question);
         if (typeof answer === 'string') {
           reason = answer;
@@ -194,7 +194,7 @@ export class Forwarder implements AsyncDisposable {
 
   /** In the order of the policy, those that fail last; with all of them failing all are tried. Never one that loops. */
   #order(rule: ForwardRule): Upstream[] {
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     const all = this.#arranged(rule).filter((u) => now >= this.#stateOf(u).loopUntilMs);
     const failing = all.filter((upstream) => this.#isFailing(upstream));
     return [...all.filter((upstream) => !failing.includes(upstream)), ...failing];
@@ -252,7 +252,7 @@ export class Forwarder implements AsyncDisposable {
   }
 
   #noteLoop(state: UpstreamState): void {
-    state.loopUntilMs = this.#clock.now() + LOOP_AVOID_MS;
+    state.loopUntilMs = this.#clock.elapsed() + LOOP_AVOID_MS;
     state.probed = false;
   }
 

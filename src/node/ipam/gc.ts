@@ -137,7 +137,12 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
   let state: GcState = { suspects: new Map() };
   let emptySinceMs: ReadonlyMap<string, number> = new Map();
   const giveBlocksBack = async () => {
-    const plan = planGiveBack(await allocator.emptyBlocks(), emptySinceMs, clock.now(), graceMs);
+    const plan = planGiveBack(
+      await allocator.emptyBlocks(),
+      emptySinceMs,
+      clock.elapsed(),
+      graceMs,
+    );
     emptySinceMs = plan.emptySinceMs;
     for (const name of plan.giveBack)
       if (await allocator.giveBack(name)) log.info({ block: name }, 'gave an empty block back');
@@ -158,7 +163,7 @@ export function createIpamGc(options: IpamGcOptions): () => Promise<readonly Ip[
       live: liveNow(),
       inUse: addressesInUse(),
       state,
-      nowMs: clock.now(),
+      nowMs: clock.elapsed(),
       graceMs,
     });
     state = plan.state;

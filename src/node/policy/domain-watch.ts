@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type Clock, systemClock } from '#lib/clock.ts';
+import { type Clock, steady, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import { type Family, parseIp } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -47,7 +47,7 @@ export class Domains implements AnswerWatch, AsyncDisposable {
 
   constructor(options: DomainsOptions) {
     this.#options = options;
-    this.#clock = options.clock ?? systemClock;
+    this.#clock = steady(options.clock ?? systemClock);
     this.memory = new DomainMemory((pattern, before, after) => {
       this.#changed = true;
       options.onResolved(pattern, before, after);

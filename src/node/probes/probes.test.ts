@@ -14,6 +14,8 @@ function setUp() {
     ok: true,
     changes: 0,
     pending: 0,
+    /** By how much the time of day is set during a question. */
+    jumpMs: 0,
     release: undefined as (() => void) | undefined,
   };
   const probes = new Probes({
@@ -22,6 +24,7 @@ function setUp() {
     clock,
     ask: async ({ address }: Question) => {
       asked.push(`${clock.now()} ${address}`);
+      clock.jump(state.jumpMs);
       state.pending++;
       if (state.release !== undefined) await new Promise<void>(() => {});
       state.pending--;
@@ -66,6 +69,18 @@ describe('Probes', () => {
     t.asked.length = 0;
     await t.pass(10_000);
     assert.deepEqual(t.asked, ['8000 192.0.2.1', '13000 192.0.2.1']);
+  });
+
+  test('goes on asking at its pace when the time of day is set', async () => {
+    await using t = setUp();
+    t.probes.follow([target('a')]);
+    await t.pass(1000);
+    for (const jumpMs of [-86_400_000, 86_400_000]) {
+      t.state.jumpMs = jumpMs;
+      t.asked.length = 0;
+      await t.pass(5000);
+      assert.equal(t.asked.length, 1);
+    }
   });
 
   test('takes over what the API says, and takes it back after bad answers', async () => {

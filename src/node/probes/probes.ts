@@ -104,9 +104,9 @@ export class Probes implements ReadinessProbes, AsyncDisposable {
       probe,
       stop: new AbortController(),
       state: initialState(target.was, nowMs),
-      eagerUntilMs: nowMs + Math.max(startPeriodMs, periodMs * failureThreshold),
+      eagerUntilMs: this.#clock.elapsed() + Math.max(startPeriodMs, periodMs * failureThreshold),
       wasEverReady: target.was?.ready === true,
-      toldMs: 0,
+      toldMs: Number.NEGATIVE_INFINITY,
       cancelTimer: () => {},
     };
     this.#entries.set(target.containerId, entry);
@@ -134,7 +134,7 @@ export class Probes implements ReadinessProbes, AsyncDisposable {
     const [address] = target.addresses;
     if (probe === undefined) return;
     const slots = probe.action.kind === 'exec' ? this.#commands : this.#questions;
-    const askedMs = this.#clock.now();
+    const askedMs = this.#clock.elapsed();
     let result: ProbeResult = { ok: false, message: 'the pod has no address' };
     await slots.enter();
     try {
@@ -149,7 +149,7 @@ export class Probes implements ReadinessProbes, AsyncDisposable {
     }
     if (stop.signal.aborted) return;
     this.#learn(entry, probe, result);
-    const nowMs = this.#clock.now();
+    const nowMs = this.#clock.elapsed();
     const isEager = !entry.wasEverReady && nowMs < entry.eagerUntilMs;
     const periodMs = isEager ? Math.min(probe.periodMs, FIRST_PERIOD_MS) : probe.periodMs;
     this.#schedule(entry, Math.max(0, periodMs - (nowMs - askedMs)));
@@ -173,8 +173,10 @@ export class Probes implements ReadinessProbes, AsyncDisposable {
     const { ready, message } = entry.state;
     if (ready) entry.wasEverReady = true;
     const isTold = ready === before.ready && message === before.message;
-    if (isTold || (ready === before.ready && nowMs - entry.toldMs < MIN_REASON_INTERVAL_MS)) return;
-    entry.toldMs = nowMs;
+    const elapsedMs = this.#clock.elapsed();
+    const isSoon = elapsedMs - entry.toldMs < MIN_REASON_INTERVAL_MS;
+    if (isTold || (ready === before.ready && isSoon)) return;
+    entry.toldMs = elapsedMs;
     if (ready !== before.ready)
       this.#c.log.info(
         { container: entry.target.containerId, ready, ...(ready ? {} : { reason: message }) },

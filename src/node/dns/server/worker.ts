@@ -4,6 +4,7 @@
  */
 import { randomBytes, randomInt } from 'node:crypto';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { steady, systemClock } from '#lib/clock.ts';
 import { KernelError } from '#lib/errors.ts';
 import { MAX_BATCH, PollSet, UdpBatchSocket } from '#linux/udp-batch.ts';
 import { drainWakeEvent } from '#linux/wake-event.ts';
@@ -55,13 +56,15 @@ const cache = new AnswerCache({
   maxStaleS: DEFAULT_CONFIG.serveStaleS,
 });
 const clients = new Clients(config.zone);
+/** What is kept gets old by it: a time of day that is set would make all of it old, or young again. */
+const clock = steady(systemClock);
 let logged: LoggedQuery[] = [];
 let lostLogs = 0;
 const responder = new Responder({
   table,
   cache,
   random: randomBelowFrom(randomInt(2 ** 31)),
-  nowMs: Date.now,
+  nowMs: clock.now,
   cookies: new Cookies(randomBytes(SECRET_BYTES)),
   // Without a forwarder it waits until there is one.
   forward: (token, question) => ask(forwarder, { kind: 'forward', token, question }),
@@ -204,7 +207,7 @@ function respondTcp({ token, bytes, peer }: Extract<Answered, { kind: 'query' }>
       return send;
     },
   };
-  const length = responder.respond(request, Date.now());
+  const length = responder.respond(request, clock.now());
   if (isLater) return;
   if (length > 0) responder.stats.observe((performance.now() - startMs) / 1000, 1);
   send(TCP_REPLY, length);
@@ -246,7 +249,7 @@ function serveBatch(served: Served): boolean {
   const count = socket.receive();
   if (count === 0) return false;
   const startMs = performance.now();
-  const nowMs = Date.now();
+  const nowMs = clock.now();
   const { peers, peerAddressBytes } = socket;
   let answered = 0;
   for (let i = 0; i < count; i++) {
@@ -310,7 +313,7 @@ function run(): void {
       for (let i = 0; i < MAX_BATCHES_PER_TURN && serveBatch(served); i++)
         hasMessages = takeMessages();
     }
-    if (responder.isWaiting) responder.tick(Date.now());
+    if (responder.isWaiting) responder.tick(clock.now());
     const now = performance.now();
     if (now >= nextLogMs) {
       nextLogMs = now + LOG_INTERVAL_MS;

@@ -27,8 +27,8 @@ export function createPodmanStorage(
     | undefined;
   return {
     async has(containerId) {
-      if (known === undefined || clock.now() - known.atMs > LOOK_AGAIN_MS)
-        known = { roots: storageRoots(command), atMs: clock.now() };
+      if (known === undefined || clock.elapsed() - known.atMs > LOOK_AGAIN_MS)
+        known = { roots: storageRoots(command), atMs: clock.elapsed() };
       const roots = await known.roots;
       return roots === undefined || roots.some((root) => hasFolder(root, containerId));
     },
