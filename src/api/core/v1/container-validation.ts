@@ -257,6 +257,8 @@ export function validateResources(resources: Resources | undefined, field: strin
   const errors: FieldError[] = [];
   for (const list of ['limits', 'requests'] as const)
     for (const [name, amount] of Object.entries(resources?.[list] ?? {})) {
+      // What is asked for by default is the limit, of which enough was said.
+      if (list === 'requests' && amount === resources?.limits?.[name]) continue;
       errors.push(...validateResourceName(name, `${field}.${list}`));
       errors.push(...validateAmount(amount, `${field}.${list}[${name}]`));
     }
