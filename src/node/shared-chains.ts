@@ -13,6 +13,11 @@ export const RAW_PREROUTING: SharedChain = {
   base: { type: 'filter', hook: 'prerouting', priority: PRIORITY.raw },
 };
 export const RAW_ORDER_LAST = 1;
+/** The same for what the machine itself sends. */
+export const RAW_OUTPUT: SharedChain = {
+  name: 'raw-output',
+  base: { type: 'filter', hook: 'output', priority: PRIORITY.raw },
+};
 
 /**
  * What is forwarded: connections that policy has let through, then what services refuse, then what policy does to pods of

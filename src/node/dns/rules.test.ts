@@ -15,7 +15,7 @@ test('dnsPart() leaves DNS of its family untracked, both directions, UDP and TCP
       ['to-dns', undefined, undefined, 4],
       ['from-dns', undefined, undefined, 4],
       ['raw-prerouting', 'prerouting', -300, 2],
-      ['dns-output', 'output', -300, 2],
+      ['raw-output', 'output', -300, 2],
     ],
   );
   for (const { base, rules } of v4.chains)
@@ -33,6 +33,6 @@ test('defineDnsRules() is taken by the ruleset', async () => {
   ruleset.commit();
   assert.deepEqual(
     nftables.dumpTable('ip', 'tulle')?.chains.map((chain) => chain.chain),
-    ['to-dns', 'from-dns', 'raw-prerouting', 'dns-output'],
+    ['to-dns', 'from-dns', 'raw-prerouting', 'raw-output'],
   );
 });

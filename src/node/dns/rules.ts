@@ -11,10 +11,9 @@
 import { familyOf, type Ip, ipToBytes } from '#lib/ip.ts';
 import { jump, notrack } from '#wire/nftables/expressions.ts';
 import { compare, equals, ip, ip6, isTcp, isUdp, th } from '#wire/nftables/match.ts';
-import { PRIORITY } from '#wire/nftables/objects.ts';
 import { portBytes } from '#wire/nftables/values.ts';
 import type { Ruleset, RulesetPart } from '../ruleset.ts';
-import { RAW_PREROUTING } from '../shared-chains.ts';
+import { RAW_OUTPUT, RAW_PREROUTING } from '../shared-chains.ts';
 
 /** Name of this feature's part of the ruleset. */
 export const DNS_PART = 'dns';
@@ -46,11 +45,7 @@ export function dnsPart(family: 'ip' | 'ip6', addresses: readonly Ip[]): Ruleset
         ),
       })),
       { ...RAW_PREROUTING, rules: enter },
-      {
-        name: 'dns-output',
-        base: { type: 'filter', hook: 'output', priority: PRIORITY.raw },
-        rules: enter,
-      },
+      { ...RAW_OUTPUT, rules: enter },
     ],
   };
 }

@@ -6,9 +6,12 @@ import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { ip } from '#lib/ip.ts';
 import { VXLAN_PORT, VXLAN_VNI } from '#lib/kernel-objects.ts';
+import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
+import { CT_STATE, counter } from '#wire/nftables/expressions.ts';
+import { anyBit, ct, IPPROTO } from '#wire/nftables/match.ts';
 import { inTable } from '#wire/nftables/objects.ts';
 import { FABRIC_PEERS, fabricPart, peerElements } from './filter.ts';
 
@@ -40,6 +43,11 @@ before(() => {
     ...part.chains.map(({ name, base }) => chain.add(name, base === undefined ? {} : { base })),
     ...part.chains.flatMap(({ name, rules }) => rules.map((r) => rule.add(name, r.expressions))),
     elements.add(FABRIC_PEERS, peerElements([ip(SENDERS.peer)], 'ip')),
+    // The kernel tracks connections of a network in which some rule asks for them.
+    ...(['prerouting', 'output'] as const).flatMap((hook) => [
+      chain.add(`ask-${hook}`, { base: { type: 'filter', hook, priority: 0 } }),
+      rule.add(`ask-${hook}`, [...anyBit(ct('state'), CT_STATE.new), counter()]),
+    ]),
   ]);
 });
 after(() => {
@@ -55,25 +63,49 @@ for (const [sender, vni, arrives] of [
     assert.equal(await reaches(sender, vni), arrives);
   });
 
+for (const [from, to] of [
+  ['peer', NODE],
+  ['node', SENDERS.peer],
+] as const)
+  test(`what goes from the ${from} between nodes is not tracked, another program’s overlay is`, () => {
+    using conntrack = openConntrack({ netns: pathOf('node') });
+    conntrack.flush({ protocol: IPPROTO.udp });
+    const [ours, others] = [5001, 5002];
+    const program = `
+      const send = (port, hex) => new Promise((done) => {
+        const s = require('node:dgram').createSocket('udp4');
+        s.bind(port, () => s.send(Buffer.from(hex, 'hex'), ${VXLAN_PORT}, '${to}', () => { s.close(); done(); }));
+      });
+      send(${ours}, '${packetOf(VXLAN_VNI)}').then(() => send(${others}, '${packetOf(7)}'));`;
+    netns.get(from)?.run(process.execPath, '-e', program);
+    const ports = conntrack
+      .list({ protocol: IPPROTO.udp })
+      .filter(({ original }) => original.destinationPort === VXLAN_PORT)
+      .map(({ original }) => original.sourcePort);
+    assert.deepEqual(ports, [others]);
+  });
+
 function pathOf(name: string): string {
   const found = netns.get(name);
   assert.ok(found);
   return found.path;
 }
 
+/** An encapsulated packet, from its VXLAN header on, in hexadecimal. */
+function packetOf(network: number): string {
+  const bytes = Buffer.alloc(60);
+  bytes.writeUInt8(0x08, 0);
+  bytes.writeUIntBE(network, 4, 3);
+  return bytes.toString('hex');
+}
+
 /** Whether a packet of that network reaches the node's VXLAN port; a packet that must arrive follows it. */
 async function reaches(sender: 'peer' | 'stranger', vni: number): Promise<boolean> {
-  const packet = (network: number) => {
-    const bytes = Buffer.alloc(60);
-    bytes.writeUInt8(0x08, 0);
-    bytes.writeUIntBE(network, 4, 3);
-    return bytes;
-  };
-  const witness = packet(7);
+  const witness = packetOf(7);
   const program = `
     const s = require('node:dgram').createSocket('udp4');
     const send = (hex) => new Promise((done) => s.send(Buffer.from(hex, 'hex'), ${VXLAN_PORT}, '${NODE}', done));
-    send('${packet(vni).toString('hex')}').then(() => send('${witness.toString('hex')}')).then(() => s.close());`;
+    send('${packetOf(vni)}').then(() => send('${witness}')).then(() => s.close());`;
   const receiver = spawn(
     'ip',
     ['netns', 'exec', netns.get('node')?.name ?? '', process.execPath, '-e', RECEIVER],
@@ -84,12 +116,12 @@ async function reaches(sender: 'peer' | 'stranger', vni: number): Promise<boolea
     assert.equal((await lines.next()).value, 'ready');
     netns.get(sender)?.run(process.execPath, '-e', program);
     const received: string[] = [];
-    while (received.at(-1) !== witness.toString('hex')) {
+    while (received.at(-1) !== witness) {
       const { value, done } = await lines.next();
       assert.ok(!done, 'the receiver goes on until the witness has come');
       received.push(value);
     }
-    return received.includes(packet(vni).toString('hex'));
+    return received.includes(packetOf(vni));
   } finally {
     receiver.kill('SIGKILL');
     await once(receiver, 'exit');

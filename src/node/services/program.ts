@@ -20,10 +20,9 @@
  * of the old rules and no endpoint in the new ones. It must not be refused: a client that hears nothing tries again.
  */
 import type { Protocol } from '#api/core/v1/protocol.ts';
-import { POD_LINK_PREFIX, VXLAN_PORT } from '#lib/kernel-objects.ts';
+import { POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
 import type { KeyField } from '#wire/nftables/data-types.ts';
 import {
-  accept,
   CT_STATE,
   CT_STATUS,
   dnat,
@@ -47,7 +46,6 @@ import {
   ip6,
   isTcp,
   isTcpWithoutSyn,
-  isUdp,
   loadConcat,
   masked,
   meta,
@@ -57,7 +55,7 @@ import {
   th,
 } from '#wire/nftables/match.ts';
 import { PRIORITY } from '#wire/nftables/objects.ts';
-import { ifnameBytes, portBytes } from '#wire/nftables/values.ts';
+import { ifnameBytes } from '#wire/nftables/values.ts';
 import type { ChainContent, SetContent } from '../ruleset.ts';
 import { FORWARD, FORWARD_ORDER } from '../shared-chains.ts';
 import { type ChainSpec, chainName } from './choices.ts';
@@ -221,13 +219,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     {
       name: 'filter-output-post-dnat',
       base: { type: 'filter', hook: 'output', priority: AFTER_DNAT },
-      rules: [
-        {
-          // Nobody answers to the port that an encapsulated packet is from: each is a new connection's.
-          expressions: [...equals(th.dport, portBytes(VXLAN_PORT)), ...isUdp, accept],
-        },
-        checkNew,
-      ],
+      rules: [checkNew],
     },
     natChain('nat-prerouting', 'prerouting', PRIORITY.dstnat, [
       restrict,
