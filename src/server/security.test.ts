@@ -39,11 +39,11 @@ async function allow(fixture: ServerFixture, name: string, user: string, rules: 
 }
 
 /** Asks until the answer is this: roles count a moment after they are written. */
-async function eventually(ask: () => Promise<number>, status: number): Promise<void> {
+async function eventually<T>(ask: () => Promise<T>, wanted: T): Promise<void> {
   const end = Date.now() + 5_000;
   let got = await ask();
-  while (got !== status && Date.now() < end) got = await ask();
-  assert.equal(got, status);
+  while (got !== wanted && Date.now() < end) got = await ask();
+  assert.equal(got, wanted);
 }
 
 test('who shows nothing gets health, the CA and joining, and nothing else', async () => {
@@ -156,6 +156,26 @@ test('who may patch does not therefore create by applying', async () => {
   assert.equal((await apply(jane)).status, 200);
 });
 
+test('who may change does not therefore create by an update of what is not there', async () => {
+  await using fixture = await startServerFixture();
+  const as = await fixture.identity('jane', []);
+  const leases = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
+  const body = {
+    apiVersion: 'coordination.k8s.io/v1',
+    kind: 'Lease',
+    metadata: { name: 'a' },
+    spec: { holderIdentity: 'jane' },
+  };
+  const put = () => fixture.call('PUT', `${leases}/a`, { as, body });
+  await allow(fixture, 'updaters', 'jane', [rule(['update'], ['leases'], ['coordination.k8s.io'])]);
+  await eventually(
+    async () => String(Reflect.get((await put()).json(), 'message')),
+    'leases.coordination.k8s.io "a" is forbidden: User "jane" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"',
+  );
+  await allow(fixture, 'creators', 'jane', [rule(['create'], ['leases'], ['coordination.k8s.io'])]);
+  await eventually(async () => (await put()).status, 201);
+});
+
 test('a token of a service account is a credential until the account is gone', async () => {
   await using fixture = await startServerFixture();
   const as = fixture.admin;
@@ -233,7 +253,8 @@ test('one client in a loop keeps neither heartbeats nor other clients from being
   const other = await fixture.identity('other', ['system:masters']);
   const leases = '/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases';
   const lease = { metadata: { name: 'm1' }, spec: { holderIdentity: 'm1' } };
-  assert.equal((await fixture.call('POST', leases, { as: node, body: lease })).status, 201);
+  const made = await fixture.call('POST', leases, { as: node, body: lease });
+  assert.equal(made.status, 201);
   let answered = 0;
   const flood = Array.from({ length: 450 }, async (_, i) => {
     const { status } = await fixture.call('GET', `${CONFIG_MAPS}/c${i}`, { as: greedy });
@@ -242,7 +263,7 @@ test('one client in a loop keeps neither heartbeats nor other clients from being
   });
   // The flood is inside when the first of it are refused: all seats that one client can have are taken.
   while (answered === 0) await new Promise((resolve) => setTimeout(resolve, 10));
-  const renewed = await fixture.call('PUT', `${leases}/m1`, { as: node, body: lease });
+  const renewed = await fixture.call('PUT', `${leases}/m1`, { as: node, body: made.text });
   assert.equal(renewed.status, 200, renewed.text);
   assert.equal((await fixture.call('GET', '/api/v1/nodes', { as: other })).status, 200);
   assert.equal((await fixture.call('GET', '/healthz')).status, 200);

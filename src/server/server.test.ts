@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { NODE, type Node } from '#api/core/v1/node.ts';
+import type { KubeObject } from '#api/meta.ts';
 import { createApiClient } from '#client/http-client.ts';
 import { joinNode, renewNode } from '#client/join.ts';
 import { FakeClock } from '#lib/clock.ts';
@@ -288,6 +289,41 @@ test('a refusal is heard, and its connection goes on, though its body comes late
   await once(next, 'response');
   assert.equal(next.reusedSocket, true);
   next.destroy();
+});
+
+test('an update makes what is not there where it does in Kubernetes, and wants a version where it does', async () => {
+  await using fixture = await startServerFixture();
+  const as = fixture.admin;
+  const put = async (path: string, body: KubeObject) => {
+    const { status, json } = await fixture.call('PUT', `${path}/${body.metadata.name}`, {
+      as,
+      body,
+    });
+    return { status, object: json() as unknown as KubeObject & { message: string } };
+  };
+  const leases = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
+  const lease = {
+    apiVersion: 'coordination.k8s.io/v1',
+    kind: 'Lease',
+    metadata: { name: 'a', namespace: 'default' },
+    spec: { holderIdentity: 'one' },
+  };
+  const made = await put(leases, lease);
+  assert.equal(made.status, 201);
+  const blind = await put(leases, lease);
+  assert.equal(blind.status, 422);
+  assert.match(
+    blind.object.message,
+    /metadata\.resourceVersion: .*must be specified for an update/,
+  );
+  assert.equal((await put(leases, made.object)).status, 200);
+  const metadata = { ...made.object.metadata, name: 'b' };
+  assert.equal((await put(leases, { ...made.object, metadata })).status, 404);
+
+  const maps = configMap('a') as unknown as KubeObject;
+  assert.equal((await put(CONFIG_MAPS, maps)).status, 404);
+  await fixture.call('POST', CONFIG_MAPS, { as, body: maps });
+  assert.equal((await put(CONFIG_MAPS, maps)).status, 200);
 });
 
 test('YAML is read, and written for who asks', async () => {

@@ -3,6 +3,7 @@
  * on (optimistic concurrency, two-phase deletion, generation, dry run). Knows nothing of HTTP.
  */
 import type { FieldError, KindDefinition } from '#api/kind.ts';
+import { invalid } from '#api/machinery/field-errors.ts';
 import { plainJson, sameJson } from '#api/machinery/json.ts';
 import type { Manager } from '#api/machinery/managed-fields/managers.ts';
 import {
@@ -40,6 +41,7 @@ import { applyTo, trackWrite, withManagers } from './ownership.ts';
 import {
   generateName,
   hasSubresource,
+  needsVersion,
   nextGeneration,
   prepareForCreate,
   prepareForUpdate,
@@ -354,6 +356,10 @@ function checkIdentity(
   old: KubeObject,
 ): void {
   const { resourceVersion = '', uid = '' } = wanted.metadata;
+  if (resourceVersion === '' && needsVersion(kind))
+    throw invalidObject(kind, name, [
+      invalid('metadata.resourceVersion', 0, 'must be specified for an update'),
+    ]);
   if (resourceVersion !== '' && resourceVersion !== old.metadata.resourceVersion)
     throw conflict(kind, name);
   if (uid !== '' && uid !== old.metadata.uid)

@@ -12,6 +12,10 @@ import type { KubeObject } from '#api/meta.ts';
 interface KindStrategy {
   /** A deletion is answered with the object as it was, not with a word of success: typed clients decode it. */
   readonly returnsDeleted?: true;
+  /** An update of what is not there makes it. */
+  readonly createsOnUpdate?: true;
+  /** An update must say which version it is of, even if its writer does not care. */
+  readonly needsVersion?: true;
   /** Upstream lets a node register with its status in one request. */
   readonly keepsStatusOnCreate?: true;
   readonly initialize?: (object: LooseObject) => LooseObject;
@@ -39,8 +43,17 @@ const STRATEGIES: Readonly<Record<string, KindStrategy>> = {
   'core/nodes': { keepsStatusOnCreate: true },
   'core/pods': { returnsDeleted: true, gracePeriod: gracePeriodOfPod },
   'core/serviceaccounts': { returnsDeleted: true },
-  'core/services': { returnsDeleted: true },
+  'core/services': { returnsDeleted: true, createsOnUpdate: true },
+  'core/endpoints': { createsOnUpdate: true },
+  'core/events': { createsOnUpdate: true },
+  'events.k8s.io/events': { createsOnUpdate: true },
+  'coordination.k8s.io/leases': { createsOnUpdate: true, needsVersion: true },
+  'rbac.authorization.k8s.io/roles': { createsOnUpdate: true },
+  'rbac.authorization.k8s.io/rolebindings': { createsOnUpdate: true },
+  'rbac.authorization.k8s.io/clusterroles': { createsOnUpdate: true },
+  'rbac.authorization.k8s.io/clusterrolebindings': { createsOnUpdate: true },
   'apiextensions.k8s.io/customresourcedefinitions': {
+    needsVersion: true,
     initialize: withCleanup,
     // A replace by a manifest that does not know of it must not let the definition go before its instances.
     preserve: (wanted, stored) =>
@@ -86,6 +99,16 @@ function withNamespaceFinalizers(object: LooseObject, finalizers: unknown): Loos
 
 function strategyOf(kind: KindDefinition): KindStrategy {
   return STRATEGIES[`${kind.group === '' ? 'core' : kind.group}/${kind.resource}`] ?? {};
+}
+
+/** Whether an update of what is not there makes it; upstream's `AllowCreateOnUpdate`. */
+export function createsOnUpdate(kind: KindDefinition): boolean {
+  return strategyOf(kind).createsOnUpdate === true;
+}
+
+/** Whether an update without a version is refused; the contrary of upstream's `AllowUnconditionalUpdate`. */
+export function needsVersion(kind: KindDefinition): boolean {
+  return kind.custom !== undefined || strategyOf(kind).needsVersion === true;
 }
 
 /** Whether the answer to a deletion is the object. */
