@@ -57,7 +57,7 @@ export function readBody(
  * reset, and the client may never see the answer. Gives up, without an error, on more than a client could send before it looks.
  */
 export function passOver(request: Http2ServerRequest, clock: Clock): Promise<void> {
-  if (request.complete || request.destroyed) return Promise.resolve();
+  if (request.destroyed) return Promise.resolve();
   return new Promise((resolve) => {
     let size = 0;
     const stop = () => {

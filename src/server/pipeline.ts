@@ -154,7 +154,7 @@ async function write(
   answer: Answer,
   options: PipelineOptions,
 ): Promise<void> {
-  if (request.httpVersionMajor === 1) await passOver(request, options.clock);
+  if (request.httpVersionMajor === 1 && !request.complete) await passOver(request, options.clock);
   if (response.destroyed) return;
   response.setHeader('cache-control', 'no-cache, private');
   // An HTTP/1.1 connection is not used again if its request was not read to the end, or if the server stops.
