@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { EBUSY, EEXIST, ENOENT, ERESTART, KernelError } from '#lib/errors.ts';
 import { accept, counter, dnat, drop, goTo, jump } from '#wire/nftables/expressions.ts';
-import { inSet, ip, mapTo, meta, numgen, th, verdictMap } from '#wire/nftables/match.ts';
+import { equals, inSet, ip, mapTo, meta, numgen, th, verdictMap } from '#wire/nftables/match.ts';
 import type { Operation, SetElement, Transaction } from '#wire/nftables/objects.ts';
 import { inTable, PRIORITY } from '#wire/nftables/objects.ts';
 import { concat, hostU32, portBytes, protocolBytes } from '#wire/nftables/values.ts';
@@ -139,6 +139,31 @@ export function nftablesContract(name: string, create: () => NftablesUnderTest):
         state?.sets.map((set) => set.elements),
         [[], []],
       );
+    });
+
+    run('countsOf() gives what the rules of one chain have counted, in order', ({ nft }) => {
+      assert.deepEqual(nft.listChains('ip', 'contract'), []);
+      nft.commit([
+        t.table.add(),
+        t.chain.add('a'),
+        t.chain.add('b'),
+        t.rule.add('a', [counter(7n, 600n), accept], { comment: 'first' }),
+        t.rule.add('a', [accept], { comment: 'counts nothing' }),
+        t.rule.add('a', [counter(1n, 40n), accept]),
+        t.rule.add('a', [...equals(meta.l4proto, Uint8Array.of(6)), counter(1n, 52n), accept], {
+          comment: 'last, 100 €',
+        }),
+        t.rule.add('b', [counter(9n, 900n)], { comment: 'of another chain' }),
+      ]);
+      assert.deepEqual(nft.listChains('ip', 'contract'), ['a', 'b']);
+      assert.deepEqual(nft.listChains('ip6', 'contract'), []);
+      const a = { ...t.ref, chain: 'a' };
+      assert.deepEqual(nft.countsOf(a), [
+        { comment: 'first', packets: 7n, bytes: 600n },
+        { comment: 'last, 100 €', packets: 1n, bytes: 52n },
+      ]);
+      assert.deepEqual(nft.countsOf({ ...a, chain: 'c' }), []);
+      assert.deepEqual(nft.countsOf({ ...a, table: 'missing' }), []);
     });
 
     run('listTables() lists tables of all families or of one', ({ nft }) => {

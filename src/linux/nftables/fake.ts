@@ -21,6 +21,7 @@ import type {
   TableRef,
   Transaction,
 } from '#wire/nftables/objects.ts';
+import type { RuleCount } from '#wire/nftables/rule-count.ts';
 import { encodeTransaction } from '#wire/nftables/transaction-encoder.ts';
 import type { Nftables, RuleState, RulesetChange, RulesetEvent, TableState } from './port.ts';
 import { elementsWanted } from './port.ts';
@@ -103,6 +104,19 @@ export class FakeNftables implements Nftables {
         elements: elementsWanted(options.elements)(set.set) ? [...elements.values()] : [],
       })),
     };
+  }
+
+  listChains(family: NftFamily, table: string): string[] {
+    return [...(this.#tables.get(nameOf({ family, table }))?.chains.keys() ?? [])];
+  }
+
+  countsOf(ref: ChainRef): RuleCount[] {
+    const rules = this.#tables.get(nameOf(ref))?.chains.get(ref.chain)?.rules ?? [];
+    return rules.flatMap(({ comment, expressions }) => {
+      const counter = expressions.find((expression) => expression.kind === 'counter');
+      if (comment === undefined || counter === undefined) return [];
+      return [{ comment, packets: counter.packets, bytes: counter.bytes }];
+    });
   }
 
   listTables(family?: NftFamily): TableRef[] {

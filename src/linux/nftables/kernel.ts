@@ -22,7 +22,14 @@ import {
   decodeSetCount,
   decodeTable,
 } from '#wire/nftables/object-decoder.ts';
-import type { NftFamily, SetElement, TableRef, Transaction } from '#wire/nftables/objects.ts';
+import type {
+  ChainRef,
+  NftFamily,
+  SetElement,
+  TableRef,
+  Transaction,
+} from '#wire/nftables/objects.ts';
+import { decodeRuleCount, type RuleCount } from '#wire/nftables/rule-count.ts';
 import type { EncodedTransaction } from '#wire/nftables/transaction-encoder.ts';
 import {
   encodeHeader,
@@ -211,6 +218,29 @@ class KernelNftables implements Nftables {
     throw new KernelError(`dump table ${family} ${table}`, EINTR, {
       extack: `the ruleset changed during each of ${MAX_DUMP_TRIES} dumps`,
     });
+  }
+
+  listChains(family: NftFamily, table: string): string[] {
+    return this.#queries
+      .dump(`list chains of ${family} ${table}`, { type: N.NFT_MSG_GETCHAIN }, (writer) =>
+        encodeHeader(writer, family),
+      )
+      .map((message) => decodeChain(message.payload))
+      .flatMap((chain) => (chain.table === table ? [chain.chain] : []));
+  }
+
+  countsOf({ family, table, chain }: ChainRef): RuleCount[] {
+    return this.#queries
+      .dump(
+        `read the counters of chain ${family} ${table} ${chain}`,
+        { type: N.NFT_MSG_GETRULE },
+        (writer) => {
+          encodeHeader(writer, family);
+          writer.attributeString(N.NFTA_RULE_TABLE, table);
+          writer.attributeString(N.NFTA_RULE_CHAIN, chain);
+        },
+      )
+      .flatMap((message) => decodeRuleCount(message.payload) ?? []);
   }
 
   listTables(family?: NftFamily): TableRef[] {

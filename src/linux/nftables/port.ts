@@ -7,6 +7,7 @@
 import type { Expression } from '#wire/nftables/expressions.ts';
 import type {
   Chain,
+  ChainRef,
   NftFamily,
   NftSet,
   SetElement,
@@ -14,6 +15,7 @@ import type {
   TableRef,
   Transaction,
 } from '#wire/nftables/objects.ts';
+import type { RuleCount } from '#wire/nftables/rule-count.ts';
 
 export interface Nftables extends Disposable {
   /**
@@ -48,6 +50,16 @@ export interface Nftables extends Disposable {
     table: string,
     options?: { readonly elements?: boolean | readonly string[] },
   ): TableState | undefined;
+
+  /** Names of a table's chains, in order of creation; none if there is no such table. */
+  listChains(family: NftFamily, table: string): string[];
+
+  /**
+   * What the rules of a chain have counted, in order: of those that have a comment and a counter. Costs a fraction of a
+   * dump.
+   * @returns nothing if there is no such chain
+   */
+  countsOf(chain: ChainRef): RuleCount[];
 
   /** All tables, or those of one family. */
   listTables(family?: NftFamily): TableRef[];

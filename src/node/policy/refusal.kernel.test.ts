@@ -61,6 +61,8 @@ const limited: Nftables = {
   generation: () => kernel.generation(),
   dumpTable: (...args) => kernel.dumpTable(...args),
   listTables: (family) => kernel.listTables(family),
+  listChains: (...args) => kernel.listChains(...args),
+  countsOf: (chain) => kernel.countsOf(chain),
   watch: (listener) => kernel.watch(listener),
   [Symbol.dispose]: () => kernel[Symbol.dispose](),
 };

@@ -137,7 +137,7 @@ export async function createPolicyFeature(
     new UsageReport(
       {
         ...{ client, log },
-        counts: () => (planner.policyCount === 0 ? [] : counts()),
+        counts: () => (planner.policyCount === 0 ? Promise.resolve([]) : counts()),
         node: () => components.nodes.get(init.nodeName),
       },
       { node: init.nodeName },
@@ -159,7 +159,12 @@ export async function createPolicyFeature(
     },
     routes: {
       '/policy/log': (request, response) => streamLog(records, request, response),
-      '/policy/rules': (_, response) => sendJson(response, counts()),
+      '/policy/rules': (_, response) => {
+        counts().then(
+          (all) => sendJson(response, all),
+          (error: unknown) => response.writeHead(500).end(`${explainError(error)}\n`),
+        );
+      },
       '/policy/domains': (_, response) => sendJson(response, [...policy.domains.memory.states()]),
     },
     [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose](),

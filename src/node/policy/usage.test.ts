@@ -43,7 +43,7 @@ describe('UsageReport', () => {
     await using report = new UsageReport(
       {
         ...{ client, clock, log: silentLogger, random: () => 0.5 },
-        counts: () => counts,
+        counts: () => Promise.resolve(counts),
         node: () => node,
       },
       { node: 'm1' },

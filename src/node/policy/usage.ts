@@ -17,8 +17,6 @@ import type { Logger } from '#lib/log.ts';
 
 /** Thousands of nodes write to one server: some ten writes a second of a thousand nodes, if all have something new. */
 const INTERVAL_MS = 60_000;
-/** Counting reads all rules; it gets a two-hundredth of the time of the thread that attaches pods. */
-const MAX_SHARE = 200;
 const FORBIDDEN = 403;
 /** A node without policies, or where nothing has happened yet, has nothing to say. */
 const NOTHING = '[]';
@@ -26,7 +24,7 @@ const NOTHING = '[]';
 export interface UsageReportComponents {
   readonly client: Pick<ApiClient, 'create' | 'patch'>;
   /** Reads the counters out of the kernel. */
-  readonly counts: () => readonly RuleUsage[];
+  readonly counts: () => Promise<readonly RuleUsage[]>;
   /** The own Node: with it goes what it has told. */
   readonly node: () => Node | undefined;
   readonly log: Logger;
@@ -71,19 +69,15 @@ export class UsageReport implements AsyncDisposable {
 
   /** What cannot be told now is told the next time. */
   async #report(): Promise<void> {
-    const beganMs = this.#clock.elapsed();
-    let readMs = 0;
     try {
-      const counts = this.#c.counts();
-      readMs = this.#clock.elapsed() - beganMs;
-      await this.#tell(counts);
+      await this.#tell(await this.#c.counts());
     } catch (error) {
       this.#c.log.warn(
         { reason: explainError(error) },
         'policy: cannot tell the API how often the rules of this node decided; it is tried again',
       );
     }
-    if (!this.#isOff) this.#schedule(Math.max(INTERVAL_MS, readMs * MAX_SHARE));
+    if (!this.#isOff) this.#schedule(INTERVAL_MS);
   }
 
   async #tell(counts: readonly RuleUsage[]): Promise<void> {
