@@ -22,7 +22,17 @@ export function baseChains(parts: Iterable<RulesetPart>): ChainContent[] {
 
 /** True if nothing has to be written to make one the other. */
 export function sameChain(a: ChainContent, b: ChainContent): boolean {
-  return a === b || describe(a) === describe(b);
+  return a === b || hasSameRules(a, b) || describe(a) === describe(b);
+}
+
+/** The same objects: what most comparisons find, without looking into them. */
+function hasSameRules(a: ChainContent, b: ChainContent): boolean {
+  return (
+    a.name === b.name &&
+    a.base === b.base &&
+    a.rules.length === b.rules.length &&
+    a.rules.every((rule, i) => rule === b.rules[i])
+  );
 }
 
 function describe(value: unknown): string {

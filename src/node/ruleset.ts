@@ -352,11 +352,13 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
         last.push(set.delete(gone.set));
     for (const [name, { add, remove }] of this.#staged) {
       const current = this.#elements.get(name);
-      const out = [...remove.values()].filter((element) => current?.has(keyOf(element)));
-      // An element with other data must go before it can come.
-      const replaced = [...add].filter(([key]) => current?.has(key) && !remove.has(key));
-      out.push(...replaced.flatMap(([key]) => current?.get(key) ?? []));
-      if (out.length > 0) operations.push(elements.delete(name, out));
+      if (current !== undefined) {
+        const out = [...remove.values()].filter((element) => current.has(keyOf(element)));
+        // An element with other data must go before it can come.
+        const replaced = [...add].filter(([key]) => current.has(key) && !remove.has(key));
+        out.push(...replaced.flatMap(([key]) => current.get(key) ?? []));
+        if (out.length > 0) operations.push(elements.delete(name, out));
+      }
       if (add.size > 0) operations.push(elements.add(name, [...add.values()]));
     }
     for (const [name, { add, remove }] of this.#sourced) {
@@ -472,8 +474,11 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       this.#parts.set(name, part);
     }
     for (const [name, { add, remove }] of this.#staged) {
-      const current = this.#elements.get(name) ?? new Map<string, SetElement>();
-      this.#elements.set(name, current);
+      const current = this.#elements.get(name);
+      if (current === undefined) {
+        this.#elements.set(name, add);
+        continue;
+      }
       for (const key of remove.keys()) if (!add.has(key)) current.delete(key);
       for (const [key, element] of add) current.set(key, element);
     }

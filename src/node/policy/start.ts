@@ -28,6 +28,7 @@ import { Cutter } from './cutter.ts';
 import { describePacket, indexByHash, type LogContext, PolicyLog } from './log.ts';
 import { readRuleCounts, registerPolicyMetrics } from './metrics.ts';
 import { Policy, type PolicyInit, type PolicyStatus } from './policy.ts';
+import { rehearse } from './rehearse.ts';
 import { PolicyReports } from './reports.ts';
 import { UsageReport } from './usage.ts';
 
@@ -150,6 +151,12 @@ export async function createPolicyFeature(
       await policy.start(attachments);
       cutter = cuts;
       cuts.trigger();
+      try {
+        rehearse(planner.policies);
+      } catch (error) {
+        // The policy at fault is found, and told of, when it is programmed.
+        log.debug({ reason: explainError(error) }, 'policy: the rehearsal of policies failed');
+      }
     },
     answers: policy.domains,
     status() {
