@@ -317,9 +317,16 @@ const OBJECTS: Group = {
       stdin: SERVICE_YAML(', targetPort: 90'),
       expect: 'service/web replaced\n',
     },
+    // As upstream, where an update of a service that is not there makes it; not so of most kinds.
+    {
+      run: 'replace -f -',
+      stdin: SERVICE_YAML().replace('name: web', 'name: web2'),
+      expect: 'service/web2 replaced\n',
+    },
+    { run: 'delete svc web2', expect: 'service "web2" deleted\n' },
     {
       ...fails('replace -f -', /NotFound/),
-      stdin: SERVICE_YAML().replace('name: web', 'name: web2'),
+      stdin: '{apiVersion: v1, kind: ConfigMap, metadata: {name: nowhere}}',
     },
     { ...fails('create -f -', /AlreadyExists/), stdin: SERVICE_YAML() },
     {

@@ -6,7 +6,7 @@
  *   eth0 10.88.0.2/16 ◄─ veth ─► tl0123456789a ─ cni0 10.88.0.1/16 (isGateway) ─ masquerade (ipMasq)
  * ```
  */
-import { ENOENT, isErrno } from '#lib/errors.ts';
+import { ENOENT, EOPNOTSUPP, isErrno } from '#lib/errors.ts';
 import {
   cidrAddress,
   cidrOf,
@@ -19,7 +19,7 @@ import {
   splitCidr,
 } from '#lib/ip.ts';
 import { GATEWAY_V4, ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
-import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
+import type { IfIndex, Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniIp, CniResult, CniRoute } from '#wire/cni/result.ts';
 import type { Attachment, BridgeAttachment } from '../attachment.ts';
@@ -81,15 +81,36 @@ export function createBridgeLink(
     master: master.index,
     peer: { name: ifName, netns, mac, ...mtu },
   });
-  host.links.setBridgePort(hostEnd.index, {
-    hairpin: options.hairpinMode,
-    isolated: options.portIsolation,
-  });
+  setPort(host.links, { port: hostEnd.index, master: master.index }, options);
   applyPortVlans(host, hostEnd, options);
   host.links.set(hostEnd.index, { up: true });
   using pod = openStack({ netns });
   if (!options.disableContainerInterface) fillContainer(pod, attachment);
   if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
+}
+
+/** Programs that do so once for each link they see. */
+const MAX_PORT_TRIES = 3;
+
+/**
+ * Sets how a port behaves. Another program (networkd with a file for every link) may take it out of the bridge before that;
+ * it is put back then.
+ * @throws KernelError
+ */
+export function setPort(
+  links: Pick<NetworkStack['links'], 'set' | 'setBridgePort'>,
+  { port, master }: { readonly port: IfIndex; readonly master: IfIndex },
+  options: Pick<OnBridge['bridge']['options'], 'hairpinMode' | 'portIsolation'>,
+): void {
+  for (let tries = 1; ; tries++)
+    try {
+      links.setBridgePort(port, { hairpin: options.hairpinMode, isolated: options.portIsolation });
+      return;
+    } catch (error) {
+      const isOut = isErrno(error, EOPNOTSUPP);
+      if (!isOut || tries >= MAX_PORT_TRIES) throw error;
+      links.set(port, { master });
+    }
 }
 
 /** Sets the host's side right again. @returns false if the port is gone */
@@ -105,10 +126,7 @@ export function repairBridgeLink(
   const mtuBytes = portMtuOf(attachment) ?? port.mtuBytes;
   if (port.master !== master.index || !port.up || port.mtuBytes !== mtuBytes)
     host.links.set(port.index, { master: master.index, up: true, mtuBytes });
-  host.links.setBridgePort(port.index, {
-    hairpin: options.hairpinMode,
-    isolated: options.portIsolation,
-  });
+  setPort(host.links, { port: port.index, master: master.index }, options);
   applyPortVlans(host, port, options);
   if (options.isGateway) ensureGateways(host, master, attachment, sourceOf);
   return true;

@@ -262,7 +262,14 @@ class EtcdStore implements Store {
     options: { signal: AbortSignal; progressMs?: number },
   ): AsyncGenerator<WatchBatch, void, undefined> {
     // Another server may have given out a revision that has not come here yet.
-    if (afterRevision > this.#loaded().revision) await this.#upToDate(afterRevision);
+    if (afterRevision > this.#loaded().revision)
+      try {
+        await this.#upToDate(afterRevision);
+      } catch (error) {
+        // It ends with the store, as one that has begun.
+        if (this.#closed.signal.aborted) return;
+        throw error;
+      }
     yield* this.#loaded().watches.watch(prefix, afterRevision, options);
   }
 
@@ -380,6 +387,7 @@ class EtcdStore implements Store {
       const request = revisionRequest(this.#options.prefix);
       ({ revision } = decodeRange(await this.#transport.call(METHODS.range, request)));
     } catch (cause) {
+      if (this.#closed.signal.aborted) throw closedError();
       throw new StoreUnavailableError(`etcd cannot be read: ${explainError(cause)}`, { cause });
     }
     if (revision < known) {
