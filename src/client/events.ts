@@ -1,6 +1,8 @@
 /** Records Event objects (`kubectl get events`): what happened to an object, for people. Never a way to tell programs. */
+
 import { EVENT, type Event } from '#api/core/v1/event.ts';
 import type { ObjectReference } from '#api/core/v1/object-reference.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { Backoff } from '#lib/backoff.ts';
 import { type Clock, pause, systemClock } from '#lib/clock.ts';
@@ -133,8 +135,8 @@ class Recorder implements EventRecorder {
       reason,
       message,
       source: { component, ...(host === undefined ? {} : { host }) },
-      firstTimestamp: timestamp(firstAtMs),
-      lastTimestamp: timestamp(lastAtMs),
+      firstTimestamp: formatTime(firstAtMs),
+      lastTimestamp: formatTime(lastAtMs),
       count,
       reportingComponent: component,
       reportingInstance: host ?? '',
@@ -213,8 +215,4 @@ function referenceTo(object: KubeObject): ObjectReference {
     ...(uid === undefined ? {} : { uid }),
     ...(resourceVersion === undefined ? {} : { resourceVersion }),
   };
-}
-
-function timestamp(ms: number): string {
-  return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 }

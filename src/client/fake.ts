@@ -8,9 +8,11 @@
  * Beside the port it has handles for the test: `put`/`remove` act as "somebody else", `cutWatches`, `compact`,
  * `setReachable` and `failNext` make trouble, `requests` tells what was asked for.
  */
+
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { apiVersionOf, type KindRef } from '#api/kind.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { KubeList, KubeObject, WatchEvent } from '#api/meta.ts';
 import { objectKey } from '#api/meta.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
@@ -281,7 +283,7 @@ export class FakeApi implements ApiClient {
       }
       if (old.metadata.deletionTimestamp !== undefined) return;
       const next = structuredClone(old);
-      next.metadata.deletionTimestamp = this.#timestamp();
+      next.metadata.deletionTimestamp = formatTime(this.#clock.now());
       this.#commit(kind, old, next);
     });
   }
@@ -440,7 +442,7 @@ export class FakeApi implements ApiClient {
     return {
       name: isNamed ? name : `${generateName ?? ''}${String(++this.#generated).padStart(5, '0')}`,
       uid: randomUUID(),
-      creationTimestamp: this.#timestamp(),
+      creationTimestamp: formatTime(this.#clock.now()),
       generation: 1,
     };
   }
@@ -449,10 +451,6 @@ export class FakeApi implements ApiClient {
     const metadata = { name: '', resourceVersion: this.resourceVersion };
     const object = { apiVersion: apiVersionOf(kind), kind: kind.kind, metadata };
     return { type: 'BOOKMARK', object: object as KubeObject as T };
-  }
-
-  #timestamp(): string {
-    return new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
   }
 }
 

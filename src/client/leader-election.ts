@@ -10,7 +10,9 @@
  * As `k8s.io/client-go/tools/leaderelection`; its limit is ours, too: a process that was stopped (SIGSTOP, a paused
  * machine) may act for a moment after it has lost the lease. What must never happen twice needs conditional writes.
  */
+
 import { LEASE, type Lease } from '#api/coordination/v1/lease.ts';
+import { formatMicroTime } from '#api/machinery/time.ts';
 import { type Clock, pause, systemClock } from '#lib/clock.ts';
 import { explainError, isAlreadyExists, isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -71,7 +73,7 @@ export function decideLease(input: {
   readonly elapsedMs: number;
 }): LeaseDecision {
   const { identity, name, namespace, lease, observation, times, nowMs, elapsedMs } = input;
-  const now = microTime(nowMs);
+  const now = formatMicroTime(nowMs);
   const renewal = {
     holderIdentity: identity,
     leaseDurationSeconds: Math.ceil(times.leaseDurationMs / 1000),
@@ -248,9 +250,4 @@ class Candidate {
       throw error;
     }
   }
-}
-
-/** RFC 3339 with microseconds: `metav1.MicroTime`. */
-function microTime(ms: number): string {
-  return new Date(ms).toISOString().replace('Z', '000Z');
 }

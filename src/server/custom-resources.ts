@@ -14,6 +14,7 @@ import {
 } from '#api/apiextensions/v1/custom-resource-definition.ts';
 import type { KindDefinition } from '#api/kind.ts';
 import { sameJson } from '#api/machinery/json.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
 import { explainError, isNotFound } from '#lib/errors.ts';
@@ -157,7 +158,7 @@ async function settle(definition: CustomResourceDefinition, context: Settling): 
   const { registry, clock, conflict } = context;
   const isDeleting = definition.metadata.deletionTimestamp !== undefined;
   const left = isDeleting ? await deleteInstances(definition, context) : 0;
-  const now = `${new Date(clock.now()).toISOString().slice(0, 19)}Z`;
+  const now = formatTime(clock.now());
   const withStatus = (stored: KubeObject): KubeObject => {
     const current = stored as CustomResourceDefinition;
     return { ...current, status: definitionStatus(current, { conflict, left, now }) } as KubeObject;

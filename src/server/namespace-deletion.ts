@@ -2,7 +2,9 @@
  * Deletes what is in a namespace that is being deleted, and then lets the namespace go. Nothing new can come into it
  * meanwhile: `admission/namespace-exists.ts`.
  */
+
 import { NAMESPACE, NAMESPACE_FINALIZER, type Namespace } from '#api/core/v1/namespace.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { Clock } from '#lib/clock.ts';
 import { isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -88,7 +90,7 @@ async function deleteContent(
       ),
     );
   else {
-    const now = `${new Date(clock.now()).toISOString().slice(0, 19)}Z`;
+    const now = formatTime(clock.now());
     await unlessGone(() =>
       namespaces.update(
         { ...target, subresource: 'status' },

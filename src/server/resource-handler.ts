@@ -7,7 +7,7 @@ import {
   successStatus,
 } from '#api/machinery/status.ts';
 import type { KubeObject } from '#api/meta.ts';
-import { isAlreadyExists, isNotFound } from '#lib/errors.ts';
+import { isNotFound } from '#lib/errors.ts';
 import { decodeBody } from './body.ts';
 import { type Answer, headerOf, json } from './exchange.ts';
 import { readApplyOptions, refuseForce } from './field-manager.ts';
@@ -16,7 +16,7 @@ import { YAML_TYPE } from './negotiation.ts';
 import { decodePatch, isApplyPatch } from './patch.ts';
 import { listObjects } from './registry/list.ts';
 import type { Written } from './registry/resource-registry.ts';
-import { createsOnUpdate, hasSubresource, returnsDeleted } from './registry/strategy.ts';
+import { hasSubresource, returnsDeleted } from './registry/strategy.ts';
 import {
   asObject,
   checkNamespace,
@@ -115,29 +115,9 @@ async function replace(call: Call): Promise<Answer> {
       `the name of the object (${object.metadata.name ?? ''}) does not match the name on the URL (${info.name})`,
     );
   const target = { ...call.target, subresource: info.subresource };
-  const options = writeOptions(call);
-  const update = async () =>
-    showWritten(call, 200, await registry.update(target, () => object, options), warnings);
-  try {
-    return await update();
-  } catch (error) {
-    if (!isNotFound(error) || !isMadeByUpdate(call, object)) throw error;
-  }
-  checkMayCreate(call);
-  try {
-    const created = await registry.create(info.namespace, object, options);
-    return showWritten(call, 201, created, warnings);
-  } catch (error) {
-    // Somebody else made it at this moment: then it is there to be changed.
-    if (!isAlreadyExists(error)) throw error;
-    return await update();
-  }
-}
-
-/** Whoever names a version or a subresource means an object that is there. */
-function isMadeByUpdate({ kind, info }: Call, { metadata }: KubeObject): boolean {
-  const { resourceVersion = '', uid = '' } = metadata;
-  return createsOnUpdate(kind) && info.subresource === '' && resourceVersion === '' && uid === '';
+  const options = { ...writeOptions(call), checkCreate: () => checkMayCreate(call) };
+  const written = await registry.replace(target, object, options);
+  return showWritten(call, written.created ? 201 : 200, written, warnings);
 }
 
 /** Who may change does not therefore create. @throws ApiError 403 */

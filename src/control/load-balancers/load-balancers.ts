@@ -5,9 +5,11 @@
  * The server guards the addresses (`server/admission/load-balancer-addresses.ts`), so a second controller, or a cache
  * that is behind, costs a refused write and no address twice.
  */
+
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
 import { ingressAddresses, isOurLoadBalancer } from '#api/core/v1/service-load-balancer.ts';
 import { sameJson } from '#api/machinery/json.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import { objectKey } from '#api/meta.ts';
 import {
   poolContains,
@@ -159,7 +161,7 @@ export class LoadBalancers implements AsyncDisposable {
       service,
       pools: [...pools.values()],
       othersAt: (address) => this.#othersAt(address, key),
-      nowIso: new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z'),
+      nowIso: formatTime(clock.now()),
     });
     if (plan.shortage === undefined) this.#short.delete(key);
     else this.#short.add(key);

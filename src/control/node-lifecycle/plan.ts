@@ -5,9 +5,11 @@
  * nodes differ. Only what was True becomes Unknown or False by us, under our own reason; so what carries our reason was
  * True before, and is True again when the agent is back.
  */
+
 import type { Lease } from '#api/coordination/v1/lease.ts';
 import type { Node } from '#api/core/v1/node.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { Condition } from '#api/meta.ts';
 
 /** Where the agents' leases are. */
@@ -58,7 +60,7 @@ export interface NodePlan {
 
 export function planNode(input: NodeInput): NodePlan {
   const { node, pods, isSilent, nowMs } = input;
-  const time = new Date(nowMs).toISOString().replace(/\.\d+Z$/, 'Z');
+  const time = formatTime(nowMs);
   const ready = isSilent ? silenced(readyOf(node), time) : resumed(readyOf(node), time);
   const status = (ready ?? readyOf(node))?.status;
   const changed: Pod[] = [];

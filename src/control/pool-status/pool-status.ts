@@ -6,6 +6,7 @@ import type { Clock } from '#lib/clock.ts';
 import { isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import { type Controller, controllerOf } from '../controller.ts';
 import { planPoolStatus } from './plan.ts';
 
 /** For people to look at: a second behind is no loss, and a storm of pods becomes few writes. */
@@ -19,11 +20,7 @@ export interface PoolStatusOptions {
   readonly clock: Clock;
 }
 
-export interface PoolStatus extends AsyncDisposable {
-  settled(): Promise<void>;
-}
-
-export function startPoolStatus(options: PoolStatusOptions): PoolStatus {
+export function startPoolStatus(options: PoolStatusOptions): Controller {
   const { client, pools, blocks, log, clock } = options;
   const loop = new SyncLoop(
     async () => {
@@ -42,11 +39,5 @@ export function startPoolStatus(options: PoolStatusOptions): PoolStatus {
   const trigger = () => loop.trigger();
   const stops = [pools.onChange(trigger), blocks.onChange(trigger)];
   trigger();
-  return {
-    settled: () => loop.settled(),
-    async [Symbol.asyncDispose]() {
-      for (const stop of stops) stop();
-      await loop[Symbol.asyncDispose]();
-    },
-  };
+  return controllerOf(loop, stops);
 }

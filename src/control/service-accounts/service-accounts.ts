@@ -7,6 +7,7 @@ import type { Clock } from '#lib/clock.ts';
 import { ApiError, isAlreadyExists, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import type { Controller } from '../controller.ts';
 
 export const DEFAULT_ACCOUNT = 'default';
 
@@ -28,12 +29,8 @@ export function planAccounts(
     .map(({ metadata }) => metadata.name);
 }
 
-export interface ServiceAccounts extends AsyncDisposable {
-  settled(): Promise<void>;
-}
-
 /** Starts to keep the accounts; one that is deleted comes back. Disposing ends it. */
-export function startServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
+export function startServiceAccounts(options: ServiceAccountsOptions): Controller {
   const { client, log, clock } = options;
   const stack = new AsyncDisposableStack();
   const namespaces = stack.use(startCache(client, NAMESPACE, { log, clock }));

@@ -2,7 +2,9 @@
  * Says of each ServiceCIDR whether it is ready, and lets go of one that is to go when no service has an address of it any
  * more. The server looks once more (`server/admission/service-cidrs.ts`), so a cache that is behind costs a refused write.
  */
+
 import type { Service } from '#api/core/v1/service.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import {
   SERVICE_CIDR,
   SERVICE_CIDR_FINALIZER,
@@ -13,6 +15,7 @@ import type { Clock } from '#lib/clock.ts';
 import { isConflict, isNotFound } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
+import { type Controller, controllerOf } from '../controller.ts';
 import { planServiceCidrs, type ServiceCidrChange } from './plan.ts';
 
 /** Many services that go at once are one look. */
@@ -26,11 +29,7 @@ export interface ServiceCidrsOptions {
   readonly clock: Clock;
 }
 
-export interface ServiceCidrs extends AsyncDisposable {
-  settled(): Promise<void>;
-}
-
-export function startServiceCidrs(options: ServiceCidrsOptions): ServiceCidrs {
+export function startServiceCidrs(options: ServiceCidrsOptions): Controller {
   const { cidrs, services, log, clock } = options;
   const loop = new SyncLoop(
     async () => {
@@ -49,13 +48,7 @@ export function startServiceCidrs(options: ServiceCidrsOptions): ServiceCidrs {
     }),
   ];
   loop.trigger();
-  return {
-    settled: () => loop.settled(),
-    async [Symbol.asyncDispose]() {
-      for (const stop of stops) stop();
-      await loop[Symbol.asyncDispose]();
-    },
-  };
+  return controllerOf(loop, stops);
 }
 
 /** Who has changed the range meanwhile brings us here again. */
@@ -71,7 +64,7 @@ async function carryOut(
       log.info({ name: metadata.name }, 'a range of cluster IPs is gone');
     } else if (condition !== undefined) {
       const others = cidr.status?.conditions?.filter(({ type }) => type !== condition.type) ?? [];
-      const lastTransitionTime = new Date(clock.now()).toISOString();
+      const lastTransitionTime = formatTime(clock.now());
       const status = { conditions: [...others, { ...condition, lastTransitionTime }] };
       const target = { name: metadata.name, subresource: 'status' as const };
       const patch = { type: 'application/merge-patch+json' as const, body: { status } };

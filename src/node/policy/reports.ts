@@ -8,6 +8,7 @@
  * Thousands of nodes see the same policy. What all of them would say is written by the first, after a random pause in
  * which the others see it; NetworkPolicy has no status, so only nodes on which it is about a pod record an event.
  */
+import { formatTime } from '#api/machinery/time.ts';
 import type { Condition, KubeObject } from '#api/meta.ts';
 import {
   CLUSTER_NETWORK_POLICY,
@@ -140,7 +141,7 @@ export class PolicyReports implements AsyncDisposable {
       if (state === undefined || object === undefined) continue;
       const conditions = planConditions(object, state, {
         node: this.#node,
-        now: new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z'),
+        now: formatTime(this.#clock.now()),
       });
       if (conditions === undefined) continue;
       try {

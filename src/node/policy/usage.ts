@@ -4,6 +4,7 @@
  */
 
 import type { Node } from '#api/core/v1/node.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import {
   MAX_USED_RULES,
   POLICY_USAGE,
@@ -84,7 +85,7 @@ export class UsageReport implements AsyncDisposable {
     const rules = mostUsed(counts);
     const text = JSON.stringify(rules);
     if (text === this.#told) return;
-    const countedAt = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    const countedAt = formatTime(this.#clock.now());
     const usage: PolicyUsage = {
       ...{ apiVersion: 'tulle.dev/v1alpha1', kind: 'PolicyUsage' },
       metadata: { name: this.#name, ...this.#owner() },

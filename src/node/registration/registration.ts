@@ -3,9 +3,11 @@
  * next to nothing, and the Node's status only when it changes. Of a Node that a kubelet keeps nothing is written but how
  * our parts are.
  */
+
 import { LEASE, type Lease } from '#api/coordination/v1/lease.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { hasKubelet } from '#api/core/v1/pod-deletion.ts';
+import { formatMicroTime, formatTime } from '#api/machinery/time.ts';
 import type { ApiClient } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
 import { systemClock } from '#lib/clock.ts';
@@ -132,7 +134,7 @@ export class Registration implements AsyncDisposable {
     const { name } = this.#facts;
     const node = this.#node ?? (await this.#client.get(NODE, name));
     const previous = node.status?.conditions ?? [];
-    const now = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    const now = formatTime(this.#clock.now());
     this.#isBesideKubelet = hasKubelet(node);
     if (this.#isBesideKubelet) return await this.#updateBeside(node, now);
     const status = nodeStatus(this.#facts, this.#health(), previous, now);
@@ -176,7 +178,7 @@ export class Registration implements AsyncDisposable {
       return;
     }
     const { name } = this.#facts;
-    const renewTime = new Date(this.#clock.now()).toISOString().replace('Z', '000Z');
+    const renewTime = formatMicroTime(this.#clock.now());
     const spec: Lease['spec'] = {
       holderIdentity: name,
       leaseDurationSeconds: LEASE_DURATION_SECONDS,

@@ -2,7 +2,9 @@
  * What a wish to delete does to an object: it goes at once, it stays until its finalizers and its grace period let it go,
  * or it is waited for already. `k8s.io/apiserver/pkg/registry/rest/delete.go`. Pure.
  */
+
 import type { KindDefinition } from '#api/kind.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { type Propagation, withPropagation } from './propagation.ts';
 import { gracePeriodOf, isHeld, markDeleting } from './strategy.ts';
@@ -30,7 +32,7 @@ export function planDeletion(
   const grace = gracePeriodOf(kind, old, wish.gracePeriodSeconds);
   if (deletionTimestamp === undefined) {
     if (grace === 0 && !isHeld(kind, wanted)) return { kind: 'remove' };
-    const at = timestampOf(nowMs + grace * 1_000);
+    const at = formatTime(nowMs + grace * 1_000);
     return { kind: 'mark', object: markDeleting(kind, wanted, { at, grace }) };
   }
   const had = old.metadata.deletionGracePeriodSeconds ?? 0;
@@ -38,7 +40,7 @@ export function planDeletion(
     // It can only be made shorter, and whoever says nothing does not want that.
     if (wish.gracePeriodSeconds === undefined || grace >= had) return { kind: 'pending' };
     if (grace === 0 && !isHeld(kind, wanted)) return { kind: 'remove' };
-    const at = timestampOf(Date.parse(deletionTimestamp) + (grace - had) * 1_000);
+    const at = formatTime(Date.parse(deletionTimestamp) + (grace - had) * 1_000);
     return { kind: 'mark', object: withDeletion(wanted, at, grace) };
   }
   if (!isHeld(kind, wanted)) return { kind: 'remove' };
@@ -57,9 +59,4 @@ function withDeletion(object: KubeObject, at: string, grace: number): KubeObject
     ...object,
     metadata: { ...metadata, deletionTimestamp: at, deletionGracePeriodSeconds: grace },
   };
-}
-
-/** RFC 3339 with whole seconds, as `metav1.Time`. */
-export function timestampOf(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
 }

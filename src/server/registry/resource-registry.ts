@@ -2,6 +2,7 @@
  * The objects of one kind in the store: create, read, change, delete, with the guarantees that Kubernetes clients count
  * on (optimistic concurrency, two-phase deletion, generation, dry run). Knows nothing of HTTP.
  */
+
 import type { FieldError, KindDefinition } from '#api/kind.ts';
 import { invalid } from '#api/machinery/field-errors.ts';
 import { plainJson, sameJson } from '#api/machinery/json.ts';
@@ -14,6 +15,7 @@ import {
   notFound,
   pathNotFound,
 } from '#api/machinery/status.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import { validateMetaUpdate } from '#api/machinery/validate-meta.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { Clock } from '#lib/clock.ts';
@@ -35,10 +37,11 @@ import type { Principal } from '../principal.ts';
 import { atRevision, decodeAs, encodeAs, rememberEntry } from './codec.ts';
 import { type CommitResult, commit } from './commit.ts';
 import type { ObjectLeases } from './expiry.ts';
-import { type DeletionWish, isReleased, planDeletion, timestampOf } from './graceful-deletion.ts';
+import { type DeletionWish, isReleased, planDeletion } from './graceful-deletion.ts';
 import { objectKey } from './keys.ts';
 import { applyTo, trackWrite, withManagers } from './ownership.ts';
 import {
+  createsOnUpdate,
   generateName,
   hasSubresource,
   needsVersion,
@@ -78,12 +81,16 @@ export interface WriteOptions {
   readonly fieldManager?: string;
 }
 
-export interface ApplyOptions extends WriteOptions {
+/** Of a write that changes what is there, or makes it. */
+export interface UpsertOptions extends WriteOptions {
+  /** Called before an object that is not there is made: who may change may not therefore create. Throws to refuse. */
+  readonly checkCreate?: () => void;
+}
+
+export interface ApplyOptions extends UpsertOptions {
   readonly fieldManager: string;
   /** Fields of other managers are taken over. */
   readonly force: boolean;
-  /** Called before an object that is not there is made: who may patch may not therefore create. Throws to refuse. */
-  readonly checkCreate?: () => void;
 }
 
 export interface DeleteOptions extends WriteOptions, DeletionWish {
@@ -93,6 +100,10 @@ export interface DeleteOptions extends WriteOptions, DeletionWish {
 export interface Written {
   readonly object: KubeObject;
   readonly warnings: readonly string[];
+}
+
+export interface Upserted extends Written {
+  readonly created: boolean;
 }
 
 export interface Deleted extends Written {
@@ -118,6 +129,15 @@ export interface ResourceRegistry {
     options: WriteOptions,
   ): Promise<Written>;
   /**
+   * Makes the object what was sent, or creates it where the kind's updates do.
+   * @throws ApiError as {@link update}
+   */
+  replace(
+    target: Target & { readonly subresource?: string },
+    object: KubeObject,
+    options: UpsertOptions,
+  ): Promise<Upserted>;
+  /**
    * Server-side apply: makes the object what the configuration says, or creates it.
    * @throws ApiError Conflict with the fields that others manage; NotFound for a subresource of what is not there;
    *   Invalid, or what admission refuses with
@@ -126,7 +146,7 @@ export interface ResourceRegistry {
     target: Target & { readonly subresource?: string },
     config: KubeObject,
     options: ApplyOptions,
-  ): Promise<Written & { readonly created: boolean }>;
+  ): Promise<Upserted>;
   /** @throws ApiError NotFound; Conflict if a precondition does not hold */
   delete(target: Target, options: DeleteOptions): Promise<Deleted>;
 }
@@ -141,6 +161,7 @@ export function createResourceRegistry(
     create: (namespace, object, options) => create(kind, context, namespace, object, options),
     update: (target, change, options) =>
       update(kind, context, target, (stored) => ({ wanted: change(stored) }), options),
+    replace: (target, object, options) => replace(kind, context, target, object, options),
     apply: (target, config, options) => apply(kind, context, target, config, options),
     delete: (target, options) => remove(kind, context, target, options),
   };
@@ -296,7 +317,7 @@ async function apply(
   target: Target & { readonly subresource?: string },
   config: KubeObject,
   options: ApplyOptions,
-): Promise<Written & { created: boolean }> {
+): Promise<Upserted> {
   const { fieldManager, force } = options;
   const { subresource = '' } = target;
   const merge = (live: KubeObject | undefined) =>
@@ -312,29 +333,58 @@ async function apply(
     const { object, managers } = merge(stored);
     return { wanted: object, managers };
   };
+  return await changeOrCreate(kind, target, config, {
+    change: () => update(kind, context, target, change, options),
+    create: () => {
+      options.checkCreate?.();
+      const { object, managers } = merge(undefined);
+      return create(kind, context, target.namespace, object, { ...options, managers });
+    },
+  });
+}
+
+async function replace(
+  kind: KindDefinition,
+  context: RegistryContext,
+  target: Target & { readonly subresource?: string },
+  object: KubeObject,
+  options: UpsertOptions,
+): Promise<Upserted> {
+  const change = () => update(kind, context, target, () => ({ wanted: object }), options);
+  if (!createsOnUpdate(kind)) return { ...(await change()), created: false };
+  return await changeOrCreate(kind, target, object, {
+    change,
+    create: () => {
+      options.checkCreate?.();
+      return create(kind, context, target.namespace, object, options);
+    },
+  });
+}
+
+/** Changes what is there, or makes it; somebody else may make or delete it at any moment between. */
+async function changeOrCreate(
+  kind: KindDefinition,
+  { name, subresource = '' }: Target & { readonly subresource?: string },
+  { metadata }: KubeObject,
+  ways: { readonly change: () => Promise<Written>; readonly create: () => Promise<Written> },
+): Promise<Upserted> {
+  const { uid = '', resourceVersion = '' } = metadata;
+  // Whoever names a version or a subresource means an object that is there.
+  const mayCreate = subresource === '' && uid === '' && resourceVersion === '';
   for (let attempt = 0; attempt < MAX_WRITE_ATTEMPTS; attempt++) {
     try {
-      return { ...(await update(kind, context, target, change, options)), created: false };
+      return { ...(await ways.change()), created: false };
     } catch (error) {
-      const { uid = '', resourceVersion = '' } = config.metadata;
-      // Whoever names a version or a subresource means an object that is there.
-      if (!isNotFound(error) || subresource !== '' || uid !== '' || resourceVersion !== '')
-        throw error;
+      if (!isNotFound(error) || !mayCreate) throw error;
     }
-    options.checkCreate?.();
     try {
-      const { object, managers } = merge(undefined);
-      const created = await create(kind, context, target.namespace, object, {
-        ...options,
-        managers,
-      });
-      return { ...created, created: true };
+      return { ...(await ways.create()), created: true };
     } catch (error) {
       // Somebody else made it at this moment: then it is there to be changed.
       if (!isAlreadyExists(error)) throw error;
     }
   }
-  throw conflict(kind, target.name);
+  throw conflict(kind, name);
 }
 
 /** The state that a client wants, complete: defaults filled in, and what belonged to another type of it dropped. */
@@ -553,5 +603,5 @@ function throwIfInvalid(kind: KindDefinition, name: string, errors: readonly Fie
 }
 
 function timestamp(clock: Clock): string {
-  return timestampOf(clock.now());
+  return formatTime(clock.now());
 }

@@ -2,6 +2,7 @@
  * Requests that are questions (`kubectl auth can-i`, `whoami`, token reviews) and requests for tokens: a body is sent,
  * the same body comes back with its answer in `status`, nothing is stored.
  */
+
 import {
   SELF_SUBJECT_REVIEW,
   type SelfSubjectReview,
@@ -24,6 +25,7 @@ import { SERVICE_ACCOUNT } from '#api/core/v1/service-account.ts';
 import type { KindDefinition } from '#api/kind.ts';
 import { invalid } from '#api/machinery/field-errors.ts';
 import { badRequest, invalidObject, methodNotAllowed } from '#api/machinery/status.ts';
+import { formatTime } from '#api/machinery/time.ts';
 import type { KubeObject } from '#api/meta.ts';
 import type { PolicyRule } from '#api/rbac/v1/rules.ts';
 import type { Clock } from '#lib/clock.ts';
@@ -97,7 +99,7 @@ async function answer(
   const { object } = checked;
   const errors = kind.validate(object, undefined);
   if (errors.length > 0) throw invalidObject(kind, object.metadata.name ?? '', errors);
-  const metadata = { ...object.metadata, creationTimestamp: rfc3339(options.clock.now()) };
+  const metadata = { ...object.metadata, creationTimestamp: formatTime(options.clock.now()) };
   const answered = await review({ exchange, options, object: { ...object, metadata } });
   return encoding === 'yaml'
     ? asYaml(201, answered)
@@ -221,10 +223,6 @@ async function requestToken({ exchange, options, object }: Question): Promise<To
     ...request,
     metadata: { ...request.metadata, name, namespace },
     spec: { ...request.spec, audiences: [...audiences], expirationSeconds },
-    status: { token, expirationTimestamp: rfc3339(expiresMs) },
+    status: { token, expirationTimestamp: formatTime(expiresMs) },
   };
-}
-
-function rfc3339(timeMs: number): string {
-  return `${new Date(timeMs).toISOString().slice(0, 19)}Z`;
 }
