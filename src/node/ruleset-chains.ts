@@ -35,7 +35,8 @@ function hasSameRules(a: ChainContent, b: ChainContent): boolean {
   );
 }
 
-function describe(value: unknown): string {
+/** Text that two values have in common if they say the same. */
+export function describe(value: unknown): string {
   return JSON.stringify(value, (_, inner: unknown) =>
     typeof inner === 'bigint'
       ? `${inner}n`

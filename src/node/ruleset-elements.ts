@@ -19,11 +19,6 @@ export function shapeOf({ key, data }: Pick<NftSet, 'key' | 'data'>): string {
   return `${keyBytes(key)} ${dataBytes ?? ''}`;
 }
 
-/** Two packets that write one key at the same moment can leave two elements; the kernel takes back only one. */
-export function withoutDuplicates(elements: readonly SetElement[]): SetElement[] {
-  return [...new Map(elements.map((element) => [keyOf(element), element])).values()];
-}
-
 /** The end of one interval may have the key of the next one's start. */
 export function keyOf(element: SetElement): string {
   const key = Buffer.from(element.key).toString('latin1');

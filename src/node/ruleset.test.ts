@@ -3,9 +3,11 @@ import { test } from 'node:test';
 import { EEXIST, KernelError } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
-import { accept, counter, drop } from '#wire/nftables/expressions.ts';
+import { accept, counter, drop, jump } from '#wire/nftables/expressions.ts';
+import { describeOperation } from '#wire/nftables/format.ts';
+import { inSet, ip } from '#wire/nftables/match.ts';
 import { inTable, type Transaction } from '#wire/nftables/objects.ts';
-import { Ruleset, type RulesetPart, type SetContent } from './ruleset.ts';
+import { Ruleset, type RulesetPart } from './ruleset.ts';
 
 const ADDRESSES = { set: 'addresses', key: ['ipv4_addr'] } as const;
 const key = (n: number) => ({ key: Uint8Array.of(10, 0, 0, n) });
@@ -214,59 +216,108 @@ for (const [shape, data, kept] of [
     assert.equal(nftables.dumpTable('ip', 'tulle')?.sets[0]?.elements.length, kept);
   });
 
-const MEMORY: SetContent = {
-  ...{ set: 'memory', key: ['ipv4_addr'], data: ['inet_service'] },
-  ...{ dynamic: true, timeout: true, size: 16 },
-};
-const remembers: RulesetPart = { sets: [MEMORY], chains: [] };
-const memory = (nftables: FakeNftables) =>
-  nftables.dumpTable('ip', 'tulle')?.sets[0]?.elements.map(({ data }) => data?.[1]);
-const word = (n: number, port: number) => ({ ...key(n), data: Uint8Array.of(0, port) });
-
-/** An agent left a table in which packets have written. */
-async function leaveMemory(nftables: FakeNftables): Promise<void> {
-  await using before = create(nftables);
-  before.define('a', remembers);
-  before.commit();
-  nftables.commitAsOther([inTable('ip', 'tulle').elements.add('memory', [word(1, 1), word(2, 2)])]);
-}
-
-test('Ruleset keeps what packets wrote, one element of a key, when it makes a table anew', async () => {
-  /** As the kernel after two packets wrote one key at the same moment. */
-  class Twice extends FakeNftables {
-    override dumpTable(...args: Parameters<FakeNftables['dumpTable']>) {
-      const table = super.dumpTable(...args);
-      if (table === undefined || !Array.isArray(args[2]?.elements)) return table;
-      const sets = table.sets.map((set) => ({
-        ...set,
-        elements: [...set.elements, word(1, 9)],
-      }));
-      return { ...table, sets };
-    }
-  }
-  const nftables = new Twice();
-  await leaveMemory(nftables);
-  await using ruleset = create(nftables);
-  ruleset.define('a', remembers);
-  ruleset.commit();
-  assert.deepEqual(memory(nftables), [9, 2]);
+/** Two sets, two chains that lead to them, and what is in the sets. */
+const taken = (names: { base?: string; data?: number } = {}): RulesetPart => ({
+  sets: [
+    ADDRESSES,
+    {
+      set: 'ports',
+      key: ['ipv4_addr'],
+      data: ['inet_service'],
+      source: portsFrom(names.data ?? 1),
+    },
+  ],
+  chains: [
+    {
+      name: 'leaf',
+      rules: [{ expressions: [...inSet([ip.saddr], 'addresses'), counter(), drop] }],
+    },
+    {
+      name: names.base ?? 'base',
+      base: { type: 'filter', hook: 'forward', priority: 0 },
+      rules: [{ expressions: [jump('leaf')], comment: 'look' }],
+    },
+  ],
+});
+const portsFrom = (first: number) => ({
+  count: () => 3,
+  batches: () => [[0, 1, 2].map((i) => ({ ...key(i), data: Uint8Array.of(0, first + i) }))],
 });
 
-test('Ruleset makes a table anew without what packets wrote, if the kernel refuses that', async () => {
-  class Forgetful extends FakeNftables {
+/** An agent starts on what is there, and ends. @returns what it wrote */
+async function startOn(nftables: FakeNftables, content: RulesetPart, elements: number[]) {
+  const before = nftables.committed.length;
+  await using ruleset = create(nftables);
+  ruleset.define('a', content);
+  ruleset.stage('addresses', { add: elements.map(key) });
+  ruleset.commit();
+  assert.ok(ruleset.status().inSync);
+  return nftables.committed.slice(before).map((it) => it.map(describeOperation));
+}
+
+test('Ruleset writes nothing where an earlier agent left what is wanted', async () => {
+  const nftables = new FakeNftables();
+  assert.equal((await startOn(nftables, taken(), [1, 2])).length > 0, true);
+  assert.deepEqual(await startOn(nftables, taken(), [1, 2]), []);
+});
+
+test('Ruleset writes only what differs from what an earlier agent left', async () => {
+  const nftables = new FakeNftables();
+  await startOn(nftables, taken(), [1, 2]);
+  assert.deepEqual(await startOn(nftables, taken(), [2, 3]), [
+    ['delete elements from set ip tulle addresses', 'add elements to set ip tulle addresses'],
+  ]);
+});
+
+test('Ruleset makes a set anew that has no room for what is wanted, and the rules that lead to it', async () => {
+  const nftables = new FakeNftables();
+  const { table, set } = inTable('ip', 'tulle');
+  nftables.commit([
+    table.add(),
+    set.add('ports', { key: ['ipv4_addr'], data: ['inet_service'], size: 2 }),
+  ]);
+  await startOn(nftables, taken(), [1]);
+  assert.equal(
+    nftables.dumpTable('ip', 'tulle')?.sets.find((it) => it.set === 'ports')?.elements.length,
+    3,
+  );
+});
+
+test('Ruleset hooks new base chains in before the old ones go', async () => {
+  const nftables = new FakeNftables();
+  await startOn(nftables, taken({ base: 'old' }), [1]);
+  const [first, second, ...more] = await startOn(nftables, taken({ base: 'new' }), [1]);
+  assert.deepEqual(more, []);
+  assert.ok(
+    first?.some((it) => it.startsWith('add chain ip tulle new')),
+    `${first}`,
+  );
+  assert.deepEqual(second, ['flush chain ip tulle old', 'delete chain ip tulle old']);
+});
+
+test('Ruleset makes the table anew where the kernel refuses what differs', async () => {
+  class Stubborn extends FakeNftables {
     override commit(transaction: Transaction): void {
-      const adds = transaction.some(({ verb, kind }) => verb === 'add' && kind === 'elements');
-      if (adds) throw new KernelError('add elements', EEXIST);
+      const isWhole = transaction.some(({ verb, kind }) => verb === 'delete' && kind === 'table');
+      if (this.committed.length > 0 && !isWhole) throw new KernelError('add elements', EEXIST);
       super.commit(transaction);
     }
   }
-  const nftables = new Forgetful();
-  await leaveMemory(nftables);
+  const nftables = new Stubborn();
+  nftables.commit([inTable('ip', 'tulle').table.add()]);
   await using ruleset = create(nftables);
-  ruleset.define('a', remembers);
+  ruleset.define('a', part('one'));
   assert.throws(() => ruleset.commit(), { errno: EEXIST });
   ruleset.commit();
-  assert.deepEqual(memory(nftables), []);
+  assert.deepEqual(seen(nftables).chains, ['one']);
+});
+
+test('Ruleset makes a table anew that another program has put to sleep', async () => {
+  const nftables = new FakeNftables();
+  await startOn(nftables, taken(), [1]);
+  nftables.commit([inTable('ip', 'tulle').table.add({ dormant: true })]);
+  await startOn(nftables, taken(), [1]);
+  assert.equal(nftables.dumpTable('ip', 'tulle')?.dormant, undefined);
 });
 
 test('Ruleset.tryCommit() changes both families in one transaction, or neither', async () => {

@@ -6,9 +6,9 @@
  * memory, so the kernel is never listed, and a change costs what changed.
  *
  * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit) the next
- * commit deletes the table and makes it anew **in one transaction**: packets see the old rules or the new ones,
- * never none. Connections live on, because conntrack keeps their translation, and so does what packets have written
- * into dynamic sets. Where there is no table yet, it is filled in several transactions before the last makes it seen.
+ * commit reads the table and changes what differs (`ruleset-takeover.ts`): an agent that starts again writes nothing.
+ * Connections live on, because conntrack keeps their translation, and so does what packets have written into dynamic
+ * sets. Where there is no table yet, it is filled in several transactions before the last makes it seen.
  */
 import { KernelError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -24,7 +24,8 @@ import {
   type TableRef,
 } from '#wire/nftables/objects.ts';
 import { baseChains, isNoBase, sameChain } from './ruleset-chains.ts';
-import { inBatches, keyOf, sameElement, shapeOf, withoutDuplicates } from './ruleset-elements.ts';
+import { inBatches, keyOf, sameElement } from './ruleset-elements.ts';
+import { planTakeOver, type WantedSet } from './ruleset-takeover.ts';
 
 export interface ChainContent {
   readonly name: string;
@@ -112,8 +113,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   #repairCount = 0;
   /** Another program changed the table since the last commit. */
   #isDamaged = false;
-  /** A transaction under way, or refused, carries what packets had written. */
-  #isRemembering = false;
+  /** A transaction under way, or refused, was to change what is in the kernel by what differs. */
+  #isTakingOver = false;
   readonly #onRepaired = new Set<() => void>();
 
   /**
@@ -219,7 +220,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       const [first] = changed;
       if (first === undefined) return undefined;
       sent = last.flat();
-      first.#nftables.commit(sent);
+      // The kernel may have all of it already.
+      if (sent.length > 0) first.#nftables.commit(sent);
     } catch (error) {
       const index = error instanceof KernelError ? error.index : undefined;
       return { error, operation: index === undefined ? undefined : sent[index] };
@@ -242,7 +244,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   #committed(): void {
     this.#unknown = false;
     this.#rulesUnknown = false;
-    this.#isRemembering = false;
+    this.#isTakingOver = false;
     if (!this.#isDamaged) return;
     this.#isDamaged = false;
     for (const listener of this.#onRepaired) listener();
@@ -377,17 +379,23 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   }
 
   /**
-   * Brings the kernel's table, whatever it is, to what it should be. If there is none yet, in several transactions:
-   * no packet sees anything of it before the base chains come in the last.
+   * Brings the kernel's table, whatever it is, to what it should be: by what differs, and if the kernel refuses that, by
+   * another table in its place. If there is none yet, in several transactions: no packet sees anything of it before the
+   * base chains come in the last.
    */
   #anew(): Step {
     const { table, chain } = this.#table;
     const { family, table: name } = this.#table.ref;
-    const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
-    const remembered = exists ? this.#dynamicElements() : [];
-    const sets = [...this.#parts.values()].flatMap((part) => part.sets);
+    const sets = [
+      ...new Map(
+        [...this.#parts.values()].flatMap((part) => part.sets.map((it) => [it.set, it])),
+      ).values(),
+    ];
     const { base, others } = this.#chains();
     this.#sourced.clear();
+    const exists = this.#nftables.listTables(family).some((ref) => ref.table === name);
+    const taken = exists ? this.#takeOver(sets) : undefined;
+    if (taken !== undefined) return taken;
     const head = [
       ...(exists ? [table.delete()] : []),
       table.add({ comment: 'owned by tulle: changes by others are undone' }),
@@ -399,11 +407,65 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     const tail = [
       ...base.map((content) => addChain(chain, content)),
       ...base.flatMap((content) => this.#rulesOf(content)),
-      ...remembered,
     ];
     return exists
       ? { last: [...head, ...this.#filling(sets), ...tail] }
       : { ahead: this.#unseen(head, sets), last: tail };
+  }
+
+  /** @returns undefined where the table cannot be kept */
+  #takeOver(sets: readonly SetContent[]): Step | undefined {
+    const { family, table } = this.#table.ref;
+    if (this.#isTakingOver) {
+      this.#log.warn(
+        {},
+        `ruleset ${family}: the kernel refused what differs; making the table anew`,
+      );
+      this.#isTakingOver = false;
+      return undefined;
+    }
+    const read = (names: readonly string[]) =>
+      this.#nftables.dumpTable(family, table, { elements: names });
+    try {
+      const small = sets.filter(({ source, dynamic }) => source === undefined && dynamic !== true);
+      const state = read(small.map(({ set }) => set));
+      if (state === undefined || state.dormant === true) return undefined;
+      const { base, others } = this.#chains();
+      const { transactions, kept } = planTakeOver({
+        operations: this.#table,
+        wanted: { sets: sets.map((it) => this.#wantedSet(it)), chains: [...others, ...base] },
+        state,
+        // Those with a source are large: one at a time.
+        elementsOf: ({ set, elements }) =>
+          sets.some((it) => it.set === set && it.source !== undefined)
+            ? (read([set])?.sets.find((it) => it.set === set)?.elements ?? [])
+            : elements,
+        addSet: ({ set, count }) => this.#addSet(set, count),
+      });
+      for (const { set, source } of sets)
+        if (source !== undefined && kept.has(set))
+          this.#sourced.set(set, {
+            ...{ count: source.count(), capacity: kept.get(set) ?? Number.POSITIVE_INFINITY },
+            ...{ add: [], remove: [] },
+          });
+      this.#isTakingOver = true;
+      return { ahead: transactions.slice(0, -1), last: transactions.at(-1) ?? [] };
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#log.warn({ err: error }, `ruleset ${family}: cannot read the table; making it anew`);
+      return undefined;
+    }
+  }
+
+  #wantedSet(set: SetContent): WantedSet {
+    const mirror = this.#elements.get(set.set) ?? new Map<string, SetElement>();
+    return {
+      set,
+      count: set.source?.count() ?? mirror.size,
+      batches: () =>
+        set.source?.batches(MAX_ELEMENTS_PER_TRANSACTION) ??
+        inBatches(mirror.values(), MAX_ELEMENTS_PER_TRANSACTION),
+    };
   }
 
   /** The table without the base chains that lead packets into it. */
@@ -435,35 +497,6 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     this.#sourced.set(name, { count, capacity, add, remove });
     // An interval set is no hash table, and has no use for a size.
     return this.#table.set.add(name, rest.interval === true ? rest : { ...rest, size: capacity });
-  }
-
-  /** What packets have written into our table: it outlives the table. */
-  #dynamicElements(): Operation[] {
-    const { family, table } = this.#table.ref;
-    const shapes = new Map<string, string>();
-    for (const { sets } of this.#parts.values())
-      for (const content of sets)
-        if (content.dynamic === true) shapes.set(content.set, shapeOf(content));
-    const dynamic = [...shapes.keys()];
-    if (dynamic.length === 0) return [];
-    if (this.#isRemembering) {
-      this.#log.warn({}, `ruleset ${family}: the kernel refused it with what packets have written`);
-      this.#isRemembering = false;
-      return [];
-    }
-    try {
-      const sets = this.#nftables.dumpTable(family, table, { elements: dynamic })?.sets ?? [];
-      const remembered = sets
-        // Another version of this program may have made the set otherwise.
-        .filter((state) => shapes.get(state.set) === shapeOf(state) && state.elements.length > 0)
-        .map(({ set, elements }) => this.#table.elements.add(set, withoutDuplicates(elements)));
-      this.#isRemembering = remembered.length > 0;
-      return remembered;
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-      this.#log.warn({ err: error }, `ruleset ${family}: cannot keep what packets have written`);
-      return [];
-    }
   }
 
   /** Takes what is staged into the mirror. */

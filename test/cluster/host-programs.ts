@@ -85,6 +85,7 @@ export interface HostProgram {
 export function networkd(machine: Machine): HostProgram {
   return hostProgram(machine, {
     argv: [NETWORKD],
+    busName: 'org.freedesktop.network1',
     list: ['networkctl', 'list', '--no-legend', '--no-pager'],
     // IDX LINK TYPE OPERATIONAL SETUP
     read: (line) => {
@@ -96,7 +97,9 @@ export function networkd(machine: Machine): HostProgram {
 
 export function networkManager(machine: Machine): HostProgram {
   return hostProgram(machine, {
-    argv: [NETWORK_MANAGER, '--no-daemon'],
+    // In the foreground, and its log goes to ours.
+    argv: [NETWORK_MANAGER, '--debug'],
+    busName: 'org.freedesktop.NetworkManager',
     list: ['nmcli', '--terse', '--fields', 'DEVICE,STATE', 'device'],
     read: (line) => {
       const [link, state] = line.split(':');
@@ -109,6 +112,7 @@ function hostProgram(
   machine: Machine,
   program: {
     readonly argv: readonly [string, ...string[]];
+    readonly busName: string;
     readonly list: readonly string[];
     readonly read: (line: string) => readonly [string | undefined, string | undefined];
   },
@@ -118,6 +122,11 @@ function hostProgram(
   const states = async () => {
     const listed = await machine.runOk(program.list);
     return new Map(listed.trim().split('\n').map(program.read));
+  };
+  const isOnBus = async () => {
+    const bus = 'org.freedesktop.DBus';
+    const question = [bus, '/org/freedesktop/DBus', bus, 'NameHasOwner', 's', program.busName];
+    return (await machine.runOk(['busctl', 'call', ...question])).trim() !== 'b false';
   };
   const start = async () => {
     identity = await machine.start(name, program.argv);
@@ -130,7 +139,8 @@ function hostProgram(
     const running = identity;
     if (running === undefined) return;
     process.kill(running.pid, 'SIGTERM');
-    await until(`${name} has ended`, WAIT_MS, async () => !isAlive(running));
+    // The bus learns of its end later. Until then the next one, which finds the name taken, would end at once.
+    await until(`${name} has ended`, WAIT_MS, async () => !isAlive(running) && !(await isOnBus()));
     identity = undefined;
   };
   return {
