@@ -14,6 +14,8 @@ import { decodeExpressions } from '#wire/nftables/expression-decoder.ts';
 import { encodeExpressions } from '#wire/nftables/expression-encoder.ts';
 import type { Expression } from '#wire/nftables/expressions.ts';
 import type { BaseChain, inTable, Operation, SetElement } from '#wire/nftables/objects.ts';
+import { type ElementList, PackedElements } from '#wire/nftables/packed-elements.ts';
+import { type Difference, packedDifference } from './packed-difference.ts';
 import type { ChainContent, SetContent } from './ruleset.ts';
 import { describe, isNoBase } from './ruleset-chains.ts';
 import { keyOf, sameElement, shapeOf } from './ruleset-elements.ts';
@@ -42,7 +44,7 @@ export interface TakeOverInit {
   readonly wanted: WantedTable;
   /** What the kernel has. */
   readonly state: TableState;
-  readonly elementsOf: (set: SetState) => readonly SetElement[];
+  readonly elementsOf: (set: SetState) => ElementList;
   readonly addSet: (set: WantedSet) => Operation;
 }
 
@@ -130,24 +132,31 @@ function changeOf(
   { set, count, batches }: WantedSet,
   there: SetState,
   elementsOf: TakeOverInit['elementsOf'],
-): { add: readonly SetElement[]; remove: readonly SetElement[] } | undefined {
+): Difference | undefined {
   if (set.dynamic === true) return { add: [], remove: [] };
   if (there.size !== undefined && count > there.size) return undefined;
   const present = elementsOf(there);
+  const change =
+    present instanceof PackedElements
+      ? packedDifference(present, batches())
+      : difference(present, batches());
+  const all = present.length + change.add.length;
+  return there.size !== undefined && all > there.size ? undefined : change;
+}
+
+function difference(
+  present: readonly SetElement[],
+  wanted: Iterable<Iterable<SetElement>>,
+): Difference {
   const left = new Map(present.map((element) => [keyOf(element), element]));
-  const [add, remove]: [SetElement[], SetElement[]] = [[], []];
-  for (const batch of batches())
+  const add: SetElement[] = [];
+  for (const batch of wanted)
     for (const element of batch) {
       const key = keyOf(element);
-      const old = left.get(key);
-      left.delete(key);
-      if (sameElement(old, element)) continue;
-      if (old !== undefined) remove.push(old);
-      add.push(element);
+      if (sameElement(left.get(key), element)) left.delete(key);
+      else add.push(element);
     }
-  for (const element of left.values()) remove.push(element);
-  const isFull = there.size !== undefined && present.length + add.length > there.size;
-  return isFull ? undefined : { add, remove };
+  return { add, remove: [...left.values()] };
 }
 
 function sameSet(there: SetState, wanted: SetContent): boolean {

@@ -424,22 +424,19 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       this.#isTakingOver = false;
       return undefined;
     }
-    const read = (names: readonly string[]) =>
-      this.#nftables.dumpTable(family, table, { elements: names });
     try {
       const small = sets.filter(({ source, dynamic }) => source === undefined && dynamic !== true);
-      const state = read(small.map(({ set }) => set));
+      const names = small.map(({ set }) => set);
+      const state = this.#nftables.dumpTable(family, table, { elements: names });
       if (state === undefined || state.dormant === true) return undefined;
       const { base, others } = this.#chains();
       const { transactions, kept } = planTakeOver({
         operations: this.#table,
         wanted: { sets: sets.map((it) => this.#wantedSet(it)), chains: [...others, ...base] },
         state,
-        // Those with a source are large: one at a time.
+        // Those with a source may be large: one at a time.
         elementsOf: ({ set, elements }) =>
-          sets.some((it) => it.set === set && it.source !== undefined)
-            ? (read([set])?.sets.find((it) => it.set === set)?.elements ?? [])
-            : elements,
+          names.includes(set) ? elements : this.#nftables.elementsOf({ family, table, set }),
         addSet: ({ set, count }) => this.#addSet(set, count),
       });
       for (const { set, source } of sets)

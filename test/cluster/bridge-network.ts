@@ -8,7 +8,13 @@ const CONFLIST = {
   ...{ cniVersion: '1.0.0', name: BRIDGE_NETWORK },
   plugins: [
     {
-      ...{ type: 'tulle', mode: 'bridge', bridge: BRIDGE_LINK, isDefaultGateway: true },
+      ...{
+        type: 'tulle',
+        mode: 'bridge',
+        bridge: BRIDGE_LINK,
+        isDefaultGateway: true,
+        ipMasq: true,
+      },
       ipam: { type: 'host-local', subnet: '10.88.0.0/24' },
       capabilities: { portMappings: true },
     },

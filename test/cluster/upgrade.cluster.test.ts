@@ -17,7 +17,9 @@ import { LabCluster, until } from '#lab/cluster.ts';
 import { execInContainer, preparePodman, runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
+import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { openNftables } from '#linux/nftables/kernel.ts';
 import { etcdMissing } from '#store/etcd/testing-etcd.ts';
 import { addBridgeNetwork, BRIDGE_NETWORK } from './bridge-network.ts';
 import { extractVersion, whyNoVersion } from './former-version.ts';
@@ -223,6 +225,22 @@ describe(`an upgrade of two machines, the state in the ${STORE} store`, { skip }
     assert.equal(status.exitCode, 0, status.stdout + status.stderr);
     const check = await tulle('ipam', 'check');
     assert.equal(check.exitCode, 0, check.stdout);
+  });
+
+  test('an agent that starts again leaves each rule, set and chain where it is', async () => {
+    using nftables = openNftables({ netns: m2.netns });
+    const handles = () =>
+      (['ip', 'ip6', 'bridge'] as const).map((family) => {
+        const { handle, chains = [], sets = [] } = nftables.dumpTable(family, NFT_TABLE) ?? {};
+        const rules = chains.flatMap((it) => it.rules.map((rule) => `${it.chain} ${rule.handle}`));
+        const elements = sets.flatMap((it) => it.elements.map(({ key }) => `${it.set} ${key}`));
+        const objects = [...chains, ...sets].map((it) => it.handle);
+        return { family, handle, rules, objects, elements: elements.sort() };
+      });
+    const before = handles();
+    assert.ok(before.every(({ rules }) => rules.length > 0));
+    await upgrade(m2, (machine) => cluster.killAgent(machine));
+    assert.deepEqual(handles(), before);
   });
 
   test('gives pods of the former version a new network, and takes it from them', async () => {

@@ -106,6 +106,10 @@ export class FakeNftables implements Nftables {
     };
   }
 
+  elementsOf(ref: SetRef): SetElement[] {
+    return [...(this.#tables.get(nameOf(ref))?.sets.get(ref.set)?.elements.values() ?? [])];
+  }
+
   listChains(family: NftFamily, table: string): string[] {
     return [...(this.#tables.get(nameOf({ family, table }))?.chains.keys() ?? [])];
   }

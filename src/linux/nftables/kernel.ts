@@ -13,9 +13,7 @@ import type { NetlinkWriter } from '#wire/netlink/writer.ts';
 import * as N from '#wire/nftables/constants.ts';
 import { encodeElement } from '#wire/nftables/element-codec.ts';
 import {
-  type DecodedSet,
   decodeChain,
-  decodeElements,
   decodeGeneration,
   decodeRule,
   decodeSet,
@@ -25,10 +23,11 @@ import {
 import type {
   ChainRef,
   NftFamily,
-  SetElement,
+  SetRef,
   TableRef,
   Transaction,
 } from '#wire/nftables/objects.ts';
+import type { ElementList } from '#wire/nftables/packed-elements.ts';
 import { decodeRuleCount, type RuleCount } from '#wire/nftables/rule-count.ts';
 import type { EncodedTransaction } from '#wire/nftables/transaction-encoder.ts';
 import {
@@ -41,6 +40,7 @@ import type { Netns, NetnsPath } from '../netns.ts';
 import { Poller } from '../poller.ts';
 import { type Batch, BatchSocket } from './batches.ts';
 import { replaceDestroys } from './destroy.ts';
+import { type Dump, readElements, readPacked } from './elements.ts';
 import type {
   ChainState,
   Nftables,
@@ -209,14 +209,46 @@ class KernelNftables implements Nftables {
     table: string,
     options: { readonly elements?: boolean | readonly string[] } = {},
   ): TableState | undefined {
+    return this.#whole(`dump table ${family} ${table}`, () =>
+      this.#readTable({ family, table }, elementsWanted(options.elements)),
+    );
+  }
+
+  /** @returns what was read in one generation */
+  #whole<T>(op: string, read: () => T | 'changed'): T {
     for (let tries = 0; tries < MAX_DUMP_TRIES; tries++) {
       const before = this.generation();
-      const state = this.#readTable({ family, table }, elementsWanted(options.elements));
+      const state = read();
       if (state === 'changed' || this.generation() !== before) continue;
       return state;
     }
-    throw new KernelError(`dump table ${family} ${table}`, EINTR, {
+    throw new KernelError(op, EINTR, {
       extack: `the ruleset changed during each of ${MAX_DUMP_TRIES} dumps`,
+    });
+  }
+
+  #dumpOf(op: string, family: NftFamily): Dump {
+    return (type, write) =>
+      this.#queries.dump(op, { type }, (writer) => {
+        encodeHeader(writer, family);
+        write(writer);
+      });
+  }
+
+  #getSet({ family, table, set }: SetRef, op: string): NetlinkMessage | undefined {
+    return this.#get(op, N.NFT_MSG_GETSET, family, (writer) => {
+      writer.attributeString(N.NFTA_SET_TABLE, table);
+      writer.attributeString(N.NFTA_SET_NAME, set);
+    });
+  }
+
+  elementsOf({ family, table, set }: SetRef): ElementList {
+    const op = `dump set ${family} ${table} ${set}`;
+    return this.#whole(op, () => {
+      const found = this.#getSet({ family, table, set }, op);
+      if (found === undefined) return [];
+      const dump = this.#dumpOf(op, family);
+      return readPacked(dump, decodeSet(found.payload), decodeSetCount(found.payload)) ?? 'changed';
     });
   }
 
@@ -368,11 +400,7 @@ class KernelNftables implements Nftables {
       writer.attributeString(N.NFTA_TABLE_NAME, table),
     );
     if (decoded === undefined) return undefined;
-    const dump = (type: number, write: (writer: NetlinkWriter) => void): NetlinkMessage[] =>
-      this.#queries.dump(op, { type }, (writer) => {
-        encodeHeader(writer, family);
-        write(writer);
-      });
+    const dump = this.#dumpOf(op, family);
     try {
       const rules = new Map<string, RuleState[]>();
       const ruleMessages = dump(N.NFT_MSG_GETRULE, (writer) =>
@@ -457,11 +485,8 @@ class KernelNftables implements Nftables {
         w.attributeString(N.NFTA_RULE_CHAIN, chain);
         w.attributeU64Be(N.NFTA_RULE_HANDLE, BigInt(handle));
       }) !== undefined,
-    set: ({ family, table, set }) =>
-      this.#get(`look up set ${family} ${table} ${set}`, N.NFT_MSG_GETSET, family, (writer) => {
-        writer.attributeString(N.NFTA_SET_TABLE, table);
-        writer.attributeString(N.NFTA_SET_NAME, set);
-      }) !== undefined,
+    set: (ref) =>
+      this.#getSet(ref, `look up set ${ref.family} ${ref.table} ${ref.set}`) !== undefined,
     element: ({ family, table, set }, element) =>
       this.#get(
         `look up an element of ${family} ${table} ${set}`,
@@ -492,29 +517,4 @@ function changedTooOften(): KernelError {
   return new KernelError('commit an nftables transaction', ERESTART, {
     extack: `the ruleset changed during each of ${MAX_COMMIT_TRIES} tries`,
   });
-}
-
-type Dump = (type: number, write: (writer: NetlinkWriter) => void) => NetlinkMessage[];
-
-/**
- * The elements of a set. A hash table that grows meanwhile makes the kernel leave out some and give others twice, in a
- * dump of one and the same generation; that is seen by the count, or on older kernels by what came twice.
- * @returns undefined if the dump was not whole
- */
-function readElements(
-  dump: Dump,
-  set: DecodedSet,
-  count: number | undefined,
-): SetElement[] | undefined {
-  const messages = dump(N.NFT_MSG_GETSETELEM, (writer) => {
-    writer.attributeString(N.NFTA_SET_ELEM_LIST_TABLE, set.table);
-    writer.attributeString(N.NFTA_SET_ELEM_LIST_SET, set.set);
-  });
-  const elements = messages.flatMap((message) => decodeElements(message.payload).elements);
-  // Intervals are kept in trees and counted otherwise; what rules and time change has no steady count.
-  if (set.interval === true || set.dynamic === true || set.timeout === true) return elements;
-  const keyed = elements.filter((element) => element.catchAll !== true);
-  if (count !== undefined && count !== keyed.length) return undefined;
-  const names = new Set(keyed.map(({ key }) => Buffer.from(key).toString('latin1')));
-  return names.size === keyed.length ? elements : undefined;
 }

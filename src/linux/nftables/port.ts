@@ -11,10 +11,12 @@ import type {
   NftFamily,
   NftSet,
   SetElement,
+  SetRef,
   Table,
   TableRef,
   Transaction,
 } from '#wire/nftables/objects.ts';
+import type { ElementList } from '#wire/nftables/packed-elements.ts';
 import type { RuleCount } from '#wire/nftables/rule-count.ts';
 
 export interface Nftables extends Disposable {
@@ -50,6 +52,13 @@ export interface Nftables extends Disposable {
     table: string,
     options?: { readonly elements?: boolean | readonly string[] },
   ): TableState | undefined;
+
+  /**
+   * The elements of one set: for a large one, of which a dump would make too many objects.
+   * @returns none if there is no such set
+   * @throws KernelError as {@link dumpTable}
+   */
+  elementsOf(set: SetRef): ElementList;
 
   /** Names of a table's chains, in order of creation; none if there is no such table. */
   listChains(family: NftFamily, table: string): string[];

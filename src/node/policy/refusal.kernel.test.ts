@@ -63,6 +63,7 @@ const limited: Nftables = {
   listTables: (family) => kernel.listTables(family),
   listChains: (...args) => kernel.listChains(...args),
   countsOf: (chain) => kernel.countsOf(chain),
+  elementsOf: (set) => kernel.elementsOf(set),
   watch: (listener) => kernel.watch(listener),
   [Symbol.dispose]: () => kernel[Symbol.dispose](),
 };

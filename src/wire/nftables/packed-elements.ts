@@ -7,7 +7,12 @@
  * A million elements as objects would be some hundred megabytes and a second of garbage collection; so they are one
  * array, which the encoder copies from. Everybody else may read them as the {@link SetElement}s that they stand for.
  */
+import { NLA_HEADER_BYTES, NLA_TYPE_MASK } from '#wire/netlink/constants.ts';
+import { NFTA_DATA_VALUE, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_KEY } from './constants.ts';
 import type { SetElement } from './objects.ts';
+
+/** What {@link PackedElements} and an array have in common. */
+export type ElementList = PackedElements | readonly SetElement[];
 
 export class PackedElements implements Iterable<SetElement> {
   readonly keyBytes: number;
@@ -26,13 +31,18 @@ export class PackedElements implements Iterable<SetElement> {
     return this.bytes.length / (this.keyBytes + this.dataBytes);
   }
 
-  *[Symbol.iterator](): Generator<SetElement> {
+  /** @param index 0 … length - 1 */
+  at(index: number): SetElement {
     const { bytes, keyBytes, dataBytes } = this;
-    for (let at = 0; at < bytes.length; at += keyBytes + dataBytes) {
-      const key = bytes.slice(at, at + keyBytes);
-      if (dataBytes === 0) yield { key };
-      else yield { key, data: bytes.slice(at + keyBytes, at + keyBytes + dataBytes) };
-    }
+    const at = index * (keyBytes + dataBytes);
+    const key = bytes.slice(at, at + keyBytes);
+    return dataBytes === 0
+      ? { key }
+      : { key, data: bytes.slice(at + keyBytes, at + keyBytes + dataBytes) };
+  }
+
+  *[Symbol.iterator](): Generator<SetElement> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
   }
 }
 
@@ -86,3 +96,52 @@ export class ElementPacker {
     return new Uint8Array(this.#maxElements * (this.#shape.keyBytes + this.#shape.dataBytes));
   }
 }
+
+/**
+ * Packs the elements of a dump.
+ *
+ * ```text
+ *  NFTA_LIST_ELEM { KEY { VALUE key }, DATA { VALUE data }? }
+ * ```
+ * @param lists contents of `NFTA_SET_ELEM_LIST_ELEMENTS`, one after another
+ * @returns undefined if one has something else than a key and data of these lengths
+ */
+export function packDumped(
+  lists: readonly Buffer[],
+  { keyBytes, dataBytes }: { readonly keyBytes: number; readonly dataBytes: number },
+): PackedElements | undefined {
+  const nested = 2 * NLA_HEADER_BYTES;
+  const dataAt = NLA_HEADER_BYTES + nested + align(keyBytes);
+  const elementBytes = dataBytes === 0 ? dataAt : dataAt + nested + align(dataBytes);
+  if (lists.some((list) => list.length % elementBytes !== 0)) return undefined;
+  const total = lists.reduce((sum, list) => sum + list.length / elementBytes, 0);
+  const bytes = new Uint8Array(total * (keyBytes + dataBytes));
+  let to = 0;
+  for (const list of lists)
+    for (let at = 0; at < list.length; at += elementBytes) {
+      const isPlain =
+        align(list.readUInt16LE(at)) === elementBytes &&
+        isValue(list, { at: at + NLA_HEADER_BYTES, type: NFTA_SET_ELEM_KEY, length: keyBytes }) &&
+        (dataBytes === 0 ||
+          isValue(list, { at: at + dataAt, type: NFTA_SET_ELEM_DATA, length: dataBytes }));
+      if (!isPlain) return undefined;
+      const key = at + NLA_HEADER_BYTES + nested;
+      to += list.copy(bytes, to, key, key + keyBytes);
+      if (dataBytes > 0)
+        to += list.copy(bytes, to, at + dataAt + nested, at + dataAt + nested + dataBytes);
+    }
+  return new PackedElements({ keyBytes, dataBytes, bytes });
+}
+
+function isValue(
+  list: Buffer,
+  { at, type, length }: { readonly at: number; readonly type: number; readonly length: number },
+): boolean {
+  return (
+    (list.readUInt16LE(at + 2) & NLA_TYPE_MASK) === type &&
+    list.readUInt16LE(at + NLA_HEADER_BYTES) === NLA_HEADER_BYTES + length &&
+    (list.readUInt16LE(at + NLA_HEADER_BYTES + 2) & NLA_TYPE_MASK) === NFTA_DATA_VALUE
+  );
+}
+
+const align = (bytes: number) => (bytes + 3) & ~3;
