@@ -1,10 +1,18 @@
 /** The matrix of who may talk to whom, as a table, as JSON, for Graphviz and as a picture. */
 import { describeEnd } from './describe.ts';
+import { drawDot } from './draw-dot.ts';
+import { drawSvg } from './draw-svg.ts';
 import type { End } from './match.ts';
+import { type Picture, pictureOf, portKeysOf } from './picture.ts';
 import { describeRanges, type MatrixCell } from './reach.ts';
 
 export type MatrixFormat = 'table' | 'json' | 'dot' | 'svg';
 export const MATRIX_FORMATS: readonly MatrixFormat[] = ['table', 'json', 'dot', 'svg'];
+
+/** More rows than this nobody reads one by one, nor has a screen so many columns. */
+const MAX_ROWS_EACH = 40;
+/** A graph of all pairs is a tangle from a handful on. */
+const MAX_NODES_EACH = 6;
 
 /** @param ends in the order of rows and columns; `cells` row by row */
 export function drawMatrix(
@@ -12,10 +20,9 @@ export function drawMatrix(
   cells: readonly MatrixCell[],
   format: MatrixFormat,
 ): string {
-  const names = ends.map(describeEnd);
   switch (format) {
     case 'table':
-      return table(names, cells);
+      return table(pictureOf(ends, cells, { maxEach: MAX_ROWS_EACH }));
     case 'json':
       return JSON.stringify(
         cells.map(({ from, to, ranges }) => ({
@@ -28,78 +35,52 @@ export function drawMatrix(
         2,
       );
     case 'dot':
-      return dot(names, cells);
+      return drawDot(pictureOf(ends, cells, { maxEach: MAX_NODES_EACH }));
     case 'svg':
-      return svg(names, cells);
+      return drawSvg(pictureOf(ends, cells, { maxEach: MAX_ROWS_EACH }));
   }
 }
 
-function table(names: readonly string[], cells: readonly MatrixCell[]): string {
-  const rows = [
-    ['FROM \\ TO', ...names],
-    ...names.map((name, i) => [
-      name,
-      ...names.map((_, j) =>
-        i === j ? '.' : describeRanges(cells[i * names.length + j]?.ranges ?? []),
-      ),
+/** What a terminal may be expected to show without folding lines. */
+const MAX_TABLE_WIDTH = 160;
+const CORNER = 'FROM \\ TO';
+
+/** With names above the columns, or, where that is too wide, with their numbers. */
+function table(picture: Picture): string {
+  const { rows, reach } = picture;
+  const named = formatTable([
+    [CORNER, ...rows.map(({ name }) => name)],
+    ...rows.map(({ name }, i) => [name, ...(reach[i] ?? [])]),
+  ]);
+  const isWide = named.some((line) => line.length > MAX_TABLE_WIDTH);
+  const lines = isWide ? numberedTable(picture) : named;
+  for (const { name, members } of rows)
+    if (members.length > 1) lines.push(`${name}: ${members.join(', ')}`);
+  return lines.join('\n');
+}
+
+function numberedTable(picture: Picture): string[] {
+  const { rows, reach } = picture;
+  const keys = portKeysOf(picture);
+  const width = String(rows.length).length;
+  const lines = formatTable([
+    [CORNER, ...rows.map((_, i) => String(i + 1))],
+    ...rows.map(({ name }, i) => [
+      `${String(i + 1).padStart(width)} ${name}`,
+      ...(reach[i] ?? []).map((text) => (keys.has(text) ? `#${keys.get(text)}` : text)),
     ]),
-  ];
+  ]);
+  return [...lines, '', ...[...keys].map(([text, key]) => `#${key}: ${text}`)];
+}
+
+function formatTable(rows: readonly (readonly string[])[]): string[] {
   const widths = rows[0]?.map((_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0)),
   );
-  return rows
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths?.[i] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
-}
-
-function dot(names: readonly string[], cells: readonly MatrixCell[]): string {
-  const quote = (text: string) => `"${text.replace(/["\\]/g, '\\$&')}"`;
-  const edges = cells.flatMap(({ from, to, ranges }) => {
-    const [a, b] = [describeEnd(from), describeEnd(to)];
-    if (a === b || ranges.length === 0) return [];
-    const label = describeRanges(ranges);
-    return [`  ${quote(a)} -> ${quote(b)}${label === 'all' ? '' : ` [label=${quote(label)}]`};`];
-  });
-  const nodes = names.map((name) => `  ${quote(name)};`);
-  return ['digraph policy {', '  rankdir=LR;', '  node [shape=box];', ...nodes, ...edges, '}'].join(
-    '\n',
+  return rows.map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths?.[i] ?? 0))
+      .join('  ')
+      .trimEnd(),
   );
-}
-
-const CELL = 22;
-const LETTER = 7;
-const COLOURS = { all: '#7cb87c', some: '#e0c060', none: '#d98080', self: '#dddddd' } as const;
-
-function svg(names: readonly string[], cells: readonly MatrixCell[]): string {
-  const escaped = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-  const margin = Math.max(...names.map((name) => name.length), 4) * LETTER + 16;
-  const size = margin + names.length * CELL + 8;
-  const labels = names.flatMap((name, i) => {
-    const at = margin + i * CELL + CELL / 2 + 4;
-    return [
-      `<text x="${margin - 6}" y="${at}" text-anchor="end">${escaped(name)}</text>`,
-      `<text transform="translate(${at},${margin - 6}) rotate(-90)">${escaped(name)}</text>`,
-    ];
-  });
-  const squares = cells.map(({ ranges }, k) => {
-    const [row, column] = [Math.floor(k / names.length), k % names.length];
-    const text = describeRanges(ranges);
-    const kind =
-      row === column ? 'self' : text === 'all' || text === 'none' ? text : ('some' as const);
-    const [x, y] = [margin + column * CELL, margin + row * CELL];
-    const title = `${names[row]} -> ${names[column]}: ${text}`;
-    return `<rect x="${x}" y="${y}" width="${CELL - 2}" height="${CELL - 2}" fill="${COLOURS[kind]}"><title>${escaped(title)}</title></rect>`;
-  });
-  return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${size}" height="${size}" font-family="sans-serif" font-size="12">`,
-    '<title>Who may talk to whom: row from, column to. Green all, yellow some ports, red none.</title>',
-    ...labels,
-    ...squares,
-    '</svg>',
-  ].join('\n');
 }
