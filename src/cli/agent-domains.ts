@@ -3,6 +3,7 @@ import type { Ip } from '#lib/ip.ts';
 import { parseIp } from '#lib/ip.ts';
 import type { CompiledPolicy, World } from '#policy/model.ts';
 import { DIRECTIONS } from '#policy/model.ts';
+import { agentUrl } from './agent-address.ts';
 
 /** The agent is on this machine; one that does not answer at once is not there. */
 const TIMEOUT_MS = 2000;
@@ -13,7 +14,7 @@ const TIMEOUT_MS = 2000;
  */
 export async function withDomains(world: World, agent: string): Promise<World> {
   if (!world.policies.some(namesDomains)) return world;
-  const states = await ask(agent);
+  const states = await ask(agentUrl(agent, '/policy/domains'));
   if (states === undefined) return world;
   const byPattern = new Map<string, Ip[]>();
   for (const { patterns, address, active } of states)
@@ -34,10 +35,10 @@ interface DomainState {
   readonly active: boolean;
 }
 
-async function ask(agent: string): Promise<DomainState[] | undefined> {
+async function ask(url: string): Promise<DomainState[] | undefined> {
   let body: unknown;
   try {
-    const response = await fetch(`http://${agent}/policy/domains`, {
+    const response = await fetch(url, {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     body = response.ok ? await response.json() : undefined;

@@ -4,7 +4,15 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { policyCheck, policyDiff, policyExplain, policyMatrix } from './commands/policy.ts';
+import { UserError } from '#lib/errors.ts';
+import {
+  policyCheck,
+  policyDiff,
+  policyExplain,
+  policyLog,
+  policyMatrix,
+  policyRules,
+} from './commands/policy.ts';
 
 const made: string[] = [];
 after(() => {
@@ -77,7 +85,7 @@ describe('tulle policy explain --manifests', () => {
       policyExplain(
         from,
         to,
-        { manifests, agent: 'unused', ...(port === undefined ? {} : { port }) },
+        { manifests, agent: 'unused:1', ...(port === undefined ? {} : { port }) },
         context,
       ),
     );
@@ -114,7 +122,15 @@ describe('tulle policy explain --manifests', () => {
 
   const WRONG: readonly (readonly [string, string, string | undefined, RegExp])[] = [
     ['shop/none', 'shop/db', undefined, /There is no pod "shop\/none"/],
-    ['shop/web', 'ns:none', undefined, /No pod is meant by "ns:none"/],
+    ['shop/web', 'ns:none', undefined, /There is no namespace "ns:none"/],
+    ['shop/web', 'app=none', undefined, /No pod is meant by "app=none"/],
+    ['', 'shop/db', undefined, /There is no pod ""/],
+    ['shop/web', '10.0.0.0/8', undefined, /"10\.0\.0\.0\/8" is a prefix/],
+    ['shop/web', '10.0.0.256', undefined, /"10\.0\.0\.256" is no IP address/],
+    ['fd00::g', 'shop/db', undefined, /There is no pod "fd00::g"/],
+    ['fd00:::1', 'shop/db', undefined, /"fd00:::1" is no IP address/],
+    ['svc:shop/db', 'shop/web', undefined, /"svc:shop\/db" cannot be where a flow begins/],
+    ['www.example.com', 'shop/web', undefined, /"www\.example\.com" cannot be where a flow begins/],
     ['node:none', 'shop/db', undefined, /There is no node "node:none"/],
     ['app in (web', 'shop/db', undefined, /Cannot read the labels/],
     ['shop/web', 'svc:shop/none', '80', /There is no service "shop\/none"/],
@@ -123,16 +139,101 @@ describe('tulle policy explain --manifests', () => {
     ['shop/web', 'shop/db', '65536', /"65536" is no port/],
     ['shop/web', 'shop/db', 'protocol/300', /is no port/],
     ['shop/web', 'shop/db', '80/foo', /is no port/],
+    ['shop/web', 'shop/db', '80/tcp/udp', /"80\/tcp\/udp" is no port/],
+    ['shop/web', 'shop/db', '80-90', /"80-90" is no port/],
+    ['shop/web', 'shop/db', '', /"" is no port/],
+    ['shop/web', 'shop/db', '-1', /"-1" is no port/],
   ];
   for (const [from, to, port, said] of WRONG)
     test(`wrong: ${from} ${to} ${port ?? ''}`, () =>
-      assert.rejects(explain(from, to, port), { name: 'UserError', message: said }));
+      assert.rejects(explain(from, to, port), (error: unknown) => {
+        assert.ok(error instanceof UserError);
+        assert.match(error.message, said);
+        assert.ok(error.hint, 'says what to do');
+        return true;
+      }));
+
+  test('whose name is given without its namespace is told where it is', () =>
+    assert.rejects(explain('db', 'shop/web'), { hint: /^There are shop\/db, / }));
+
+  /** What is in the directory, and what is said of it. */
+  const UNUSABLE: readonly (readonly [string, Readonly<Record<string, string>>, RegExp])[] = [
+    ['nothing', {}, /There is no manifest in ".*"/],
+    ['no manifest', { 'README.md': 'kind: Pod' }, /There is no manifest in ".*"/],
+    ['no YAML', { 'a.yaml': 'kind: [' }, /Cannot read .*a\.yaml:1:\d+: /],
+    ['no object', { 'a.json': '{"name": "x"}' }, /Cannot use .*a\.json:1: apiVersion is not set/],
+    [
+      'a text for a list',
+      { 'a.yaml': 'apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: 5\n' },
+      /Cannot use .*a\.yaml:5: spec\.containers of Pod "a" must be an array/,
+    ],
+    [
+      'a workload of the wrong shape',
+      {
+        'a.yaml':
+          'apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: {labels: [x]}}}\n',
+      },
+      /Cannot use .*a\.yaml:\d: metadata\.labels of Deployment "a" must be an object/,
+    ],
+  ];
+  for (const [what, files, said] of UNUSABLE)
+    test(`a directory with ${what} is no answer`, async () => {
+      const unusable = directory(files);
+      await assert.rejects(
+        run((context) => policyCheck({ manifests: unusable }, context)),
+        (error: unknown) => error instanceof UserError && said.test(error.message),
+      );
+    });
 
   test('a directory that is not there', () =>
     assert.rejects(
       run((context) => policyMatrix({ manifests: '/none/such', output: 'table' }, context)),
       /Cannot read the manifests in "\/none\/such"/,
     ));
+});
+
+test('tulle policy log and rules refuse what is no address of an agent, and no format', async () => {
+  for (const agent of ['m1', 'http://m1:9963', 'a b:1', '127.0.0.1:99631', ''])
+    for (const command of [policyLog, policyRules])
+      await assert.rejects(
+        run((context) => command({ agent, allNodes: false }, context)),
+        { message: `--agent "${agent}" is no address with a port`, exitCode: 2 },
+      );
+  for (const command of [policyLog, policyRules])
+    await assert.rejects(
+      run((context) => command({ agent: 'm1:1', allNodes: false, output: 'yaml' }, context)),
+      { message: 'There is no output format "yaml"', exitCode: 2 },
+    );
+});
+
+/** Of wrong types the first and the third; `null` is what is missing. */
+const SHAPES = [
+  'spec: 5',
+  'spec: null',
+  'spec: {podSelector: x}',
+  'spec: {podSelector: {}, ingress: null}',
+];
+
+test('tulle policy check names fields that the API drops or cannot read, of whatever shape', async () => {
+  const policy = (name: string, spec: string) =>
+    `apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: ${name}, namespace: shop}\n${spec}\n`;
+  const shapes = SHAPES.map((spec, i) => policy(`shape-${i}`, spec));
+  const slip = policy('slip', 'spec:\n  podSelector: {}\n  ingres: []');
+  const manifests = directory({ 'app.yaml': APP, 'a.yaml': [...shapes, slip].join('---\n') });
+  const { lines } = await run((context) => policyCheck({ manifests }, context));
+  const text = lines.join('\n');
+  assert.match(text, /a\.yaml:4: .*shape-0: spec: must be an object \[refused-by-the-api\]/);
+  assert.match(text, /shape-2: spec\.podSelector: must be an object/);
+  assert.doesNotMatch(text, /shape-[13]: .*refused/);
+  assert.match(
+    text,
+    /a\.yaml:26: .*slip: unknown field "spec\.ingres" \(did you mean "ingress"\?\)/,
+  );
+  // And the answers are those of the engine, which closes what it cannot read.
+  const { status } = await run((context) =>
+    policyExplain('shop/web', 'shop/db', { manifests, agent: 'm1:1' }, context),
+  );
+  assert.equal(status, 1);
 });
 
 const BAD = `apiVersion: networking.k8s.io/v1
@@ -238,7 +339,9 @@ test('tulle policy check names each mistake with its file and line', async () =>
     '59 domain-in-cluster',
     '66 contradicting-priority',
     '71 not-understood',
+    '71 refused-by-the-api',
     '71 rule-matches-nothing',
+    '71 unknown-field',
     '76 selects-nothing',
   ]);
   assert.equal(status, 1);

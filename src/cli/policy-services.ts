@@ -15,6 +15,11 @@ export interface ServiceFlow {
 /** `svc/web` is what people type who come from kubectl. */
 const PREFIX = /^(svc|service)[:/]/;
 
+/** Whether somebody means a service by it. A namespace may be called "svc"; a pod that is there is meant. */
+export function isServiceName(text: string, world: World): boolean {
+  return PREFIX.test(text) && !world.pods.has(text);
+}
+
 /**
  * @param text `svc:NAME`, `svc:NAMESPACE/NAME`, or an address
  * @returns the pods behind the service, or undefined if the text means none
@@ -25,11 +30,9 @@ export function throughService(
   port: string | undefined,
   { world, services }: { readonly world: World; readonly services: readonly Service[] },
 ): { readonly service: string; readonly flows: readonly ServiceFlow[] } | undefined {
-  // A namespace may be called "svc"; a pod that is there is meant.
-  const service =
-    PREFIX.test(text) && !world.pods.has(text)
-      ? named(text.replace(PREFIX, ''), services)
-      : services.find(({ spec }) => spec.clusterIPs?.includes(text) || spec.clusterIP === text);
+  const service = isServiceName(text, world)
+    ? named(text.replace(PREFIX, ''), services)
+    : services.find(({ spec }) => spec.clusterIPs?.includes(text) || spec.clusterIP === text);
   if (service === undefined) return undefined;
   const { namespace = 'default', name } = service.metadata;
   const key = `${namespace}/${name}`;

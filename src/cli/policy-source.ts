@@ -5,8 +5,13 @@ import { NAMESPACE, type Namespace } from '#api/core/v1/namespace.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
-import type { FieldError, KindRef } from '#api/kind.ts';
+import type { FieldError, KindDefinition, KindRef } from '#api/kind.ts';
 import { type ManifestObject, parseManifest } from '#api/machinery/manifest.ts';
+import {
+  type DecodedFields,
+  decodeFields,
+  formatUnknownField,
+} from '#api/machinery/unknown-fields.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { NETWORK_POLICY, type NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import {
@@ -25,10 +30,14 @@ export interface PolicySource {
   readonly policies: readonly (NetworkPolicy | ClusterNetworkPolicy)[];
   /** `file:line` of a field of a policy; undefined for what came from the API. */
   readonly placeOf: (policyId: string, field: string) => string | undefined;
-  /** Mistakes because of which the API would refuse a policy. */
-  readonly refused: readonly { readonly policy: string; readonly error: FieldError }[];
-  /** Policies of one name, of which `apply` would leave the last: where the others are. */
-  readonly repeated: readonly { readonly policy: string; readonly place: string }[];
+  /** What the API would refuse, drop or overwrite of what a file says. */
+  readonly mistakes: readonly Mistake[];
+}
+
+interface Mistake {
+  /** `file:line` */
+  readonly place: string;
+  readonly text: string;
 }
 
 export async function loadSource(flags: {
@@ -54,7 +63,7 @@ async function fromApi(kubeconfig: string | undefined): Promise<PolicySource> {
       throw error;
     }),
   ]);
-  const policies = [...networkPolicies, ...clusterPolicies].map(withKind);
+  const policies = [...networkPolicies, ...clusterPolicies];
   const world = buildWorld({
     pods,
     namespaces,
@@ -62,13 +71,7 @@ async function fromApi(kubeconfig: string | undefined): Promise<PolicySource> {
     policies,
     dnsService: dnsOf(pods, services),
   });
-  return { world, services, policies, placeOf: () => undefined, refused: [], repeated: [] };
-}
-
-/** Items of a list may come without their kind. */
-function withKind<T extends NetworkPolicy | ClusterNetworkPolicy>(policy: T): T {
-  const isCluster = 'subject' in policy.spec;
-  return { ...policy, kind: isCluster ? 'ClusterNetworkPolicy' : 'NetworkPolicy' };
+  return { world, services, policies, placeOf: () => undefined, mistakes: [] };
 }
 
 /** Where no pods answer for DNS the nodes do. */
@@ -87,28 +90,39 @@ function dnsOf(pods: readonly Pod[], services: readonly Service[]): Service | un
 const MAX_FILES = 20_000;
 const MANIFEST = /\.(ya?ml|json)$/;
 
-/** @param path a directory, with all below it, or one file */
+/**
+ * @param path a directory, with all below it, or one file
+ * @throws UserError for what cannot be read, with `file:line`; a policy that the API would refuse is a mistake of the source
+ */
 export function fromManifests(path: string): PolicySource {
-  const documents = filesBelow(path).flatMap((file) =>
-    parseManifest(readFileSync(file, 'utf8'), { file }),
-  );
-  const of = <T extends KubeObject>(kind: KindRef<T>, isMeant = (_: KubeObject) => true): T[] =>
+  const files = filesBelow(path);
+  if (files.length === 0)
+    throw new UserError(`There is no manifest in "${path}"`, {
+      hint: 'Name a directory with files that end in .yaml, .yml or .json, or one such file.',
+    });
+  const documents = files
+    .flatMap((file) => parseManifest(readText(file), { file }))
+    .map((document) => ({ ...document, object: withName(document.object) }));
+  const of = <T extends KubeObject>(kind: KindDefinition<T>): T[] =>
     documents
-      .filter(({ object }) => isOf(object, kind) && isMeant(object))
-      .map(({ object }) => namespaced(object, kind) as T);
+      .filter(({ object }) => isOf(object, kind))
+      .map((document) => checked(document, document.object, kind));
   const pods = [
     ...of(POD),
-    ...documents.flatMap(({ object }) => {
-      const pod = podOfWorkload(object);
-      return pod === undefined ? [] : [pod];
+    ...documents.flatMap((document) => {
+      const pod = podOfWorkload(document.object);
+      return pod === undefined ? [] : [checked(document, pod, POD)];
     }),
   ];
-  const written = documents.filter(
-    ({ object }) => isOf(object, NETWORK_POLICY) || isOf(object, CLUSTER_NETWORK_POLICY),
-  );
+  const written = documents.filter(({ object }) => isPolicy(object));
   const places = new Map(written.map((document) => [policyId(document.object), document]));
-  const isLast = (object: KubeObject) => places.get(policyId(object))?.object === object;
-  const policies = [...of(NETWORK_POLICY, isLast), ...of(CLUSTER_NETWORK_POLICY, isLast)];
+  const isLast = ({ object }: ManifestObject) => places.get(policyId(object))?.object === object;
+  // As they were written: what this version does not understand has a meaning for the engine.
+  const policies = [NETWORK_POLICY, CLUSTER_NETWORK_POLICY].flatMap((kind) =>
+    [...places.values()]
+      .filter(({ object }) => isOf(object, kind))
+      .map(({ object }) => namespaced(object, kind) as NetworkPolicy | ClusterNetworkPolicy),
+  );
   const namespaces = of(NAMESPACE) as Namespace[];
   const nodes = of(NODE) as Node[];
   const services = of(SERVICE) as Service[];
@@ -124,13 +138,71 @@ export function fromManifests(path: string): PolicySource {
     services,
     policies,
     placeOf: (id, field) => placeIn(places.get(id), field),
-    refused: policies.flatMap((policy) =>
-      validate(policy).map((error) => ({ policy: policyId(policy), error })),
-    ),
-    repeated: written
-      .filter(({ object }) => !isLast(object))
-      .map(({ object, file, line }) => ({ policy: policyId(object), place: `${file}:${line}` })),
+    mistakes: [
+      ...written
+        .filter((document) => !isLast(document))
+        .map(({ object, file, line }) => ({
+          place: `${file}:${line}`,
+          text: `${policyId(object)}: another policy of this name comes later, and only that one counts [duplicate-name]`,
+        })),
+      ...[...places.values()].flatMap(mistakesIn),
+    ],
   };
+}
+
+/** @throws UserError for values of the wrong type: what is not there would be read as if it were */
+function checked<T extends KubeObject>(
+  document: ManifestObject,
+  object: KubeObject,
+  kind: KindDefinition<T>,
+): T {
+  const { object: decoded, typeErrors } = decode(kind, object);
+  const [error] = typeErrors;
+  if (error === undefined) return namespaced(decoded as unknown as KubeObject, kind) as T;
+  throw new UserError(
+    `Cannot use ${placeIn(document, error.field)}: ${error.field} of ${document.object.kind} "${document.object.metadata.name}" ${error.detail}`,
+    { hint: 'Correct the manifest: the API would refuse it.' },
+  );
+}
+
+function decode(kind: KindDefinition, object: KubeObject): DecodedFields {
+  return decodeFields(kind.schema, object);
+}
+
+/** What the API would refuse of a policy, and what it would drop, which leaves a policy that says something else. */
+function mistakesIn(document: ManifestObject): Mistake[] {
+  const { object } = document;
+  const {
+    object: decoded,
+    typeErrors,
+    unknownFields,
+  } = decode(isOf(object, NETWORK_POLICY) ? NETWORK_POLICY : CLUSTER_NETWORK_POLICY, object);
+  const errors =
+    typeErrors.length > 0
+      ? typeErrors
+      : validate(decoded as unknown as NetworkPolicy | ClusterNetworkPolicy);
+  const at = (field: string, text: string) => ({
+    place: placeIn(document, field) ?? document.file,
+    text: `${policyId(object)}: ${text}`,
+  });
+  return [
+    ...errors.map(({ field, detail }) => at(field, `${field}: ${detail} [refused-by-the-api]`)),
+    ...unknownFields.map((unknown) =>
+      at(unknown.field, `${formatUnknownField(unknown)} is dropped by the API [unknown-field]`),
+    ),
+  ];
+}
+
+/** What `generateName` makes names of has one by which it can be asked for, too. */
+function withName(object: KubeObject): KubeObject {
+  const { name, generateName } = object.metadata;
+  return name !== undefined || generateName === undefined
+    ? object
+    : { ...object, metadata: { ...object.metadata, name: generateName.replace(/-$/, '') } };
+}
+
+function isPolicy(object: KubeObject): boolean {
+  return isOf(object, NETWORK_POLICY) || isOf(object, CLUSTER_NETWORK_POLICY);
 }
 
 function validate(policy: NetworkPolicy | ClusterNetworkPolicy): readonly FieldError[] {
@@ -206,6 +278,17 @@ function filesBelow(path: string): string[] {
     return files;
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    throw new UserError(`Cannot read the manifests in "${path}"`, { cause });
+    throw new UserError(`Cannot read the manifests in "${path}"`, {
+      cause,
+      hint: 'Name a directory of YAML or JSON files, or one such file.',
+    });
+  }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new UserError(`Cannot read the manifest "${file}"`, { cause });
   }
 }

@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander';
 import type * as PolicyCommands from './commands/policy.ts';
 import type { RawOptions } from './options.ts';
-import { EXIT_USAGE } from './output.ts';
+import { answering, EXIT_USAGE } from './output.ts';
 
 /** Loaded when they are asked for: a server must not keep in memory what draws labs, nor `tulle token` wait for it. */
 const commands = {
@@ -255,7 +255,7 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .addOption(manifests())
     .addOption(kubeconfig())
     .action((from: string, to: string, flags: Parameters<typeof PolicyCommands.policyExplain>[2]) =>
-      commands.policy().then((it) => it.policyExplain(from, to, flags, context)),
+      answering(commands.policy().then((it) => it.policyExplain(from, to, flags, context))),
     );
   policy
     .command('check')
@@ -263,7 +263,7 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .addOption(manifests())
     .addOption(kubeconfig())
     .action((flags: Parameters<typeof PolicyCommands.policyCheck>[0]) =>
-      commands.policy().then((it) => it.policyCheck(flags, context)),
+      answering(commands.policy().then((it) => it.policyCheck(flags, context))),
     );
   policy
     .command('matrix')
@@ -280,7 +280,7 @@ function addPolicyCommands(program: Command, context: CommandContext): void {
     .description('what going from A to B opens (+) and closes (-); each a directory, or "live"')
     .addOption(kubeconfig())
     .action((a: string, b: string, flags: { kubeconfig?: string }) =>
-      commands.policy().then((it) => it.policyDiff(a, b, flags, context)),
+      answering(commands.policy().then((it) => it.policyDiff(a, b, flags, context))),
     );
   policy
     .command('rules')

@@ -1,9 +1,9 @@
 /** What a person types for an end of a flow → the ends that are meant. */
 import { matchLabels, parseLabelSelector } from '#api/machinery/label-selector.ts';
 import { UserError } from '#lib/errors.ts';
-import { parseIp } from '#lib/ip.ts';
+import { parseIp, splitCidr } from '#lib/ip.ts';
 import type { End } from './match.ts';
-import { type PolicyPod, PROTOCOL_NUMBERS, type World } from './model.ts';
+import { MAX_PORT, type PolicyPod, PROTOCOL_NUMBERS, type World } from './model.ts';
 
 export const END_SYNTAX =
   'a pod (NAME or NAMESPACE/NAME), ns:NAMESPACE, node:NAME, an address, a domain name, or labels (app=web, NAMESPACE/app=web)';
@@ -13,8 +13,11 @@ export const END_SYNTAX =
  * @throws UserError if there is no such thing
  */
 export function parseEnds(text: string, world: World): End[] {
-  const address = parseIp(text);
-  if (address !== undefined) return [endAt(world, text)];
+  if (parseIp(text) !== undefined) return [endAt(world, text)];
+  if (splitCidr(text) !== undefined)
+    throw new UserError(`"${text}" is a prefix`, { hint: 'Give one address of it.' });
+  if (LIKE_ADDRESS.test(text))
+    throw new UserError(`"${text}" is no IP address`, { hint: `Give ${END_SYNTAX}.` });
   if (text.startsWith('node:')) {
     const node = world.nodes.get(text.slice('node:'.length));
     if (node === undefined) throw unknown(text, 'node', [...world.nodes.keys()]);
@@ -22,6 +25,7 @@ export function parseEnds(text: string, world: World): End[] {
   }
   if (text.startsWith('ns:')) {
     const name = text.slice('ns:'.length);
+    if (!world.namespaces.has(name)) throw unknown(text, 'namespace', [...world.namespaces.keys()]);
     return several(text, world, (pod) => pod.namespace === name);
   }
   const slash = text.indexOf('/');
@@ -31,7 +35,10 @@ export function parseEnds(text: string, world: World): End[] {
     const namespace = slash >= 0 && slash < equals ? text.slice(0, slash) : undefined;
     const isNamespace = namespace !== undefined && world.namespaces.has(namespace);
     const parsed = parseLabelSelector(isNamespace ? text.slice(slash + 1) : text);
-    if (!parsed.ok) throw new UserError(`Cannot read the labels "${text}": ${parsed.message}`);
+    if (!parsed.ok)
+      throw new UserError(`Cannot read the labels "${text}": ${parsed.message}`, {
+        hint: 'Write them as for kubectl: app=web,tier!=db, or "app in (web,db)".',
+      });
     return several(
       text,
       world,
@@ -52,6 +59,8 @@ export function parseEnds(text: string, world: World): End[] {
   return [endOfPod(pod, world)];
 }
 
+/** Nothing but what addresses are made of: somebody meant one. */
+const LIKE_ADDRESS = /^(\d+(\.\d+)+|[\da-f.]*:[\da-f:.]*)$/i;
 /** Two labels or more; a single one is a pod that does not exist. */
 const DOMAIN_NAME = /^[a-z0-9]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9_]*[a-z0-9])?)+\.?$/i;
 
@@ -75,19 +84,25 @@ function endAt(world: World, text: string): End {
 function several(text: string, world: World, isMeant: (pod: PolicyPod) => boolean): End[] {
   const pods = [...world.pods.values()].filter((pod) => !pod.hostNetwork && isMeant(pod));
   if (pods.length === 0)
-    throw new UserError(`No pod is meant by "${text}"`, { hint: `Give ${END_SYNTAX}.` });
+    throw new UserError(`No pod is meant by "${text}"`, {
+      hint: `Pods on their host's network are their node, and not counted. Give ${END_SYNTAX}.`,
+    });
   return pods.map((pod) => endOfPod(pod, world));
 }
 
 const MAX_NAMES_SHOWN = 8;
 
 function unknown(text: string, what: string, names: readonly string[]): UserError {
-  const some = names.slice(0, MAX_NAMES_SHOWN).join(', ');
+  // Those first that hold the name as it was given: most have only forgotten the namespace.
+  const [name = text] = text.split(/[:/]/).slice(-1);
+  const isLikely = (candidate: string) => name !== '' && candidate.includes(name);
+  const likely = names.filter(isLikely);
+  const some = [...likely, ...names.filter((it) => !isLikely(it))].slice(0, MAX_NAMES_SHOWN);
   return new UserError(`There is no ${what} "${text}"`, {
     hint:
       names.length === 0
         ? `There are no ${what}s.`
-        : `There are ${some}${names.length > MAX_NAMES_SHOWN ? ', …' : ''}. Give ${END_SYNTAX}.`,
+        : `There are ${some.join(', ')}${names.length > MAX_NAMES_SHOWN ? ', …' : ''}. Give ${END_SYNTAX}.`,
   });
 }
 
@@ -103,7 +118,12 @@ export function parsePort(
   text: string,
   to: End,
 ): { readonly protocol: number; readonly port: number | undefined } {
-  const [first = '', second] = text.split('/');
+  const [first = '', second, ...rest] = text.split('/');
+  const isNumber = /^\d+$/.test(first);
+  const isOutside = isNumber && (Number(first) < 1 || Number(first) > MAX_PORT);
+  // The name of a port has a letter.
+  const isNoName = !isNumber && !/[a-z]/i.test(first);
+  if (isOutside || isNoName || rest.length > 0) throw wrongPort(text);
   const portless =
     first === 'protocol' && /^\d+$/.test(second ?? '')
       ? Number(second)
@@ -118,11 +138,7 @@ export function parsePort(
   if (!isProtocol(protocol)) throw wrongPort(text);
   if (second === undefined && isProtocol(first.toUpperCase()))
     return { protocol: PROTOCOL_NUMBERS[protocol], port: undefined };
-  if (/^\d+$/.test(first)) {
-    const port = Number(first);
-    if (port < 1 || port > 65_535) throw wrongPort(text);
-    return { protocol: PROTOCOL_NUMBERS[protocol], port };
-  }
+  if (isNumber) return { protocol: PROTOCOL_NUMBERS[protocol], port: Number(first) };
   const named = to.pod?.ports.find(
     ({ name, protocol: number }) =>
       name === first && (second === undefined || number === PROTOCOL_NUMBERS[protocol]),

@@ -106,7 +106,7 @@ describe('policy as a person sees it', () => {
       /client -> default\/web/,
     );
     const nobody = await tulle('explain', 'nobody', 'web');
-    assert.equal(nobody.exitCode, 1);
+    assert.equal(nobody.exitCode, 2);
     assert.match(nobody.stderr, /There is no pod "nobody"\n +There are .*default\/web/);
     assert.match((await tulle('matrix')).stdout, /default\/client +\. +8080\/TCP/);
     assert.match((await tulle('check')).stdout, /nothing to say/);

@@ -3,19 +3,21 @@ import { request } from 'node:http';
 import { POLICY_USAGE, type PolicyUsage } from '#api/tulle/v1alpha1/policy-usage.ts';
 import { isNotFound, UserError } from '#lib/errors.ts';
 import { ip } from '#lib/ip.ts';
-import { describeEnd, describeFlow, explainVerdict } from '#policy/describe.ts';
+import { describeFlow, explainVerdict } from '#policy/describe.ts';
 import { drawMatrix, MATRIX_FORMATS, type MatrixFormat } from '#policy/draw.ts';
 import { endOfPod, parseEnds, parsePort } from '#policy/ends.ts';
 import { evaluate, type Flow } from '#policy/evaluate.ts';
 import { lint } from '#policy/lint.ts';
 import type { End } from '#policy/match.ts';
 import { PROTOCOL_NUMBERS, type World } from '#policy/model.ts';
+import { nameOf } from '#policy/picture.ts';
 import { describeRanges, diffOf, matrixOf, reachable } from '#policy/reach.ts';
+import { agentUrl } from '../agent-address.ts';
 import { withDomains } from '../agent-domains.ts';
 import { connect } from '../client.ts';
 import { EXIT_USAGE } from '../output.ts';
 import { formatRuleCounts, type RuleCount, sumUsages, usageNotes } from '../policy-rules.ts';
-import { throughService } from '../policy-services.ts';
+import { isServiceName, throughService } from '../policy-services.ts';
 import { fromManifests, loadSource, type PolicySource } from '../policy-source.ts';
 import type { CommandContext } from '../program.ts';
 
@@ -45,7 +47,7 @@ export async function policyExplain(
     print(`service ${through.service}: policy sees the pods behind it, and their own port`);
   const targets =
     through?.flows ?? parseEnds(to, world).map((end) => ({ to: end, port: flags.port }));
-  const flows: Flow[] = parseEnds(from, world).flatMap((sender) =>
+  const flows: Flow[] = sendersOf(from, world).flatMap((sender) =>
     targets.map(({ to: target, port: text }) => {
       const port =
         text === undefined
@@ -68,6 +70,20 @@ export async function policyExplain(
         `${describeFlow(flow)}: ${verdict.allowed ? 'ALLOWED' : 'DENIED'}${some === undefined ? '' : `, allowed on ${some}`}`,
       );
   }
+}
+
+/** @throws UserError for what begins no connections */
+function sendersOf(text: string, world: World): End[] {
+  if (isServiceName(text, world))
+    throw new UserError(`"${text}" cannot be where a flow begins: services only receive`, {
+      hint: 'Give a pod behind it, or their labels.',
+    });
+  const ends = parseEnds(text, world);
+  if (ends.some(({ domain }) => domain !== undefined))
+    throw new UserError(`"${text}" cannot be where a flow begins: senders have no domain names`, {
+      hint: 'Give one of its addresses.',
+    });
+  return ends;
 }
 
 function enforceStaged(world: World): World {
@@ -95,14 +111,7 @@ function sameFamily(from: End, to: End): { from: End; to: End } {
 export async function policyCheck(flags: SourceFlags, { print }: CommandContext): Promise<void> {
   const source = await loadSource(flags);
   const lines = [
-    ...source.repeated.map(({ policy, place }) => ({
-      place,
-      text: `${policy}: another policy of this name comes later, and only that one counts [duplicate-name]`,
-    })),
-    ...source.refused.map(({ policy, error }) => ({
-      place: source.placeOf(policy, error.field),
-      text: `${policy}: ${error.field}: ${error.detail} [refused-by-the-api]`,
-    })),
+    ...source.mistakes,
     ...lint(source.world, source.policies).map(({ policy, field, message, code }) => ({
       place: source.placeOf(policy, field),
       text: `${policy}: ${field}: ${message} [${code}]`,
@@ -125,7 +134,7 @@ export async function policyMatrix(
   if (format === undefined)
     throw new UserError(`There is no output format "${flags.output}"`, {
       hint: `There are ${MATRIX_FORMATS.join(', ')}.`,
-      exitCode: 2,
+      exitCode: EXIT_USAGE,
     });
   const { world } = await loadSource(flags);
   const pods = podEnds(world, flags.namespace);
@@ -134,10 +143,24 @@ export async function policyMatrix(
       flags.namespace === undefined
         ? 'There are no pods'
         : `There is no pod in the namespace "${flags.namespace}"`,
+      {
+        hint:
+          world.pods.size === 0
+            ? 'Without pods nobody talks. Manifests need pods, or workloads with a template for them.'
+            : `Pods are in ${namespacesOf(world).join(', ')}.`,
+      },
     );
   const ends = [...pods, OUTSIDE];
   limitPairs(ends.length ** 2);
   print(drawMatrix(ends, matrixOf(world, ends), format satisfies MatrixFormat));
+}
+
+const MAX_NAMES_SHOWN = 8;
+
+/** Where pods are, those on their host's network left out, as they are in the matrix. */
+function namespacesOf(world: World): string[] {
+  const names = [...new Set(podEnds(world, undefined).map(({ pod }) => pod?.namespace ?? ''))];
+  return names.length > MAX_NAMES_SHOWN ? [...names.slice(0, MAX_NAMES_SHOWN), '…'] : names;
 }
 
 /** An address that no pod, node or prefix in use has (RFC 5737): the rest of the world. */
@@ -177,7 +200,7 @@ export async function policyDiff(
   limitPairs(ends.length ** 2);
   const changes = diffOf(old, now, ends);
   for (const { from, to, opened, closed } of changes) {
-    const pair = `${describeEnd(from)} -> ${describeEnd(to)}`;
+    const pair = `${nameOf(from)} -> ${nameOf(to)}`;
     if (opened.length > 0) print(`+ ${pair}: ${describeRanges(opened)}`);
     if (closed.length > 0) print(`- ${pair}: ${describeRanges(closed)}`);
   }
@@ -201,11 +224,7 @@ export async function policyRules(
   flags: { agent: string; allNodes: boolean; output?: string; kubeconfig?: string },
   { print, signal }: CommandContext,
 ): Promise<void> {
-  if (flags.output !== undefined && flags.output !== 'json')
-    throw new UserError(`There is no output format "${flags.output}"`, {
-      hint: 'There is json; without -o it is a table.',
-      exitCode: EXIT_USAGE,
-    });
+  requireJson(flags.output, 'a table');
   const usages = flags.allNodes ? await usagesOfNodes(flags.kubeconfig) : undefined;
   const counts = usages === undefined ? await ownRules(flags.agent, signal) : sumUsages(usages);
   if (flags.output === 'json') {
@@ -216,9 +235,19 @@ export async function policyRules(
   for (const line of usages === undefined ? [] : usageNotes(usages)) print(line);
 }
 
+/** @param otherwise what there is without `-o` */
+function requireJson(output: string | undefined, otherwise: string): void {
+  if (output === undefined || output === 'json') return;
+  throw new UserError(`There is no output format "${output}"`, {
+    hint: `There is json; without -o it is ${otherwise}.`,
+    exitCode: EXIT_USAGE,
+  });
+}
+
 async function ownRules(agent: string, signal: AbortSignal): Promise<RuleCount[]> {
+  const url = agentUrl(agent, '/policy/rules');
   try {
-    const response = await fetch(`http://${agent}/policy/rules`, { signal });
+    const response = await fetch(url, { signal });
     if (!response.ok) throw new Error(`it answered with status ${response.status}`);
     return (await response.json()) as RuleCount[];
   } catch (cause) {
@@ -265,7 +294,8 @@ export async function policyLog(
   flags: { follow?: boolean; agent: string; output?: string },
   { print, signal }: CommandContext,
 ): Promise<void> {
-  const url = `http://${flags.agent}/policy/log${flags.follow === true ? '?follow' : ''}`;
+  requireJson(flags.output, 'a line of text for each packet');
+  const url = agentUrl(flags.agent, `/policy/log${flags.follow === true ? '?follow' : ''}`);
   await new Promise<void>((resolve, reject) => {
     const asked = request(url, { signal }, (response) => {
       if (response.statusCode !== 200) {
