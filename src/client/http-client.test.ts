@@ -10,6 +10,7 @@ import { before, describe, test } from 'node:test';
 import { LEASE } from '#api/coordination/v1/lease.ts';
 import { NODE } from '#api/core/v1/node.ts';
 import { ApiError, explainError, isConflict, isExpired, isNotFound } from '#lib/errors.ts';
+import { until } from '#lib/testing/until.ts';
 import type { ClientConfig } from './config.ts';
 import { createApiClient } from './http-client.ts';
 import { THING } from './test-server.ts';
@@ -277,7 +278,7 @@ describe('createApiClient()', () => {
     const client = clientOf(server.url);
     const call = client.get(NODE, 'x');
     const outcome = assert.rejects(call, /the API client is closed/);
-    while (server.requests.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await until(() => server.requests.length > 0);
     await client[Symbol.asyncDispose]();
     await outcome;
   });

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { EADDRNOTAVAIL, isErrno } from '#lib/errors.ts';
 import { ip } from '#lib/ip.ts';
+import { until } from '#lib/testing/until.ts';
 import { UdpBatchSocket, waitReadable } from './udp-batch.ts';
 import { drainWakeEvent, WakeEvent } from './wake-event.ts';
 
@@ -53,7 +54,7 @@ for (const address of ['127.0.0.1', '::1'])
       }
       server.send();
     }
-    while (got.flat().length < 10) await new Promise(setImmediate);
+    await until(() => got.flat().length >= 10);
     for (const [i, list] of got.entries())
       assert.deepEqual(
         list.map((text) => text.split(' ')[1]).sort(),
@@ -67,7 +68,7 @@ test('UdpBatchSocket cuts what is longer than its buffer', async () => {
   using server = new UdpBatchSocket({ address: ip('127.0.0.1'), port: 0, ...SIZES });
   const socket = await client('127.0.0.1', server.port);
   socket.send(Buffer.alloc(100, 'x'));
-  while (waitReadable([server.fd], 0).length === 0) await new Promise(setImmediate);
+  await until(() => waitReadable([server.fd], 0).length > 0);
   assert.equal(server.receive(), 1);
   assert.equal(server.requestLength(0), 64);
   assert.equal(server.receive(), 0);

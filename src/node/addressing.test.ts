@@ -5,6 +5,7 @@ import { releaseOrdinals } from '#api/tulle/v1alpha1/ip-block-release.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { FakeApi } from '#client/fake.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { allocateTunnelAddresses, startAddressGc } from './addressing.ts';
 import { Allocator } from './ipam/allocator.ts';
 
@@ -33,7 +34,6 @@ test('startAddressGc() takes the node’s own address again that somebody has re
   });
   const held = () =>
     client.objects(IP_BLOCK).flatMap(({ spec }) => Object.values(spec.allocations));
-  while (!held().some(({ purpose }) => purpose === 'Tunnel'))
-    await new Promise((resolve) => setTimeout(resolve, 1));
+  await until(() => held().some(({ purpose }) => purpose === 'Tunnel'));
   assert.deepEqual(await allocateTunnelAddresses(of('n1'), [POOL]), tunnelAddresses);
 });

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { until } from '#lib/testing/until.ts';
 import { identify, isAlive, killHard } from './identity.ts';
 import { RunError, run, runOk } from './run.ts';
 
@@ -30,13 +31,12 @@ test('run() ends what the program has started too, and does not wait for who kee
       const path = join(directory, name);
       return existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
     };
-    while (written('a') === 0 || written('b') === 0)
-      await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => written('a') > 0 && written('b') > 0);
     const [inside, outside] = [identify(written('a')), identify(written('b'))];
     controller.abort(new Error('enough'));
     await assert.rejects(running, /enough/);
     assert.ok(inside !== undefined && outside !== undefined);
-    while (isAlive(inside)) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => !isAlive(inside));
     assert.ok(isAlive(outside));
     killHard(outside);
   } finally {

@@ -1,6 +1,7 @@
 /** Who may do what, through the whole server: roles, tokens, acting as others, and turns. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { until } from '#lib/testing/until.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
 import type { Store } from '#store/port.ts';
 import { type Identity, type ServerFixture, startServerFixture } from './test-server.ts';
@@ -262,7 +263,7 @@ test('one client in a loop keeps neither heartbeats nor other clients from being
     return status;
   });
   // The flood is inside when the first of it are refused: all seats that one client can have are taken.
-  while (answered === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => answered > 0);
   const renewed = await fixture.call('PUT', `${leases}/m1`, { as: node, body: made.text });
   assert.equal(renewed.status, 200, renewed.text);
   assert.equal((await fixture.call('GET', '/api/v1/nodes', { as: other })).status, 200);

@@ -13,6 +13,7 @@ import { FakeApi } from '#client/fake.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { ApiError } from '#lib/errors.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { startEndpointSlices, triggerOf } from './endpoint-slices.ts';
 import { MANAGED_BY, TRIGGER_TIME_ANNOTATION } from './plan.ts';
 import { pod, service } from './samples.ts';
@@ -52,10 +53,9 @@ function summary(api: FakeApi): string[] {
     .toSorted();
 }
 
-/** Resolves when the API's slices look as wanted, looking at every turn of the event loop. */
-async function until(api: FakeApi, wanted: readonly string[]): Promise<void> {
-  while (summary(api).join() !== wanted.join())
-    await new Promise((resolve) => setImmediate(resolve));
+/** Resolves when the API's slices look as wanted. */
+async function untilShown(api: FakeApi, wanted: readonly string[]): Promise<void> {
+  await until(() => summary(api).join() === wanted.join());
 }
 
 describe('EndpointSlices', () => {
@@ -64,19 +64,19 @@ describe('EndpointSlices', () => {
     api.put(SERVICE, service());
     api.put(POD, pod('a', { ip: '10.0.0.1' }));
     await using _ = start(api);
-    await until(api, ['web IPv4 8080: a']);
+    await untilShown(api, ['web IPv4 8080: a']);
     api.put(POD, pod('b', { ip: '10.0.0.2' }));
-    await until(api, ['web IPv4 8080: a,b']);
+    await untilShown(api, ['web IPv4 8080: a,b']);
     api.put(POD, pod('a', { ip: '10.0.0.1', ready: false }));
-    await until(api, ['web IPv4 8080: b']);
+    await untilShown(api, ['web IPv4 8080: b']);
     api.put(POD, pod('b', { ip: '10.0.0.2', labels: { app: 'other' } }));
     api.put(SERVICE, service({}, 'other'));
-    await until(api, ['other IPv4 8080: b', 'web IPv4 8080: ']);
+    await untilShown(api, ['other IPv4 8080: b', 'web IPv4 8080: ']);
     api.remove(POD, 'default/b');
     api.remove(POD, 'default/a');
     api.remove(SERVICE, 'default/other');
     api.put(POD, pod('c', { ip: '10.0.0.3' }));
-    await until(api, ['web IPv4 8080: c']);
+    await untilShown(api, ['web IPv4 8080: c']);
   });
 
   test('one change is one write, and of the service it touches', async () => {
@@ -89,7 +89,7 @@ describe('EndpointSlices', () => {
     await setup.controller.settled();
     api.clearRequests();
     api.put(POD, pod('p7', { ip: '10.0.0.8', labels: { app: 's7', tier: 'x' }, ready: false }));
-    await until(
+    await untilShown(
       api,
       summary(api).map((line) => (line.startsWith('s7 ') ? 's7 IPv4 8080: ' : line)),
     );
@@ -128,7 +128,7 @@ describe('EndpointSlices', () => {
     api.remove(POD, 'default/a');
     api.put(POD, pod('c', { ip: '10.0.0.3' }));
     await using _ = start(api);
-    await until(api, ['web IPv4 8080: c']);
+    await untilShown(api, ['web IPv4 8080: c']);
   });
 
   test('a burst of changes while a write is under way makes no refused writes and no twins', async () => {
@@ -162,14 +162,14 @@ describe('EndpointSlices', () => {
     await setup.controller.settled();
     api.holdWatches(ENDPOINT_SLICE);
     api.put(SERVICE, service());
-    await until(api, []);
+    await untilShown(api, []);
     for (let i = 0; i < 5; i++) {
       api.put(POD, pod(`p${i}`, { ip: `10.0.1.${i + 1}` }));
       const names = Array.from({ length: i + 1 }, (_, n) => `p${n}`);
-      await until(api, [`web IPv4 8080: ${names}`]);
+      await untilShown(api, [`web IPv4 8080: ${names}`]);
     }
     api.releaseWatches(ENDPOINT_SLICE);
-    await until(api, ['web IPv4 8080: p0,p1,p2,p3,p4']);
+    await untilShown(api, ['web IPv4 8080: p0,p1,p2,p3,p4']);
     await setup.controller.settled();
     assert.equal(api.objects(ENDPOINT_SLICE).length, 1);
     const verbs = api.writes.map((r) => r.verb);
@@ -178,8 +178,7 @@ describe('EndpointSlices', () => {
     // And on after the watch has caught up.
     api.remove(SERVICE, 'default/web');
     await setup.controller.settled();
-    while (api.objects(ENDPOINT_SLICE).length > 0)
-      await new Promise((resolve) => setImmediate(resolve));
+    await until(() => api.objects(ENDPOINT_SLICE).length === 0);
   });
 
   test('gets over refused and lost writes', async () => {
@@ -192,9 +191,9 @@ describe('EndpointSlices', () => {
     api.put(SERVICE, service());
     api.put(POD, pod('a', { ip: '10.0.0.1' }));
     await using setup = start(api);
-    await until(api, ['web IPv4 8080: a']);
+    await untilShown(api, ['web IPv4 8080: a']);
     api.put(POD, pod('b', { ip: '10.0.0.2' }));
-    await until(api, ['web IPv4 8080: a,b']);
+    await untilShown(api, ['web IPv4 8080: a,b']);
     await setup.controller.settled();
     assert.equal(api.objects(ENDPOINT_SLICE).length, 1);
   });
@@ -207,9 +206,9 @@ describe('EndpointSlices', () => {
     await setup.controller.settled();
     const [slice] = api.objects(ENDPOINT_SLICE) as [EndpointSlice];
     api.put(ENDPOINT_SLICE, { ...slice, endpoints: [] });
-    await until(api, ['web IPv4 8080: a']);
+    await untilShown(api, ['web IPv4 8080: a']);
     api.remove(ENDPOINT_SLICE, `default/${slice.metadata.name}`);
-    await until(api, ['web IPv4 8080: a']);
+    await untilShown(api, ['web IPv4 8080: a']);
   });
 
   test('leaves slices of others alone', async () => {
@@ -248,7 +247,7 @@ describe('EndpointSlices', () => {
     const zone = () => api.objects(ENDPOINT_SLICE)[0]?.endpoints?.[0]?.zone;
     assert.equal(zone(), 'z1');
     api.put(NODE, node('z2'));
-    while (zone() !== 'z2') await new Promise((resolve) => setImmediate(resolve));
+    await until(() => zone() === 'z2');
   });
 
   test('stamps what it writes with the time of the cause', async () => {
@@ -260,7 +259,7 @@ describe('EndpointSlices', () => {
     const at = new Date(Date.now() - 1_000).toISOString();
     for (const condition of changed.status?.conditions ?? []) condition.lastTransitionTime = at;
     api.put(POD, changed);
-    await until(api, ['web IPv4 8080: a']);
+    await untilShown(api, ['web IPv4 8080: a']);
     const [slice] = api.objects(ENDPOINT_SLICE);
     assert.equal(slice?.metadata.annotations?.[TRIGGER_TIME_ANNOTATION], at);
   });
@@ -296,7 +295,7 @@ describe('EndpointSlices', () => {
           step(api);
           if (isSplit) await setup.controller.settled();
         }
-        await until(api, wanted).catch((error) => assert.fail(`${name}: ${error}`));
+        await untilShown(api, wanted).catch((error) => assert.fail(`${name}: ${error}`));
       }
   });
 });

@@ -6,6 +6,7 @@ import { SERVICE } from '#api/core/v1/service.ts';
 import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { FakeApi } from '#client/fake.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { startControllers } from '../controllers.ts';
 import {
   ENDPOINTS_MANAGED_BY,
@@ -167,9 +168,6 @@ describe('planMirror()', () => {
 });
 
 describe('EndpointsController', () => {
-  async function until(done: () => boolean): Promise<void> {
-    while (!done()) await new Promise((resolve) => setImmediate(resolve));
-  }
   const slices = (api: FakeApi) =>
     api
       .objects(ENDPOINT_SLICE)

@@ -11,6 +11,7 @@ import { createEventRecorder } from '#client/events.ts';
 import { FakeApi } from '#client/fake.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { startLoadBalancers } from './load-balancers.ts';
 
 const clock: Clock = {
@@ -57,10 +58,6 @@ const shown = (api: FakeApi) =>
     .filter(isOurLoadBalancer)
     .map((it: Service) => `${it.metadata.name}=${ingressAddresses(it)}`)
     .toSorted();
-
-async function until(done: () => boolean): Promise<void> {
-  while (!done()) await new Promise((resolve) => setImmediate(resolve));
-}
 
 describe('LoadBalancers', () => {
   test('gives every service an address of its own, and a freed one to who waits', async () => {

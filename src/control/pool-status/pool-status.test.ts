@@ -6,6 +6,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { systemClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { planPoolStatus } from './plan.ts';
 import { startPoolStatus } from './pool-status.ts';
 
@@ -57,8 +58,7 @@ test('startPoolStatus() writes what the blocks say, and then nothing', async () 
   await using status = startPoolStatus({ client: api, pools, blocks, log, clock: systemClock });
   await status.settled();
   assert.equal((await api.get(IP_POOL, 'a')).status?.allocated, 3);
-  while (pools.get('a')?.status === undefined)
-    await new Promise((resolve) => setImmediate(resolve));
+  await until(() => pools.get('a')?.status !== undefined);
   const writes = api.writes.length;
   await status.settled();
   assert.equal(api.writes.length, writes);

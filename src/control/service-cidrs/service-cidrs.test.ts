@@ -10,6 +10,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { systemClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { planServiceCidrs } from './plan.ts';
 import { startServiceCidrs } from './service-cidrs.ts';
 
@@ -87,14 +88,12 @@ test('startServiceCidrs() says of each range how it is, and lets it go when its 
     ...stored,
     metadata: { ...stored.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' },
   });
-  while ((await ready())?.[0] !== 'Ready False Terminating')
-    await new Promise((resolve) => setImmediate(resolve));
+  await until(async () => (await ready())?.[0] === 'Ready False Terminating');
   assert.deepEqual((await api.get(SERVICE_CIDR, 'a')).metadata.finalizers, [
     SERVICE_CIDR_FINALIZER,
   ]);
   api.remove(SERVICE, 'default/web');
   const finalizers = async () =>
     (await api.get(SERVICE_CIDR, 'a').catch(() => undefined))?.metadata.finalizers;
-  while (((await finalizers())?.length ?? 0) > 0)
-    await new Promise((resolve) => setImmediate(resolve));
+  await until(async () => ((await finalizers())?.length ?? 0) === 0);
 });

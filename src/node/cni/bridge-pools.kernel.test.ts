@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
 import { encodeCniResult } from '#wire/cni/result.ts';
@@ -181,7 +182,7 @@ for (const damage of DAMAGES)
     };
     const before = seen();
     machine.run(machine.host, damage.replace('PORT', port));
-    while (seen() !== before) await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => seen() === before);
     for (const to of ips) machine.run(machine.host, `${PING} ${to}`);
   });
 
@@ -196,8 +197,7 @@ test('followMtu() reaches containers on the bridge, and the bridge, but not an M
   for (const bytes of [1200, 1450, 1400]) {
     mtuBytes = bytes;
     machine.attacher.followMtu();
-    for (const { pod } of [a, b])
-      while (mtuOf(pod, 'eth0') !== bytes) await new Promise((resolve) => setTimeout(resolve, 2));
+    for (const { pod } of [a, b]) await until(() => mtuOf(pod, 'eth0') === bytes);
     assert.equal(mtuOf(machine.host, 'cni0'), bytes);
     for (const { pod } of [a, b])
       assert.equal(mtuOf(machine.host, hostLinkName(pod, 'eth0')), bytes);
@@ -206,8 +206,7 @@ test('followMtu() reaches containers on the bridge, and the bridge, but not an M
     machine.run(machine.host, `${full} ${a.ips[0]}`);
   }
   // What a small MTU took of IPv6 is back.
-  while (!routesOf(machine).includes('2001:db8::1'))
-    await new Promise((resolve) => setTimeout(resolve, 2));
+  await until(() => routesOf(machine).includes('2001:db8::1'));
   for (const to of [...a.ips, ...b.ips]) machine.run(machine.host, `${PING} ${to}`);
   machine.run(a.pod, `${PING} ${b.ips[1]}`);
   assert.equal(mtuOf(fixed.pod, 'eth0'), 1420);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { until } from '#lib/testing/until.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { HOST_V4, HOST_V6, Machine } from '../pod-machine.ts';
 
@@ -66,8 +67,9 @@ test('followMtu() reaches the gateway of a VLAN', async (t) => {
     machine.attacher.followMtu();
     const mtuOf = (where: string, link: string) =>
       machine.json(where, `ip -j link show ${link}`)[0]?.mtu;
-    while ([mtuOf(machine.host, 'cni0.100'), mtuOf(a.pod, 'eth0')].some((it) => it !== bytes))
-      await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() =>
+      [mtuOf(machine.host, 'cni0.100'), mtuOf(a.pod, 'eth0')].every((it) => it === bytes),
+    );
     machine.run(a.pod, `${PING} -M do -s ${bytes - 28} ${HOST_V4}`);
     machine.run(machine.host, `${PING} -M do -s ${bytes - 28} ${a.ips[0]}`);
   }

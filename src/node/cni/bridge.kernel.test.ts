@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import { CniError } from '#wire/cni/error.ts';
 import { parseCniRequest } from '#wire/cni/request.ts';
@@ -321,8 +322,7 @@ describe('mode bridge', { skip }, () => {
     const mac = machine.json(a, 'ip -j link show eth0')[0]?.address;
     const say = (type: number, target: string) =>
       machine.run(a, `perl ${DISCOVERY} ${type} ${target} ${mac}`);
-    while (!/ fe80:.*eth0/.test(machine.run(a, 'ip -6 route show table local')))
-      await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => / fe80:.*eth0/.test(machine.run(a, 'ip -6 route show table local')));
     assert.equal(dropped(), 0);
     for (const [count, type, target] of [
       [1, 136, gateway],

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { Machine } from '../pod-machine.ts';
 import { createCniHandler } from './handler.ts';
 
@@ -55,7 +56,7 @@ test('CHECK, STATUS and GC are handed on to the address plugin, and what it says
   assert.equal(await call('DEL'), undefined);
   // Which is answered before the address is back.
   const calls = () => readFileSync(file('calls'), 'utf8');
-  while (!calls().endsWith('DEL eth0\n')) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => calls().endsWith('DEL eth0\n'));
   assert.deepEqual(calls().trim().split('\n'), [
     ...['ADD eth0', 'CHECK eth0', 'CHECK eth0', 'STATUS ', 'STATUS ', 'GC ', 'GC ', 'DEL eth0'],
   ]);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { HOST_V4, Machine } from '../pod-machine.ts';
 import { keepForwarding } from './host-settings.ts';
 import { hostLinkName } from './plan.ts';
@@ -55,11 +56,6 @@ async function setUp(isDeaf: boolean) {
     ...{ machine, pod, link, sh, seen, clock, resize },
     [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
   };
-}
-
-/** The test runner's own time limit ends a wait in vain. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 /** LINK is the pod's link. */

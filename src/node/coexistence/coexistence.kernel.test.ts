@@ -5,6 +5,7 @@ import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 import { Coexistence, removeFromOthers } from './coexistence.ts';
@@ -29,10 +30,6 @@ async function setUp(firewall: string, isOpening = true) {
   const coexistence = cleanup.use(new Coexistence({ nftables, pools, log, isOpening }));
   await coexistence.start();
   return { sh, pool, nftables, coexistence, [Symbol.asyncDispose]: () => cleanup.disposeAsync() };
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 /** As Docker makes them, in its order. */

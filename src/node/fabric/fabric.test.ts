@@ -8,6 +8,7 @@ import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL, VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import { Ruleset } from '../ruleset.ts';
@@ -94,11 +95,6 @@ async function setUp() {
     admitted,
     [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
   };
-}
-
-/** The test runner's own time limit ends a wait in vain. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setImmediate(resolve));
 }
 
 test('Fabric publishes its VTEP, again when the Node is made anew', async () => {

@@ -9,6 +9,7 @@ import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
 import { Fabric } from './fabric.ts';
@@ -118,11 +119,6 @@ async function setUp(underlay: Underlay, encapsulation: Encapsulation = 'Always'
     written: () => written,
     [Symbol.asyncDispose]: () => cleanup.disposeAsync(),
   };
-}
-
-/** The test runner's own time limit ends a wait in vain. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 const DAMAGES: readonly (readonly [string, string])[] = [

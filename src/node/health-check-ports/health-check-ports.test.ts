@@ -8,6 +8,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { HealthCheckPorts } from './health-check-ports.ts';
 
 const HOST = ip('127.0.0.1');
@@ -57,10 +58,7 @@ async function setUp() {
     ),
   );
   ports.start();
-  const until = async (done: () => boolean | Promise<boolean>) => {
-    while (!(await done())) await new Promise((resolve) => setImmediate(resolve));
-  };
-  return { api, slices, state, ports, until, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { api, slices, state, ports, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 const isUp = (port: number) =>
@@ -80,7 +78,7 @@ describe('HealthCheckPorts', () => {
       conditions,
     });
     const ended = { ready: false, serving: true, terminating: true };
-    await t.until(() => isUp(port));
+    await until(() => isUp(port));
     for (const { endpoints, healthy = true, status, count } of [
       { endpoints: [], status: 503, count: 0 },
       { endpoints: [at('10.0.0.1', 'm2')], status: 503, count: 0 },
@@ -91,7 +89,7 @@ describe('HealthCheckPorts', () => {
       t.state.healthy = healthy;
       putSlice(t.api, ...endpoints);
       const { resourceVersion } = t.api;
-      await t.until(() =>
+      await until(() =>
         [...t.slices.values()].some((it) => it.metadata.resourceVersion === resourceVersion),
       );
       const response = await fetch(`http://${HOST}:${port}/`);
@@ -109,15 +107,15 @@ describe('HealthCheckPorts', () => {
     await using t = await setUp();
     const port = await freePort();
     putService(t.api, port);
-    await t.until(() => isUp(port));
+    await until(() => isUp(port));
     putService(t.api, port, { externalTrafficPolicy: 'Cluster' });
-    await t.until(async () => !(await isUp(port)));
+    await until(async () => !(await isUp(port)));
     const other = createServer().listen(port, HOST);
     await once(other, 'listening');
     putService(t.api, port);
-    await t.until(() => t.ports.problem?.includes('EADDRINUSE') === true);
+    await until(() => t.ports.problem?.includes('EADDRINUSE') === true);
     other.close();
-    await t.until(() => isUp(port));
+    await until(() => isUp(port));
     assert.equal(t.ports.problem, undefined);
   });
 });

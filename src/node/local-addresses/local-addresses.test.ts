@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { ip } from '#lib/ip.ts';
 import { ROUTE_PROTOCOL } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import { LocalAddresses } from './local-addresses.ts';
 
@@ -31,7 +32,7 @@ test('LocalAddresses makes addresses local, drops old ones, and puts back what i
   assert.deepEqual(ours(), ['10.97.0.10/32', 'fd00:97::a']);
   stack.routes.delete(stack.routes.list({ protocol: ROUTE_PROTOCOL }));
   for (const address of stack.addresses.list({ family: 6 })) stack.addresses.delete(address);
-  while (ours().length < 2) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => ours().length >= 2);
   assert.deepEqual(ours(), ['10.97.0.10/32', 'fd00:97::a']);
   await second[Symbol.asyncDispose]();
 });

@@ -7,6 +7,7 @@ import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { FakeNftables } from '#linux/nftables/fake.ts';
 import { Ruleset } from '../ruleset.ts';
 import { MASQUERADE_PART, Masquerade } from './masquerade.ts';
@@ -34,9 +35,6 @@ test('Masquerade follows pools and the file, and keeps what it had when the file
       .map((element) => element.key.join('.'))
       .sort()
       .join();
-  const until = async (condition: () => boolean) => {
-    while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-  };
   try {
     await using pools = startCache(api, IP_POOL, { log });
     await using ruleset = new Ruleset(

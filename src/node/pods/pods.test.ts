@@ -8,6 +8,7 @@ import { FakeApi } from '#client/fake.ts';
 import { type Clock, FakeClock } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import type { ProbeTarget, Readiness, ReadinessProbes } from '../readiness.ts';
 import { Pods } from './pods.ts';
 import { attachmentOf, RUNNING, TestAttachments, TestRuntime } from './test-containers.ts';
@@ -202,7 +203,7 @@ describe('Pods', () => {
       'tulle.dev/readiness-exec': 'rm -rf /',
     };
     agent.api.put(POD, { ...pod, metadata: { ...pod.metadata, annotations } });
-    while (agent.probes.targets.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await until(() => agent.probes.targets.length > 0);
     assert.deepEqual(agent.probes.targets[0]?.settings, { tcp: ':80' });
     assert.equal(agent.probes.targets[0]?.was?.ready, true);
   });

@@ -5,6 +5,7 @@ import { NAMESPACE } from '#api/core/v1/namespace.ts';
 import { POD } from '#api/core/v1/pod.ts';
 import { NETWORK_POLICY } from '#api/networking/v1/network-policy.ts';
 import { FakeApi } from '#client/fake.ts';
+import { until } from '#lib/testing/until.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
@@ -84,7 +85,7 @@ describe('policy on a bridge', { skip: hasFilter ? false : 'needs br_netfilter' 
       }),
     );
     const known = () => under.policy.planner.policyCount;
-    while (known() === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => known() > 0);
     await under.policy.settled();
     // Neighbours must be found although y may send nothing of its own.
     for (const netns of namespaces) netns.run('ip', 'neigh', 'flush', 'dev', 'eth0');
@@ -97,7 +98,7 @@ describe('policy on a bridge', { skip: hasFilter ? false : 'needs br_netfilter' 
   test('a pod whose labels are not known is closed on a bridge too', async () => {
     api.remove(POD, 'default/y');
     const local = () => under.policy.planner.localPod('tulle.default/y.eth0');
-    while (local()?.labels !== undefined) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => local()?.labels === undefined);
     await under.policy.settled();
     for (const host of [y.v4, y.v6]) assert.equal(await ask(host, 81), 'timeout', host);
   });

@@ -10,6 +10,7 @@ import { FakeApi } from '#client/fake.ts';
 import { cidr, ip } from '#lib/ip.ts';
 import { NFLOG_GROUP } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { createNflog } from '#linux/nflog/kernel.ts';
@@ -567,9 +568,4 @@ async function probe(from: PodName, op: string, host: string, port: number): Pro
 }
 async function probeNode(host: string, port: number): Promise<string> {
   return (await programs.get('node')?.ask('tcp', { host, port })) ?? 'no node';
-}
-
-/** The test runner's own time limit ends a wait in vain. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 5));
 }

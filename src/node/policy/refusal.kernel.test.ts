@@ -10,6 +10,7 @@ import { createEventRecorder } from '#client/events.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
 import { ScratchNetns } from '#linux/testing/scratch-netns.ts';
@@ -163,8 +164,7 @@ describe('a policy that the kernel refuses', () => {
   };
   const known = async (...ids: string[]) => {
     const all = () => [...under.policy.planner.policies].map(({ id }) => id).sort();
-    while (all().join() !== [...ids].sort().join())
-      await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => all().join() === [...ids].sort().join());
     await under.policy.settled();
   };
 
@@ -252,8 +252,7 @@ describe('a policy that the kernel refuses', () => {
       ...big,
       spec: { ...big.spec, ingress: [{ from: blocks.slice(0, 2) }] },
     });
-    while (leadsTo('policy-egress', 'big') !== 'accept')
-      await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => leadsTo('policy-egress', 'big') === 'accept');
     await under.policy.settled();
     assert.match(leadsTo('policy-ingress', 'big') ?? '', /^pods-i-/);
   });
@@ -289,7 +288,7 @@ describe('a policy that the kernel refuses', () => {
       { ...third, chained },
     ])
       await assert.rejects(under.policy.prepare(attachment), /no-such-table.*ENOENT/);
-    while (under.policy.status().ready) await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => !under.policy.status().ready);
     assert.deepEqual(ports(), before);
     // In neither map: what comes from a pod's link, or goes there, is dropped.
     for (const set of ['policy-egress', 'policy-ingress'])

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openMemoryStore } from '#store/memory/memory-store.ts';
 import { startTokenCleaner } from './token-cleaner.ts';
 import { createToken, listTokens } from './tokens.ts';
@@ -20,7 +21,7 @@ test('startTokenCleaner() removes what has expired before it began and what expi
   const swept = async (advanceMs: number) => {
     const { runs } = cleaner;
     clock.advance(advanceMs);
-    while (cleaner.runs === runs) await new Promise(setImmediate);
+    await until(() => cleaner.runs !== runs);
   };
   await swept(0);
   assert.deepEqual(await idsLeft(), [later, never].toSorted());
