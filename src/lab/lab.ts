@@ -16,6 +16,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -134,7 +135,7 @@ export class Lab {
     const directory = join(LABS_DIRECTORY, name);
     await killMachinesIn(directory);
     rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
-    if (Lab.names().length === 0) rmSync(LABS_DIRECTORY, { recursive: true, force: true });
+    removeIfEmpty(LABS_DIRECTORY);
   }
 
   /** Whether the process that drew the lab still runs, and is not this one. */
@@ -205,5 +206,15 @@ export class Lab {
     const file = join(this.directory, 'lab.json');
     writeFileSync(`${file}.new`, JSON.stringify(record, null, 2), { mode: 0o600 });
     renameSync(`${file}.new`, file);
+  }
+}
+
+/** Another lab may just be beginning in it. */
+function removeIfEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'ENOENT') throw error;
   }
 }

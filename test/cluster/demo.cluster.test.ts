@@ -5,7 +5,7 @@ import { runDemo } from '#lab/demo/demo.ts';
 import { traces } from './traces.ts';
 
 test('tulle demo shows every step, and leaves nothing behind', async () => {
-  const before = traces();
+  const before = traces('test-demo');
   const lines: string[] = [];
   const held = await runDemo({
     keep: false,
@@ -14,11 +14,11 @@ test('tulle demo shows every step, and leaves nothing behind', async () => {
     signal: new AbortController().signal,
   });
   assert.ok(held, lines.join('\n'));
-  assert.deepEqual(traces(), before);
+  assert.deepEqual(traces('test-demo'), before);
 });
 
 test('tulle demo that is interrupted cleans up', async () => {
-  const before = traces();
+  const before = traces('test-break');
   const interrupt = new AbortController();
   const running = runDemo({
     keep: false,
@@ -29,5 +29,5 @@ test('tulle demo that is interrupted cleans up', async () => {
     signal: interrupt.signal,
   });
   await assert.rejects(running, /Ctrl-C/);
-  assert.deepEqual(traces(), before);
+  assert.deepEqual(traces('test-break'), before);
 });

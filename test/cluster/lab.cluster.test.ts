@@ -18,13 +18,17 @@ async function pings(lab: Lab, from: string, to: string): Promise<boolean> {
 }
 
 test('two labs live side by side, apart from each other and from the computer, and leave nothing', async () => {
-  const before = traces();
+  const before = traces('test-one', 'test-two');
   const [one, two] = await Promise.all([
     Lab.create({ name: 'test-one', machines: 2 }),
     Lab.create({ name: 'test-two', machines: 1 }),
   ]);
   try {
-    assert.deepEqual(traces().links, before.links, 'the computer’s own links are not touched');
+    assert.deepEqual(
+      traces('test-one', 'test-two').links,
+      before.links,
+      'the computer’s own links are not touched',
+    );
     assert.equal((await one.machine('m2').runOk(['hostname'])).trim(), 'm2');
     assert.ok(await pings(one, 'm1', 'm2'));
     assert.ok(await pings(one, 'm1', 'outside'));
@@ -37,7 +41,7 @@ test('two labs live side by side, apart from each other and from the computer, a
   } finally {
     await Promise.all([Lab.remove('test-one'), Lab.remove('test-two')]);
   }
-  assert.deepEqual(traces(), before);
+  assert.deepEqual(traces('test-one', 'test-two'), before);
 });
 
 test('Lab.partition() cuts one pair both ways, and heal() takes it back', async () => {
@@ -57,7 +61,7 @@ test('Lab.partition() cuts one pair both ways, and heal() takes it back', async 
 });
 
 test('a lab whose maker was killed is found and removed, and its name can be used again', async () => {
-  const before = traces();
+  const before = traces('test-orphan');
   const script = `
     const { Lab } = await import(${JSON.stringify(join(import.meta.dirname, '../../src/lab/lab.ts'))});
     await Lab.create({ name: 'test-orphan', machines: 2 });
@@ -78,11 +82,11 @@ test('a lab whose maker was killed is found and removed, and its name can be use
   const again = await Lab.create({ name: 'test-orphan', machines: 1 });
   assert.equal(again.hosts.length, 1);
   await Lab.remove('test-orphan');
-  assert.deepEqual(traces(), before);
+  assert.deepEqual(traces('test-orphan'), before);
 });
 
 test('a maker that is killed while it draws leaves nothing that down does not remove', async () => {
-  const before = traces();
+  const before = traces('test-kill');
   for (const delayMs of [5, 60, 120]) {
     const maker = spawn(
       NODE[0] ?? '',
@@ -92,13 +96,13 @@ test('a maker that is killed while it draws leaves nothing that down does not re
       },
     );
     // Any moment will do: the delays only spread the kills over the drawing.
-    while (traces().labs.length === 0 && maker.exitCode === null)
+    while (traces('test-kill').labs.length === 0 && maker.exitCode === null)
       await new Promise((resolve) => setTimeout(resolve, 1));
     await new Promise((resolve) => setTimeout(resolve, delayMs));
     maker.kill('SIGKILL');
     await once(maker, 'exit');
     await Lab.remove('test-kill');
-    assert.deepEqual(traces(), before);
+    assert.deepEqual(traces('test-kill'), before);
   }
 });
 
