@@ -5,13 +5,9 @@ import { NAMESPACE, type Namespace } from '#api/core/v1/namespace.ts';
 import { NODE, type Node } from '#api/core/v1/node.ts';
 import { POD, type Pod } from '#api/core/v1/pod.ts';
 import { SERVICE, type Service } from '#api/core/v1/service.ts';
-import type { FieldError, KindDefinition, KindRef } from '#api/kind.ts';
+import type { KindDefinition, KindRef } from '#api/kind.ts';
 import { type ManifestObject, parseManifest } from '#api/machinery/manifest.ts';
-import {
-  type DecodedFields,
-  decodeFields,
-  formatUnknownField,
-} from '#api/machinery/unknown-fields.ts';
+import { decodeFields, formatUnknownField } from '#api/machinery/unknown-fields.ts';
 import type { KubeObject } from '#api/meta.ts';
 import { NETWORK_POLICY, type NetworkPolicy } from '#api/networking/v1/network-policy.ts';
 import {
@@ -89,6 +85,8 @@ function dnsOf(pods: readonly Pod[], services: readonly Service[]): Service | un
 /** A repository of manifests has some thousand files; more is the wrong directory. */
 const MAX_FILES = 20_000;
 const MANIFEST = /\.(ya?ml|json)$/;
+/** Says which of the others belong together, and is no object of an API. */
+const KUSTOMIZATION = /^kustomization\.ya?ml$/i;
 
 /**
  * @param path a directory, with all below it, or one file
@@ -156,7 +154,7 @@ function checked<T extends KubeObject>(
   object: KubeObject,
   kind: KindDefinition<T>,
 ): T {
-  const { object: decoded, typeErrors } = decode(kind, object);
+  const { object: decoded, typeErrors } = decodeFields(kind.schema, object);
   const [error] = typeErrors;
   if (error === undefined) return namespaced(decoded as unknown as KubeObject, kind) as T;
   throw new UserError(
@@ -165,22 +163,17 @@ function checked<T extends KubeObject>(
   );
 }
 
-function decode(kind: KindDefinition, object: KubeObject): DecodedFields {
-  return decodeFields(kind.schema, object);
-}
-
 /** What the API would refuse of a policy, and what it would drop, which leaves a policy that says something else. */
 function mistakesIn(document: ManifestObject): Mistake[] {
   const { object } = document;
-  const {
-    object: decoded,
-    typeErrors,
-    unknownFields,
-  } = decode(isOf(object, NETWORK_POLICY) ? NETWORK_POLICY : CLUSTER_NETWORK_POLICY, object);
+  const kind: KindDefinition = isOf(object, NETWORK_POLICY)
+    ? NETWORK_POLICY
+    : CLUSTER_NETWORK_POLICY;
+  const { object: decoded, typeErrors, unknownFields } = decodeFields(kind.schema, object);
   const errors =
     typeErrors.length > 0
       ? typeErrors
-      : validate(decoded as unknown as NetworkPolicy | ClusterNetworkPolicy);
+      : kind.validate(kind.setDefaults(decoded as unknown as KubeObject), undefined);
   const at = (field: string, text: string) => ({
     place: placeIn(document, field) ?? document.file,
     text: `${policyId(object)}: ${text}`,
@@ -203,12 +196,6 @@ function withName(object: KubeObject): KubeObject {
 
 function isPolicy(object: KubeObject): boolean {
   return isOf(object, NETWORK_POLICY) || isOf(object, CLUSTER_NETWORK_POLICY);
-}
-
-function validate(policy: NetworkPolicy | ClusterNetworkPolicy): readonly FieldError[] {
-  return policy.kind === 'NetworkPolicy'
-    ? NETWORK_POLICY.validate(NETWORK_POLICY.setDefaults(policy), undefined)
-    : CLUSTER_NETWORK_POLICY.validate(policy, undefined);
 }
 
 function placeIn(document: ManifestObject | undefined, field: string): string | undefined {
@@ -268,7 +255,9 @@ function filesBelow(path: string): string[] {
   try {
     if (!statSync(path).isDirectory()) return [path];
     const files = readdirSync(path, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile() && MANIFEST.test(entry.name))
+      .filter(
+        (entry) => entry.isFile() && MANIFEST.test(entry.name) && !KUSTOMIZATION.test(entry.name),
+      )
       .map((entry) => join(entry.parentPath, entry.name))
       .sort();
     if (files.length > MAX_FILES)

@@ -143,12 +143,7 @@ export async function policyMatrix(
       flags.namespace === undefined
         ? 'There are no pods'
         : `There is no pod in the namespace "${flags.namespace}"`,
-      {
-        hint:
-          world.pods.size === 0
-            ? 'Without pods nobody talks. Manifests need pods, or workloads with a template for them.'
-            : `Pods are in ${namespacesOf(world).join(', ')}.`,
-      },
+      { hint: wherePodsAre(world) },
     );
   const ends = [...pods, OUTSIDE];
   limitPairs(ends.length ** 2);
@@ -157,10 +152,12 @@ export async function policyMatrix(
 
 const MAX_NAMES_SHOWN = 8;
 
-/** Where pods are, those on their host's network left out, as they are in the matrix. */
-function namespacesOf(world: World): string[] {
+function wherePodsAre(world: World): string {
   const names = [...new Set(podEnds(world, undefined).map(({ pod }) => pod?.namespace ?? ''))];
-  return names.length > MAX_NAMES_SHOWN ? [...names.slice(0, MAX_NAMES_SHOWN), '…'] : names;
+  if (names.length === 0)
+    return 'Give manifests with pods, or workloads with a template for them, that are not on the network of their host.';
+  const some = names.slice(0, MAX_NAMES_SHOWN).join(', ');
+  return `Pods are in ${some}${names.length > MAX_NAMES_SHOWN ? ', …' : ''}.`;
 }
 
 /** An address that no pod, node or prefix in use has (RFC 5737): the rest of the world. */
