@@ -7,14 +7,13 @@
  * its next write together. Nothing here has to be durable on the node: an address that was written but never heard of is
  * found again by its handle.
  */
-import type { Labels } from '#api/machinery/label-selector.ts';
 import type { IPAllocation, IPBlock } from '#api/tulle/v1alpha1/ip-block.ts';
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { ApiClient } from '#client/port.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
-import { cidr, cidrContains, type Family, familyOf, type Ip } from '#lib/ip.ts';
-import { formatIpRange, type IpRange, rangeContains } from '#lib/ip-range.ts';
+import { type Family, familyOf, type Ip } from '#lib/ip.ts';
+import type { IpRange } from '#lib/ip-range.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Logger } from '#lib/log.ts';
 import { Lull } from '#lib/lull.ts';
@@ -30,37 +29,21 @@ import {
   allocationsOf,
   DEFAULT_COOL_DOWN_MS,
   releaseAddresses,
-  takeAddress,
   withAffinity,
 } from './block.ts';
 import { BlockClaims } from './block-claims.ts';
-import {
-  explainExhaustion,
-  familiesOf,
-  hasAddressIn,
-  planLenders,
-  poolsFor,
-  poolsOfFamily,
-  reservedOf,
-  usageOf,
-} from './claim.ts';
-import { MAX_CAS_RETRIES, NodeBlocks, type Signal } from './node-blocks.ts';
+import { familiesOf, poolsOfFamily } from './claim.ts';
+import { NodeBlocks, type Signal } from './node-blocks.ts';
+import { AddressTaker, type Asking, type Choose, type One, type PoolFacts } from './taker.ts';
 import type { WarmAddresses, WarmInit } from './warm.ts';
 import { WarmKeeper } from './warm-keeper.ts';
 
-export interface AllocatorOptions {
+export interface AllocatorOptions extends PoolFacts {
   readonly client: ApiClient;
-  readonly node: string;
-  /** The pools as they are known now. */
-  readonly pools: () => readonly IPPool[];
   readonly log: Logger;
   readonly clock?: Clock;
   /** Default {@link DEFAULT_COOL_DOWN_MS}. */
   readonly coolDownMs?: number;
-  /** The labels of this node, which pools may select by. */
-  readonly nodeLabels?: () => Labels;
-  /** The labels of a namespace; undefined if it does not exist. */
-  readonly namespaceLabels?: (name: string) => Labels | undefined;
   /** How many addresses are kept warm. Default: none. */
   readonly warm?: WarmInit;
   /** When the API is told of warm addresses that were handed out. */
@@ -72,42 +55,22 @@ export interface OwnAllocation {
   readonly allocation: IPAllocation;
 }
 
-/** One family's part of an allocation. */
-type One =
-  | { readonly kind: 'allocated'; readonly address: AllocatedAddress; readonly isNew: boolean }
-  | Refusal;
-type Refusal = Exclude<AddressResult, { kind: 'allocated' }>;
-
-/** Told of one family's address while it is being written. */
-type Choose = (address: AllocatedAddress) => void;
-interface Asking {
-  readonly owner: AddressOwner;
-  readonly inUse?: boolean;
-  /** Undefined: any address. */
-  readonly ranges: readonly IpRange[] | undefined;
-  readonly signal: Signal;
-  readonly choose: Choose;
-}
-
 export class Allocator implements AddressSource, AsyncDisposable {
-  readonly #options: AllocatorOptions;
   readonly #node: string;
   readonly #pools: () => readonly IPPool[];
   readonly #clock: Clock;
   readonly #coolDownMs: number;
   readonly #lock = new KeyedLock();
   readonly #blocks: NodeBlocks;
-  readonly #claims: BlockClaims;
+  readonly #taker: AddressTaker;
   readonly #warm: WarmAddresses;
   readonly #keeper: WarmKeeper;
   /** Why the API could not be used the last time. */
   #failure: string | undefined;
 
   constructor(options: AllocatorOptions) {
-    this.#options = options;
     this.#node = options.node;
     this.#blocks = new NodeBlocks(options.client, options.node);
-    this.#claims = new BlockClaims({ ...options, blocks: this.#blocks });
     this.#pools = options.pools;
     this.#clock = options.clock ?? systemClock;
     this.#coolDownMs = options.coolDownMs ?? DEFAULT_COOL_DOWN_MS;
@@ -119,6 +82,12 @@ export class Allocator implements AddressSource, AsyncDisposable {
       coolDownMs: this.#coolDownMs,
     });
     this.#warm = this.#keeper.warm;
+    this.#taker = new AddressTaker({
+      ...options,
+      ...{ blocks: this.#blocks, warm: this.#warm, clock: this.#clock },
+      claims: new BlockClaims({ ...options, blocks: this.#blocks }),
+      coolDownMs: this.#coolDownMs,
+    });
   }
 
   /** Gives back the warm addresses that nobody has, if the API answers. */
@@ -140,9 +109,9 @@ export class Allocator implements AddressSource, AsyncDisposable {
       const families =
         named.size > 0
           ? [...named]
-          : (request.families ?? familiesOf(this.#poolsFor(request.owner)));
+          : (request.families ?? familiesOf(this.#taker.poolsFor(request.owner)));
       if (families.length === 0)
-        return this.#exhausted(4, { ...request, ranges: undefined, signal: request.signal });
+        return this.#taker.exhausted(4, { ...request, ranges: undefined, signal: request.signal });
       const choose = whenAllChosen(families.length, request.onChosen);
       // All are waited for, also when one fails: who releases by handle must find what the others got.
       const settled = await Promise.allSettled(
@@ -292,7 +261,7 @@ export class Allocator implements AddressSource, AsyncDisposable {
     if (handed !== undefined) return { kind: 'allocated', address: handed, isNew: false };
     if (requested === undefined && owner.purpose === 'Pod') {
       const warm = this.#keeper.take(family, owner, {
-        pools: this.#poolsFor(owner),
+        pools: this.#taker.poolsFor(owner),
         ranges: rangesOf(family, request),
       });
       if (warm !== undefined) {
@@ -307,8 +276,8 @@ export class Allocator implements AddressSource, AsyncDisposable {
     const ranges = rangesOf(family, request);
     const asking: Asking = { owner, signal, choose, inUse, ranges };
     return requested === undefined
-      ? this.#allocateAny(family, asking)
-      : this.#allocateRequested(requested, asking);
+      ? this.#taker.takeAny(family, asking)
+      : this.#taker.takeRequested(requested, asking);
   }
 
   /** What the handle has already. */
@@ -320,149 +289,8 @@ export class Allocator implements AddressSource, AsyncDisposable {
   /** A pod keeps its address for life; the node's own moves out of a disabled pool, which could never be deleted else. */
   #isRetired({ pool, family }: AllocatedAddress, owner: AddressOwner): boolean {
     if (owner.purpose !== 'Tunnel') return false;
-    const enabled = poolsOfFamily(this.#poolsFor(owner), family);
+    const enabled = poolsOfFamily(this.#taker.poolsFor(owner), family);
     return enabled.length > 0 && enabled.every((it) => it.metadata.name !== pool);
-  }
-
-  async #allocateAny(family: Family, asking: Asking): Promise<One> {
-    const { owner, signal, ranges } = asking;
-    const pools = poolsOfFamily(this.#poolsFor(owner), family).filter((it) =>
-      hasAddressIn(it.spec.cidr, ranges),
-    );
-    let cooling = 0;
-    const take = async (name: string): Promise<One | undefined> => {
-      const taken = await this.#take(name, asking);
-      if (taken?.kind === 'full') cooling += taken.cooling;
-      return taken?.kind === 'taken'
-        ? { kind: 'allocated', address: taken.address, isNew: true }
-        : undefined;
-    };
-    const takeOwn = async () => {
-      cooling = 0;
-      for (const name of await this.#claims.own(pools, asking)) {
-        const one = await take(name);
-        if (one !== undefined) return one;
-      }
-      return undefined;
-    };
-    const own = await takeOwn();
-    if (own !== undefined) return own;
-    // One claim at a time: who waited finds the block that the one before has got.
-    return this.#lock.run(`claim IPv${family}`, async () => {
-      for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-        const again = await takeOwn();
-        if (again !== undefined) return again;
-        const claim = await this.#claims.claim(pools, asking);
-        if (claim.kind === 'claimed') continue;
-        // The claim has read all blocks: who had borrowed of ours may have given back.
-        const returned = await takeOwn();
-        if (returned !== undefined) return returned;
-        for (const lender of this.#lenders(pools, claim.blocks, ranges)) {
-          const borrowed = await take(lender);
-          if (borrowed !== undefined) return borrowed;
-        }
-        return this.#exhausted(family, { owner, signal, ranges, cooling });
-      }
-      throw new Error(
-        `Cannot allocate an IPv${family} address for "${owner.handle}": ${MAX_CAS_RETRIES} claimed blocks were lost or full`,
-      );
-    });
-  }
-
-  async #allocateRequested(requested: Ip, asking: Asking): Promise<One> {
-    const { owner, signal, inUse = false, ranges } = asking;
-    const refused = (reason: string): One => ({
-      kind: 'refused',
-      address: requested,
-      message: `Cannot give the requested address ${requested}: ${reason}`,
-    });
-    if (ranges !== undefined && !ranges.some((it) => rangeContains(it, requested)))
-      return refused(`it is not in the ranges ${ranges.map(formatIpRange).join(', ')}`);
-    const holds = (it: IPPool) => cidrContains(cidr(it.spec.cidr), requested);
-    const pool = inUse
-      ? this.#pools().find(holds)
-      : poolsOfFamily(this.#poolsFor(owner), familyOf(requested)).find(holds);
-    if (pool === undefined) {
-      const other = poolsOfFamily(this.#pools(), familyOf(requested)).find(holds);
-      return refused(
-        other === undefined
-          ? 'it is in no enabled IPPool'
-          : `IPPool "${other.metadata.name}" is not for this node or not for namespace "${owner.namespace ?? ''}"`,
-      );
-    }
-    for (let attempt = 0; attempt < MAX_CAS_RETRIES; attempt++) {
-      const block = await this.#claims.holding(requested, pool, signal);
-      if (block === undefined) continue;
-      if (!this.#mayTakeOf(block, inUse))
-        return refused(
-          `block ${block.spec.cidr} belongs to node "${block.spec.node}", and ${
-            pool.spec.strictAffinity === true
-              ? `IPPool "${pool.metadata.name}" lets nobody borrow ("spec.strictAffinity")`
-              : 'that node has not confirmed its claim yet'
-          }`,
-        );
-      const taken = await this.#take(block.metadata.name, { ...asking, requested });
-      if (taken?.kind === 'taken')
-        return { kind: 'allocated', address: taken.address, isNew: true };
-      if (taken?.kind !== 'busy') continue;
-      const { handle, node } = taken.allocation;
-      // Another node gives back without our hearing of it.
-      if (node === this.#node || attempt > 0) return refused(`it is in use by "${handle}"`);
-      await this.#blocks.refresh(block.metadata.name, signal);
-    }
-    throw new Error(
-      `Cannot allocate ${requested}: its block was lost to others ${MAX_CAS_RETRIES} times`,
-    );
-  }
-
-  async #take(
-    name: string,
-    what: Asking & { requested?: Ip },
-  ): Promise<ReturnType<typeof takeAddress> | undefined> {
-    const { owner, requested, inUse = false, ranges, signal, choose } = what;
-    type Result = ReturnType<typeof takeAddress> | undefined;
-    const onChosen = (taken: Result) => {
-      // Of another node's block somebody else may get it first: nothing is made for it before it is ours.
-      if (taken?.kind === 'taken' && taken.block.spec.node === this.#node) choose(taken.address);
-    };
-    const take = (block: IPBlock): { block: IPBlock; value: Result } => {
-      if (!this.#mayTakeOf(block, inUse)) return { block, value: undefined };
-      const pool = this.#pools().find((it) => it.metadata.name === block.spec.pool);
-      const taken = takeAddress(block, {
-        owner,
-        reserved: reservedOf(pool),
-        node: this.#node,
-        nowMs: this.#clock.now(),
-        coolDownMs: this.#coolDownMs,
-        ...(ranges === undefined ? {} : { ranges }),
-        claimWarm: (address) => this.#warm.claim(address, owner, inUse),
-        ...(requested === undefined ? {} : { requested }),
-      });
-      return { block: taken.kind === 'taken' ? taken.block : block, value: taken };
-    };
-    return this.#blocks.change(name, signal, take, onChosen);
-  }
-
-  /** Whether this node may take addresses of the block as it is now; of one that it uses already it need not ask. */
-  #mayTakeOf({ spec }: IPBlock, inUse = false): boolean {
-    if (spec.node === this.#node) return true;
-    const pool = this.#pools().find((it) => it.metadata.name === spec.pool);
-    // A block that is only being claimed, or is nobody's, can be another node's in a moment.
-    if (spec.node === '' || spec.affinity !== 'Confirmed') return false;
-    return inUse || pool?.spec.strictAffinity !== true;
-  }
-
-  /** Names of other nodes' blocks with free addresses to borrow. */
-  #lenders(
-    pools: readonly IPPool[],
-    blocks: readonly IPBlock[],
-    ranges: Asking['ranges'],
-  ): string[] {
-    const lenders = planLenders(pools, blocks, this.#node).filter(
-      (it) => this.#mayTakeOf(it) && hasAddressIn(it.spec.cidr, ranges),
-    );
-    for (const block of lenders) this.#blocks.noteForeign(block);
-    return lenders.map((it) => it.metadata.name);
   }
 
   /** Gives back the families that were had before another one failed. */
@@ -476,34 +304,6 @@ export class Allocator implements AddressSource, AsyncDisposable {
           return { block: next, value: undefined };
         });
     }
-  }
-
-  /** The pools that may serve the owner. The node's own addresses come out of any pool if none is for everybody. */
-  #poolsFor({ namespace, purpose }: AddressOwner): IPPool[] {
-    const { nodeLabels, namespaceLabels } = this.#options;
-    const isPod = purpose === 'Pod';
-    const pools = poolsFor(this.#pools(), {
-      nodeLabels: nodeLabels?.() ?? {},
-      namespaceLabels: isPod ? (namespaceLabels?.(namespace ?? '') ?? {}) : undefined,
-    });
-    return isPod || pools.length > 0 ? pools : [...this.#pools()];
-  }
-
-  async #exhausted(
-    family: Family,
-    why: Pick<Asking, 'owner' | 'signal' | 'ranges'> & { cooling?: number },
-  ): Promise<Refusal> {
-    const { owner, signal, ranges, cooling = 0 } = why;
-    const pools = poolsOfFamily(this.#poolsFor(owner), family).filter((it) =>
-      hasAddressIn(it.spec.cidr, ranges),
-    );
-    const blocks = await this.#blocks.readAll(signal);
-    const usage = usageOf(pools, blocks);
-    const ownBlocks = (await this.#claims.own(pools, why)).length;
-    const strict = pools.some((it) => it.spec.strictAffinity === true);
-    const facts = { node: this.#node, ownBlocks, cooling, strict, ranges };
-    const message = explainExhaustion(family, usage, facts);
-    return { kind: 'exhausted', family, pools: usage, message };
   }
 }
 
