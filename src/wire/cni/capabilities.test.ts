@@ -22,6 +22,24 @@ describe('parseRuntimeConfig()', () => {
       ],
     );
   });
+  test('reads what containerd writes, with the names that fields have in Go', () => {
+    // As containerd 1.6 gave it to the plugin.
+    const given = parseRuntimeConfig(
+      {
+        bandwidth: { IngressRate: 1e8, IngressBurst: 4294967295, EgressRate: 0, EgressBurst: 0 },
+        portMappings: [{ HostPort: 18080, ContainerPort: 8080, Protocol: 'tcp', HostIP: '' }],
+        dns: { Servers: ['192.0.2.53'], Searches: ['a'], Options: ['ndots:2'] },
+      },
+      'n',
+    );
+    assert.deepEqual(given.portMappings, [
+      { hostPort: 18080, containerPort: 8080, protocol: 'tcp' },
+    ]);
+    const { ingressRate, ingressBurst, egressRate } = given.bandwidth ?? {};
+    assert.deepEqual([ingressRate, ingressBurst, egressRate], [1e8, 4294967295, 0]);
+    const dns = { nameservers: ['192.0.2.53'], search: ['a'], options: ['ndots:2'] };
+    assert.deepEqual(given.dns, dns);
+  });
   test('leaves out a port that is declared and not published', () => {
     assert.deepEqual(ports({ hostPort: 0, containerPort: 80, protocol: 'tcp' }), []);
   });

@@ -5,6 +5,7 @@
  */
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { CNI_ERROR, CniError } from './error.ts';
+import { nameAsGo } from './go-fields.ts';
 import type { CniDns } from './result.ts';
 
 export type PortProtocol = 'tcp' | 'udp' | 'sctp';
@@ -43,6 +44,9 @@ const MAX_BURST_BITS = 0xffffffff * 8;
 /** One entry is a few elements in the kernel; a pod that wants more wants something else. */
 const MAX_PORT_MAPPINGS = 8192;
 const MAX_ALIASES = 256;
+const PORT_FIELDS = ['hostPort', 'containerPort', 'protocol', 'hostIP'];
+const BANDWIDTH_FIELDS = ['ingressRate', 'ingressBurst', 'egressRate', 'egressBurst'];
+const DNS_FIELDS = ['nameservers', 'servers', 'domain', 'search', 'searches', 'options'];
 const PROTOCOLS: readonly PortProtocol[] = ['tcp', 'udp', 'sctp'];
 
 type Json = Readonly<Record<string, unknown>>;
@@ -70,7 +74,7 @@ function parsePortMappings(json: unknown): readonly PortMapping[] {
     throw invalid(`${all.length} port mappings are more than ${MAX_PORT_MAPPINGS}`);
   return all.flatMap((item, i) => {
     const where = `runtimeConfig.portMappings[${i}]`;
-    const entry = object(item, where);
+    const entry = nameAsGo(object(item, where), PORT_FIELDS);
     const protocol = PROTOCOLS.find(
       (it) => it === (text(entry.protocol, `${where}.protocol`) ?? 'tcp').toLowerCase(),
     );
@@ -94,7 +98,7 @@ function parsePortMappings(json: unknown): readonly PortMapping[] {
  */
 export function parseBandwidth(json: unknown, where: string): Bandwidth | undefined {
   if (!isGiven(json)) return undefined;
-  const entry = object(json, where);
+  const entry = nameAsGo(object(json, where), BANDWIDTH_FIELDS);
   const bits = (key: string) => {
     const value = entry[key] ?? 0;
     if (typeof value !== 'number' || !Number.isFinite(value))
@@ -132,7 +136,7 @@ function parseAliases(json: unknown, network: string): readonly string[] {
 
 function parseDns(json: unknown): CniDns | undefined {
   if (!isGiven(json)) return undefined;
-  const entry = object(json, 'runtimeConfig.dns');
+  const entry = nameAsGo(object(json, 'runtimeConfig.dns'), DNS_FIELDS);
   const some = (key: string) => strings(entry[key], `runtimeConfig.dns.${key}`);
   // containerd says "servers" and "searches", the conventions "nameservers" and "search".
   const nameservers = [...some('nameservers'), ...some('servers')];

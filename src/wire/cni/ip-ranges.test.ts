@@ -17,6 +17,9 @@ test('parseIpRanges() reads subnets, parts of them, and sets of each family', ()
     '192.0.2.10-192.0.2.19',
     '192.0.2.64/30',
   ]);
+  // With the names that the fields have in Go.
+  const inGo = { Subnet: '192.0.2.0/24', RangeStart: '', RangeEnd: '192.0.2.3', Gateway: '' };
+  assert.deepEqual(read([inGo]), ['192.0.2.0/30']);
 });
 
 test('parseIpRanges() leaves the gateway out', () => {

@@ -6,9 +6,11 @@
 import { cidrOf, familyOf, type Ip, ipToBigInt, parseIp, splitCidr } from '#lib/ip.ts';
 import { type IpRange, rangeContains, rangeOf } from '#lib/ip-range.ts';
 import { CNI_ERROR, CniError } from './error.ts';
+import { nameAsGo } from './go-fields.ts';
 
 /** More than any runtime gives; each is compared with each address that is free. */
 const MAX_RANGES = 64;
+const FIELDS = ['subnet', 'rangeStart', 'rangeEnd', 'gateway'];
 
 /**
  * Reads the ranges of one address of each family.
@@ -40,7 +42,7 @@ export function parseIpRanges(json: readonly unknown[] | undefined): readonly Ip
 function parseRange(json: unknown, where: string): IpRange[] {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw wrongType(where, 'an object with a "subnet"');
-  const { subnet, rangeStart, rangeEnd, gateway } = json as Readonly<Record<string, unknown>>;
+  const { subnet, rangeStart, rangeEnd, gateway } = nameAsGo({ ...json }, FIELDS);
   if (typeof subnet !== 'string') throw wrongType(`${where}.subnet`, 'a string');
   const parts = splitCidr(subnet);
   if (parts === undefined) throw invalid(`${where}: subnet "${subnet}" is no network prefix`);
