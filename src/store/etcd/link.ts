@@ -15,8 +15,9 @@ import {
 } from 'node:http2';
 import { explainError } from '#lib/errors.ts';
 import { createFrameReader, encodeFrame, FrameTooLargeError } from '#wire/grpc/frame.ts';
+import { readGrpcEnd } from '#wire/grpc/status.ts';
 import type { Pieces } from '#wire/protobuf/writer.ts';
-import { EtcdAnswerTooLargeError, EtcdConnectionError, EtcdError, UNAVAILABLE } from './errors.ts';
+import { EtcdAnswerTooLargeError, EtcdConnectionError, EtcdError } from './errors.ts';
 
 /** A member that does not take a connection in this time is passed over: in a cluster's network it takes a millisecond. */
 const CONNECT_TIMEOUT_MS = 2_000;
@@ -30,7 +31,7 @@ const WINDOW_BYTES = 4 * 1024 * 1024;
 const MAX_SESSION_MEMORY_MB = 512;
 const TCP_KEEP_ALIVE_MS = 5_000;
 
-const { HTTP2_HEADER_STATUS, NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM } = constants;
+const { NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM } = constants;
 
 export interface LinkTls {
   readonly ca?: string;
@@ -151,7 +152,7 @@ export class EtcdLink implements Disposable {
       }
     });
     stream.on('end', () => {
-      const status = statusOf(headers, trailers);
+      const status = readGrpcEnd(headers, trailers);
       isEnded = status !== 'none';
       if (status === 'ok') resolve();
       // Without one the answer breaks off; how, is known when the stream is closed.
@@ -221,34 +222,5 @@ export class EtcdLink implements Disposable {
 
   #tooLarge(cause: FrameTooLargeError): EtcdAnswerTooLargeError {
     return new EtcdAnswerTooLargeError(`etcd at ${this.#endpoint.origin}: ${cause.message}`);
-  }
-}
-
-/** How an answer has ended. */
-type Status = 'ok' | 'none' | { readonly grpcCode: number; readonly message: string };
-
-function statusOf(
-  headers: IncomingHttpHeaders | undefined,
-  trailers: IncomingHttpHeaders | undefined,
-): Status {
-  const http = headers?.[HTTP2_HEADER_STATUS];
-  if (headers !== undefined && Number(http) !== 200)
-    return {
-      grpcCode: UNAVAILABLE,
-      message: `it answers with HTTP status ${http}, and not as an etcd does`,
-    };
-  // An answer without a message has all in its headers.
-  const { 'grpc-status': code, 'grpc-message': message = '' } = { ...headers, ...trailers };
-  if (code === undefined) return 'none';
-  return code === '0' ? 'ok' : { grpcCode: Number(code), message: decodeText(String(message)) };
-}
-
-/** `grpc-message` is percent-encoded, as far as need be. */
-function decodeText(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    // From a program that does not encode: as it stands.
-    return text;
   }
 }
