@@ -16,7 +16,7 @@ import { type Ip, parseIp } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4, DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
-import { isSameNetns } from '#linux/netns.ts';
+import { hasProcessIn, isSameNetns } from '#linux/netns.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import type { NetworkStack } from '#linux/network/port.ts';
 import { createNflog } from '#linux/nflog/kernel.ts';
@@ -32,6 +32,7 @@ import {
   hostResolverPaths,
   releaseHostResolver,
 } from '#node/dns/host-resolver.ts';
+import { createCriRuntimes } from '#node/pods/runtimes/cri.ts';
 import { createPodmanRuntime } from '#node/pods/runtimes/podman.ts';
 import { createPodmanStorage } from '#node/pods/runtimes/podman-storage.ts';
 import { openOrRefuse, probeKernel } from '#node/probe.ts';
@@ -90,9 +91,13 @@ export async function runAgent(
         conntrack: stack.use(openConntrack()),
         openNflog: createNflog({ poller }),
         tc: stack.use(openTrafficControl()),
-        runtimes: [createPodmanRuntime(['podman'], { storage: createPodmanStorage() })],
+        runtimes: [
+          createPodmanRuntime(['podman'], { storage: createPodmanStorage() }),
+          ...createCriRuntimes(),
+        ],
         watchExit: (pid, onExit) => watchProcessExit(poller, pid, onExit),
         isInNetns: (pid, netns) => isSameNetns(`/proc/${pid}/ns/net`, netns),
+        hasProcess: hasProcessIn,
         log,
       },
       {

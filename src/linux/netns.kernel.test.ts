@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readlinkSync } from 'node:fs';
 import { test } from 'node:test';
 import { EINVAL, ENOENT, isErrno } from '#lib/errors.ts';
-import { inNetns, Netns } from './netns.ts';
+import { hasProcessIn, inNetns, Netns } from './netns.ts';
 import { ScratchNetns } from './testing/scratch-netns.ts';
 
 const current = () => readlinkSync('/proc/thread-self/ns/net');
@@ -72,4 +74,15 @@ test('a path that is no namespace is refused by name', () => {
     () => inNetns('/dev/null', () => 0),
     (error) => isErrno(error, EINVAL) && error.op.includes('"/dev/null"'),
   );
+});
+
+test('hasProcessIn() sees a process of the namespace while it is there', async () => {
+  using scratch = new ScratchNetns();
+  assert.equal(hasProcessIn(scratch.path), false);
+  const child = inNetns(scratch.path, () => spawn('sleep', ['60']));
+  assert.equal(hasProcessIn(scratch.path), true);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  assert.equal(hasProcessIn(scratch.path), false);
+  assert.equal(hasProcessIn('/run/netns/there-is-none'), false);
 });

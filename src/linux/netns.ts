@@ -4,7 +4,7 @@
  * A namespace belongs to a thread. {@link inNetns} moves this thread there, runs a synchronous function and
  * always moves back; nothing asynchronous may run inside, because another task of the event loop would run there too.
  */
-import { openSync, statSync } from 'node:fs';
+import { openSync, readdirSync, statSync } from 'node:fs';
 import { KernelError } from '#lib/errors.ts';
 import { CLONE_NEWNET, close, errno, setns } from './ffi/libc.ts';
 
@@ -66,4 +66,18 @@ export function inNetns<T>(netns: Netns | NetnsPath | undefined, action: () => T
 export function isSameNetns(a: NetnsPath, b: NetnsPath): boolean {
   const [x, y] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false, bigint: true }));
   return x !== undefined && y !== undefined && x.ino === y.ino && x.dev === y.dev;
+}
+
+/** Whether any process is in the namespace, as far as this one may see others. False if it is gone. */
+export function hasProcessIn(netns: NetnsPath): boolean {
+  const isIn = (pid: string) => {
+    try {
+      return isSameNetns(`/proc/${pid}/ns/net`, netns);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EACCES' || code === 'EPERM') return false;
+      throw error;
+    }
+  };
+  return readdirSync('/proc').some((name) => /^\d+$/.test(name) && isIn(name));
 }

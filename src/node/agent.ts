@@ -50,6 +50,7 @@ import { Probes } from './probes/probes.ts';
 import { readNodeFacts } from './registration/facts.ts';
 import { Registration } from './registration/registration.ts';
 import { Ruleset } from './ruleset.ts';
+import { createSandboxCheck, type SandboxCheckComponents } from './sandbox-check.ts';
 import { startServiceProxy } from './service-proxy.ts';
 import { SERVICES_PART } from './services/services.ts';
 import { startStatusServer } from './status-server.ts';
@@ -67,6 +68,7 @@ export interface AgentComponents {
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
+  readonly hasProcess: SandboxCheckComponents['hasProcess'];
   readonly log: Logger;
 }
 
@@ -256,6 +258,8 @@ export async function startAgent(
       tc: components.tc,
       recordsDir: init.recordsDirectory,
       prepare: (attachment) => policy.prepare(attachment),
+      isBesideKubelet: () => registration.isBesideKubelet,
+      containerExists: createSandboxCheck(components),
       install: { binDir: init.cniBinDirectory, confDir: init.cniConfDirectory },
       lull,
       log,

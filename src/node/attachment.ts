@@ -13,6 +13,8 @@ export interface AttachmentPod {
   readonly uid?: string;
   /** A kubelet made the pod; its object is not ours to write. */
   readonly kubelet: boolean;
+  /** Its runtime speaks CRI, and knows the pod only some time after ADD. */
+  readonly sandbox?: true;
 }
 
 /** An interface that is a port of a Linux bridge, not routed. */

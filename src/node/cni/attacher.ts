@@ -82,8 +82,10 @@ export interface AttacherOptions {
   readonly lull?: Lull;
   /** Names the namespace at a path; undefined if there is none. */
   readonly netnsIdentity?: (path: string) => string | undefined;
-  /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
-  readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
+  /** Whether a kubelet keeps this node: whose pods those of Kubernetes runtimes are. Missing: yes. */
+  readonly isBesideKubelet?: () => boolean;
+  /** Whether the runtime still knows the container; undefined if that cannot be told. */
+  readonly containerExists?: (attachment: Attachment) => Promise<boolean | undefined>;
   /** Called with the addresses, before the link is made: what must be in the kernel before a first packet. */
   readonly prepare?: (attachment: Attachment) => Promise<void>;
   /** Called at each {@link AttachPoint}; for tests. */
@@ -173,10 +175,7 @@ export class Attacher implements Attachments, AsyncDisposable {
 
   /** @throws CniError */
   add(request: AddRequest): Promise<CniResult> {
-    const { attachment: wanted, ...asked } = wantedOf(request, {
-      mtuBytes: this.#options.mtuBytes(),
-      nowMs: this.#clock.now(),
-    });
+    const { attachment: wanted, ...asked } = wantedOf(request, this.#facts());
     // Its address is on its way back since a DEL that is answered.
     if (this.#records.get(wanted.handle)?.phase === 'deleting') this.#lull.end();
     return this.#lock.run(wanted.handle, async () => {
@@ -391,6 +390,15 @@ export class Attacher implements Attachments, AsyncDisposable {
     rules?.commit(complete);
   }
 
+  /** What a call does not say. */
+  #facts(): Parameters<typeof wantedOf>[1] {
+    return {
+      mtuBytes: this.#options.mtuBytes(),
+      nowMs: this.#clock.now(),
+      isBesideKubelet: this.#options.isBesideKubelet?.() ?? true,
+    };
+  }
+
   /** The record was lost, but the names say what there may be. */
   async #deleteUnknown(
     request: Extract<CniRequest, { command: 'DEL' }>,
@@ -405,7 +413,7 @@ export class Attacher implements Attachments, AsyncDisposable {
         netns: request.netns ?? '',
         netnsOverride: true,
       },
-      { mtuBytes: this.#options.mtuBytes(), nowMs: this.#clock.now() },
+      this.#facts(),
     );
     unmake(this.#options, attachment);
     await this.#addresses.release(attachment).catch((error: unknown) => {
@@ -514,7 +522,7 @@ export class Attacher implements Attachments, AsyncDisposable {
     const { host, containerExists } = this.#options;
     if (host.links.get(attachment.hostLink) === undefined)
       return this.#identity(attachment.netns) === undefined;
-    return (await containerExists?.(attachment.containerId)) === false;
+    return (await containerExists?.(attachment)) === false;
   }
 
   #faults(attachment: Attachment): string[] {

@@ -43,8 +43,10 @@ export interface CniOptions {
   readonly lull?: Lull;
   /** The address from which the host talks to its pods. */
   readonly hostSource?: (family: Family) => Ip | undefined;
-  /** Whether the runtime still knows the container; undefined if it cannot be asked, or never knew it. */
-  readonly containerExists?: (containerId: string) => Promise<boolean | undefined>;
+  /** Whether a kubelet keeps this node: whose pods those of Kubernetes runtimes are. Missing: yes. */
+  readonly isBesideKubelet?: () => boolean;
+  /** Whether the runtime still knows the container; undefined if that cannot be told. */
+  readonly containerExists?: (attachment: Attachment) => Promise<boolean | undefined>;
   /** Called with a new pod's addresses, before its link is made. */
   readonly prepare?: (attachment: Attachment) => Promise<void>;
   readonly socketPath?: string;

@@ -6,7 +6,7 @@ import { parseCniRequest } from '#wire/cni/request.ts';
 import { hostLinkName } from './plan.ts';
 import { type AddRequest, wantedOf } from './target.ts';
 
-const FACTS = { mtuBytes: 1450, nowMs: Date.UTC(2026, 0, 1) };
+const FACTS = { mtuBytes: 1450, nowMs: Date.UTC(2026, 0, 1), isBesideKubelet: true };
 
 function add(options: { args?: string; config?: object; id?: string } = {}): AddRequest {
   const env = {
@@ -46,7 +46,10 @@ describe('wantedOf()', () => {
       name: 'p',
       uid: 'u',
       kubelet: true,
+      sandbox: true,
     });
+    const alone = wantedOf(add({ args }), { ...FACTS, isBesideKubelet: false }).attachment.pod;
+    assert.deepEqual([alone.name, alone.kubelet, alone.sandbox], ['p', false, true]);
     assert.equal(wanted({}).attachment.pod.name, 'c1');
   });
 

@@ -29,7 +29,7 @@ export interface Wanted {
  */
 export function wantedOf(
   request: AddRequest,
-  facts: { readonly mtuBytes: number; readonly nowMs: number },
+  facts: { readonly mtuBytes: number; readonly nowMs: number; readonly isBesideKubelet: boolean },
 ): Wanted {
   const { config, containerId, ifName, args } = request;
   const handle = handleOf(config.name, containerId, ifName);
@@ -51,7 +51,7 @@ export function wantedOf(
       mac: requestedMac(request) ?? podMac(handle),
       mtuBytes: facts.mtuBytes,
       addresses: [],
-      pod: podOf(args, containerId),
+      pod: podOf(args, containerId, facts.isBesideKubelet),
       ...extrasOf(config),
       ...bridgeOf(request),
       createdAt: new Date(facts.nowMs).toISOString(),
@@ -135,9 +135,17 @@ function poolOptions(options: BridgeOptions): BridgeOptions {
   return { ...options, isGateway: true, isDefaultGateway: true, ipMasq: false };
 }
 
-/** The pod that the runtime names: Kubernetes runtimes by several arguments, podman by `K8S_POD_NAME` alone. */
-function podOf(args: ReadonlyMap<string, string>, containerId: string): AttachmentPod {
+/**
+ * The pod that the runtime names: Kubernetes runtimes by several arguments, whoever tells them to make it, podman by
+ * `K8S_POD_NAME` alone.
+ */
+function podOf(
+  args: ReadonlyMap<string, string>,
+  containerId: string,
+  isBesideKubelet: boolean,
+): AttachmentPod {
   const uid = args.get('K8S_POD_UID') ?? '';
+  const isSandbox = (args.get('K8S_POD_INFRA_CONTAINER_ID') ?? '') !== '';
   const nonEmpty = (name: string, otherwise: string) => {
     const value = args.get(name) ?? '';
     return value === '' ? otherwise : value;
@@ -146,7 +154,8 @@ function podOf(args: ReadonlyMap<string, string>, containerId: string): Attachme
     namespace: nonEmpty('K8S_POD_NAMESPACE', 'default'),
     name: nonEmpty('K8S_POD_NAME', containerId),
     ...(uid === '' ? {} : { uid }),
-    kubelet: (args.get('K8S_POD_INFRA_CONTAINER_ID') ?? '') !== '',
+    kubelet: isSandbox && isBesideKubelet,
+    ...(isSandbox ? { sandbox: true } : {}),
   };
 }
 

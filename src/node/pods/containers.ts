@@ -9,12 +9,12 @@ import { type Clock, sleep, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Attachment, Attachments } from '../attachment.ts';
-import type { Container } from './plan.ts';
+import { type Container, withoutFormerSandboxes } from './plan.ts';
 import type { ContainerInfo, ContainerRuntime } from './runtimes/runtime.ts';
 
 /** A container that is not started by then is asked for again at the next start of the agent. */
 const MAX_START_QUESTIONS = 40;
-/** A runtime that does not know the container after this many questions will not know it later. */
+/** A runtime that does not know the container after this many questions will not know it later, unless it speaks CRI. */
 const MAX_UNKNOWN_ANSWERS = 3;
 /** conmon writes the exit status right after the process has ended. */
 const MAX_EXIT_QUESTIONS = 8;
@@ -78,7 +78,7 @@ export class Containers implements AsyncDisposable {
   /** Begins with new attachments and ends with those that are gone. */
   #follow(): void {
     const current = new Map<string, Attachment>();
-    for (const attachment of this.#options.attachments.list()) {
+    for (const attachment of withoutFormerSandboxes(this.#options.attachments.list())) {
       if (attachment.pod.kubelet) continue;
       // Of several interfaces of a container the first by name is the one that its Pod has.
       const other = current.get(attachment.containerId);
@@ -120,11 +120,12 @@ export class Containers implements AsyncDisposable {
   async #learn(entry: Entry): Promise<void> {
     const { signal } = entry.stop;
     const backoff = new Backoff({ minMs: 25, maxMs: 2_000 });
+    const maxUnknown = entry.attachment.pod.sandbox ? MAX_START_QUESTIONS : MAX_UNKNOWN_ANSWERS;
     let unknown = 0;
     for (let i = 0; i < MAX_START_QUESTIONS; i++) {
       const answer = await this.#ask(entry);
       if (answer === undefined) unknown++;
-      if (unknown >= MAX_UNKNOWN_ANSWERS) return this.#set(entry, { runtime: undefined });
+      if (unknown >= maxUnknown) return this.#set(entry, { runtime: undefined });
       if (answer !== undefined) {
         this.#set(entry, answer);
         if (answer.info.state === 'ended') return;

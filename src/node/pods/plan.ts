@@ -90,6 +90,25 @@ export function assignNames(
   return assigned;
 }
 
+/**
+ * Leaves out the sandboxes of a pod that has been started again meanwhile: they are still there to be taken down, and the
+ * newest is the pod.
+ */
+export function withoutFormerSandboxes(attachments: readonly Attachment[]): readonly Attachment[] {
+  const newest = new Map<string, Attachment>();
+  for (const it of attachments) {
+    const other = newest.get(podOf(it));
+    if (other === undefined || other.createdAt < it.createdAt) newest.set(podOf(it), it);
+  }
+  return attachments.filter(
+    (it) => !it.pod.sandbox || newest.get(podOf(it))?.containerId === it.containerId,
+  );
+}
+
+function podOf({ pod }: Attachment): string {
+  return `${pod.namespace}/${pod.name}/${pod.uid ?? ''}/${pod.sandbox ?? false}`;
+}
+
 /** The nearest valid object name (RFC 1123 subdomain): `My_App` becomes `my-app`. */
 export function toObjectName(text: string): string {
   const name = text

@@ -242,6 +242,38 @@ describe('Pods', () => {
     assert.deepEqual(names(await agent.until(([it]) => isReady(it))), ['ours']);
   });
 
+  test('waits for a runtime that knows its sandbox only some time after the ADD', async () => {
+    await using agent = new Agent();
+    agent.runtime.containers.set('s1', RUNNING);
+    agent.runtime.blindFor = 4;
+    agent.attachments.set(attachmentOf('s1', 'web', { pod: { sandbox: true } }));
+    const [pod] = await agent.until(([it]) => it !== undefined);
+    assert.equal(pod?.metadata.labels?.app, 'web');
+  });
+
+  test('of the sandboxes of one pod the newest is the Pod, until it is gone', async () => {
+    await using agent = new Agent();
+    for (const id of ['s1', 's2', 's3']) agent.runtime.containers.set(id, RUNNING);
+    const sandbox = (id: string, uid: string, minute: number) =>
+      attachmentOf(id, 'web', {
+        pod: { sandbox: true, uid },
+        at: `2026-01-01T00:0${minute}:00.000Z`,
+      });
+    const first = sandbox('s1', 'u1', 1);
+    agent.attachments.set(first);
+    await agent.until(([it]) => isReady(it));
+    const idOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.containerID;
+    agent.attachments.set(sandbox('s2', 'u1', 2), first);
+    const again = await agent.until(([it]) => idOf(it) === 'test://s2');
+    assert.deepEqual(names(again), ['web']);
+    // Another pod of that name is another pod.
+    agent.attachments.set(sandbox('s2', 'u1', 2), first, sandbox('s3', 'u2', 3));
+    const three = await agent.until((all) => all.length === 2 && all.every(isReady));
+    assert.deepEqual(three.map(idOf).sort(), ['test://s2', 'test://s3']);
+    agent.attachments.set(first);
+    await agent.until((all) => all.length === 1 && idOf(all[0]) === 'test://s1');
+  });
+
   test('does not touch a Pod of the same name that is not its own', async () => {
     await using agent = new Agent();
     const foreign = agent.api.put(POD, {

@@ -32,6 +32,7 @@ import {
   planWrites,
   readinessOfPod,
   readinessSettings,
+  withoutFormerSandboxes,
 } from './plan.ts';
 import type { ContainerRuntime } from './runtimes/runtime.ts';
 
@@ -175,7 +176,7 @@ export class Pods implements AsyncDisposable {
     });
     // Until a container is known, nothing is said of it, not even that its Pod of before is gone.
     const attachments = this.#components.attachments.list();
-    const pending = new Set(attachments.map((attachment) => attachment.containerId));
+    const pending = new Set(withoutFormerSandboxes(attachments).map((it) => it.containerId));
     for (const { attachment } of containers) pending.delete(attachment.containerId);
     const writes = planWrites(desired, own, isOver).filter(
       (write) =>

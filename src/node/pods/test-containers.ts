@@ -68,11 +68,13 @@ export class TestRuntime implements ContainerRuntime {
   readonly name = 'test';
   readonly containers = new Map<string, ContainerInfo>();
   failure: Error | undefined;
+  /** So many questions it answers as if it knew no container. */
+  blindFor = 0;
   readonly #watches = new Map<number, () => void>();
 
   async inspect(containerId: string): Promise<ContainerInfo | undefined> {
     if (this.failure !== undefined) throw this.failure;
-    return this.containers.get(containerId);
+    return this.blindFor-- > 0 ? undefined : this.containers.get(containerId);
   }
 
   readonly watchExit = (pid: number, onExit: () => void): (() => void) => {

@@ -21,6 +21,11 @@ export interface ContainerRuntime {
   /** As in a Pod's container id: `podman`. */
   readonly name: string;
   /**
+   * When it was started, in milliseconds since 1970; undefined: it does not run. Missing for a runtime that has no daemon,
+   * and so forgets nothing.
+   */
+  startedAtMs?(): number | undefined;
+  /**
    * @returns undefined if the runtime does not know the container
    * @throws if the runtime cannot be asked
    */
