@@ -141,6 +141,12 @@ export class LabCluster {
     this.#agents.delete(machine.name);
   }
 
+  /** Stops an agent where it stands, and lets it go on, as a machine without time for it does. */
+  pauseAgent(machine: Machine, isPaused: boolean): void {
+    const agent = this.#agents.get(machine.name);
+    if (agent !== undefined) process.kill(agent.pid, isPaused ? 'SIGSTOP' : 'SIGCONT');
+  }
+
   /** Resolves when the Node of each of these machines is Ready. */
   async nodesReady(machines: readonly Machine[] = this.lab.hosts): Promise<void> {
     await until(
