@@ -12,13 +12,19 @@ import { PROPAGATIONS, type Propagation } from './registry/propagation.ts';
 import type { DeleteOptions, WriteOptions } from './registry/resource-registry.ts';
 import type { Call } from './resource-call.ts';
 
-/** Reads an object and checks its fields. @throws ApiError 400, 413, 415 */
+/**
+ * Reads an object and checks its fields.
+ * @param kindOf what kind is sent, if it is not that of the URL
+ * @throws ApiError 400, 413, 415
+ */
 export async function readObject(
   call: Call,
+  kindOf: (sent: unknown) => KindDefinition = () => call.kind,
 ): Promise<{ object: KubeObject; warnings: readonly string[] }> {
-  const { exchange, kind, info } = call;
+  const { exchange, info } = call;
   const mode = parseFieldValidation(info.query.get('fieldValidation'));
   const sent = decodeSent(await exchange.body(), headerOf(exchange.headers, 'content-type'));
+  const kind = kindOf(sent.value);
   const { object, warnings } = checkFields(kind, asObject(kind, sent.value), mode);
   return { object, warnings: [...sent.warnings, ...warnings] };
 }
@@ -62,14 +68,23 @@ export async function readDeleteOptions(call: Call): Promise<DeleteOptions> {
   const sent =
     body.length === 0 ? {} : decodeBody(body, headerOf(exchange.headers, 'content-type'));
   if (!isObject(sent)) throw badRequest('the body of a DELETE must be a DeleteOptions object');
+  return deleteOptionsOf(call, sent, info.query);
+}
+
+/** What a `DeleteOptions` and a URL's parameters say together. @throws ApiError 400, 422 */
+export function deleteOptionsOf(
+  { exchange }: Call,
+  sent: JsonObject,
+  query: URLSearchParams,
+): DeleteOptions {
   const bodyDryRun = Array.isArray(sent.dryRun) ? sent.dryRun.map(String) : [];
   const preconditions = isObject(sent.preconditions) ? sent.preconditions : {};
   const { uid, resourceVersion } = preconditions;
   return {
     principal: exchange.principal,
-    dryRun: isDryRun([...info.query.getAll('dryRun'), ...bodyDryRun]),
-    ...readPropagation(info.query, sent),
-    ...readGracePeriod(info.query, sent),
+    dryRun: isDryRun([...query.getAll('dryRun'), ...bodyDryRun]),
+    ...readPropagation(query, sent),
+    ...readGracePeriod(query, sent),
     preconditions: {
       ...(typeof uid === 'string' ? { uid } : {}),
       ...(typeof resourceVersion === 'string' ? { resourceVersion } : {}),

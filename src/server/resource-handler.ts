@@ -9,6 +9,7 @@ import {
 import type { KubeObject } from '#api/meta.ts';
 import { isNotFound } from '#lib/errors.ts';
 import { decodeBody } from './body.ts';
+import { handleEviction, isEviction } from './eviction.ts';
 import { type Answer, headerOf, json } from './exchange.ts';
 import { readApplyOptions, refuseForce } from './field-manager.ts';
 import { checkFields, parseFieldValidation } from './fields.ts';
@@ -46,12 +47,15 @@ export async function handleResource(
   if (registry === undefined) throw pathNotFound();
   const { kind } = registry;
   if (!kind.namespaced && info.namespace !== '') throw pathNotFound();
-  if (info.subresource !== '' && !hasSubresource(kind, info.subresource)) throw pathNotFound();
+  const evicts = isEviction(kind, info.subresource);
+  if (info.subresource !== '' && !evicts && !hasSubresource(kind, info.subresource))
+    throw pathNotFound();
   if (kind.namespaced && info.namespace === '' && (info.name !== '' || info.verb === 'create'))
     throw badRequest(`the namespace is missing: ${kind.resource} are in namespaces`);
   const target = { namespace: info.namespace, name: info.name };
   const call: Call = { exchange, info, kind, registry, target, options };
   if (info.subresource === 'scale') return await handleScale(call);
+  if (evicts) return await handleEviction(call);
   switch (info.verb) {
     case 'get':
       return await get(call);

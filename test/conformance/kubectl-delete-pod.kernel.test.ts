@@ -69,6 +69,9 @@ async function endPod({ metadata: { name, namespace = '', uid = '' } }: Pod): Pr
   await client.delete(POD, { name, namespace }, { gracePeriodSeconds: 0, preconditions: { uid } });
 }
 
+const terminating = async () =>
+  (await client.list(POD)).items.filter((it) => it.metadata.deletionTimestamp !== undefined);
+
 async function until(what: () => Promise<boolean>): Promise<void> {
   while (!(await what())) await new Promise((resolve) => setTimeout(resolve, 50));
 }
@@ -149,21 +152,34 @@ test('kubectl delete namespace waits until its pods have ended', { skip }, async
   assert.equal((await deletion).status, 0);
 });
 
-test('kubectl delete pods --all and kubectl drain ask each pod to end', { skip }, async () => {
+test('kubectl delete pods --all asks each pod to end', { skip }, async () => {
   const names = ['many-1', 'many-2'];
   const pods = await Promise.all(names.map((name) => runPod(name)));
-  const terminating = async () =>
-    (await client.list(POD)).items.filter((it) => it.metadata.deletionTimestamp !== undefined);
   const all = kubectl.run('delete', 'pods', '--all');
   await until(async () => (await terminating()).length === pods.length);
   for (const pod of pods) await endPod(pod);
   assert.equal((await all).status, 0);
+});
 
-  const drained = await runPod('drained');
-  const drain = kubectl.run('drain', NODE_NAME, '--force');
+test('kubectl drain evicts each pod', { skip }, async () => {
+  const pod = await runPod('drained');
+  const dry = await kubectl.ok('drain', NODE_NAME, '--force', '--dry-run=server');
+  assert.match(dry, /^evicting pod default\/drained \(server dry run\)$/m);
+  assert.deepEqual(await terminating(), []);
+
+  const drain = kubectl.run('drain', NODE_NAME, '--force', '--grace-period=7');
   await until(async () => (await terminating()).length === 1);
-  await endPod(drained);
+  const [leaving] = await terminating();
+  assert.equal(leaving?.metadata.deletionGracePeriodSeconds, 7);
+  assert.equal(
+    leaving?.status?.conditions?.find(({ type }) => type === 'DisruptionTarget')?.reason,
+    'EvictionByEvictionAPI',
+  );
+  await endPod(pod);
   const { status, stdout, stderr } = await drain;
   assert.equal(status, 0, stderr);
+  assert.match(stdout, /^evicting pod default\/drained$/m);
+  assert.match(stdout, /^pod\/drained evicted$/m);
   assert.match(stdout, /^node\/m1 drained$/m);
+  assert.equal(await kubectl.ok('uncordon', NODE_NAME), 'node/m1 uncordoned\n');
 });

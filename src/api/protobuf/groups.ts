@@ -364,3 +364,7 @@ export const DELETE_OPTIONS_MESSAGE = message('DeleteOptions', {
   5: strings('dryRun'),
   6: optBool('ignoreStoreReadErrorWithClusterBreakingPotential'),
 });
+
+export const EVICTION_MESSAGE = kindMessage('Eviction', {
+  2: optional('deleteOptions', DELETE_OPTIONS_MESSAGE),
+});

@@ -77,6 +77,7 @@ const EDITED: PolicyRule[] = [
   on(CORE, ['secrets'], READ),
   on(CORE, ['configmaps', 'events', 'pods', 'secrets', 'serviceaccounts', 'services'], WRITE),
   on(CORE, ['serviceaccounts'], ['impersonate']),
+  on(CORE, ['pods/eviction'], ['create']),
   on(CORE, ['serviceaccounts/token'], ['create']),
   on(NETWORKING, ['ingresses', 'networkpolicies'], WRITE),
   on(

@@ -129,6 +129,13 @@ export const POD: KindDefinition<Pod> = {
   shortNames: ['po'],
   categories: ['all'],
   subresources: ['status'],
+  ownSubresources: [
+    {
+      name: 'eviction',
+      responseKind: { group: 'policy', version: 'v1', kind: 'Eviction' },
+      verbs: ['create'],
+    },
+  ],
   schema: POD_SCHEMA,
   setDefaults: setPodDefaults,
   validate: validatePod,
