@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NAMESPACE, type Namespace } from '#api/core/v1/namespace.ts';
 import { SERVICE_ACCOUNT } from '#api/core/v1/service-account.ts';
+import { forbidden, namespaceTerminating, notFound } from '#api/machinery/status.ts';
 import { FakeApi } from '#client/fake.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLogger } from '#lib/log.ts';
@@ -44,4 +45,24 @@ test('a namespace gets its account, and gets it back', async () => {
   await api.delete(SERVICE_ACCOUNT, { name: 'default', namespace: 'a' });
   await settle();
   assert.deepEqual(await has('a'), ['default']);
+});
+
+test('a refusal is tried again, unless it is because the namespace goes', async () => {
+  const table = [
+    [forbidden(SERVICE_ACCOUNT, 'default', 'there is no role yet'), 1],
+    [namespaceTerminating(SERVICE_ACCOUNT, 'default', 'a'), 0],
+    [notFound(NAMESPACE, 'a'), 0],
+  ] as const;
+  for (const [refusal, made] of table) {
+    const clock = new FakeClock();
+    const api = new FakeApi({ clock });
+    api.put(NAMESPACE, namespace('a'));
+    api.failNext({ verb: 'create' }, refusal);
+    await using _controller = startServiceAccounts({ client: api, log: silentLogger, clock });
+    for (let turn = 0; turn < 200; turn++) {
+      clock.advance(100);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.equal(api.objects(SERVICE_ACCOUNT).length, made, refusal.message);
+  }
 });

@@ -1,10 +1,11 @@
 /** Every namespace has a service account `default`: who a pod is that does not say who it is. */
 import { NAMESPACE, type Namespace } from '#api/core/v1/namespace.ts';
 import { SERVICE_ACCOUNT, type ServiceAccount } from '#api/core/v1/service-account.ts';
+import { isNamespaceGone } from '#api/machinery/status.ts';
 import { startCache } from '#client/cache.ts';
 import type { ApiClient, Cache } from '#client/port.ts';
 import type { Clock } from '#lib/clock.ts';
-import { ApiError, isAlreadyExists, isNotFound } from '#lib/errors.ts';
+import { isAlreadyExists } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Controller } from '../controller.ts';
@@ -78,16 +79,8 @@ async function sync(
         metadata: { name: DEFAULT_ACCOUNT, namespace },
       });
     } catch (error) {
-      if (!isOver(error)) throw error;
+      // Somebody else made it, or the namespace is gone or going: its own change brings us back.
+      if (!isAlreadyExists(error) && !isNamespaceGone(error)) throw error;
     }
   }
-}
-
-/** Somebody else made it, or the namespace is gone or going: its own change brings us back. */
-function isOver(error: unknown): boolean {
-  return (
-    isAlreadyExists(error) ||
-    isNotFound(error) ||
-    (error instanceof ApiError && error.status === 403)
-  );
 }
