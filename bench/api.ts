@@ -1,7 +1,7 @@
 /**
  * The API server's durable writes: creates and updates of ConfigMaps over HTTPS, by 1 and by 64 clients.
  *
- * usage: ./dev bench api      one JSON object a line, see docs/benchmarks.md
+ * usage: ./dev bench api [WORD…]     one JSON object a line, see docs/benchmarks.md; only cases whose names have all words
  *
  * The peer is a single etcd (Debian's `etcd-server`) on the same disk, in turns with ours: guarded transactions of the
  * same bytes through its own JSON gateway. It does less (no object is checked, no fields are looked at, nothing is
@@ -16,10 +16,10 @@ import { loadKubeconfig } from '#client/kubeconfig.ts';
 import { etcdMissing, startEtcd } from '#store/etcd/testing-etcd.ts';
 import { HOST, type ServerProcess, startServerProcess } from './support/server-process.ts';
 
-const ROUNDS = 3;
-const ALONE = { clients: 1, writes: 300 };
+/** A round of one client is a third of a second: there are enough of them that one slow moment of the disk does not count. */
+const ALONE = { clients: 1, writes: 300, rounds: 9 };
 const WARM_UP = { clients: 8, writes: 500 };
-const CROWD = { clients: 64, writes: 3_000 };
+const CROWD = { clients: 64, writes: 3_000, rounds: 3 };
 const DATA = 'x'.repeat(700);
 const PATH = '/api/v1/namespaces/default/configmaps';
 
@@ -30,8 +30,13 @@ interface Side {
   update(name: string): Promise<unknown>;
 }
 
+const EMBEDDED = 'embedded store';
+const SHARED = 'on an etcd';
+
 /** Each round's objects have names of their own. */
 let names = 0;
+
+const WORDS = process.argv.slice(2);
 
 const directory = mkdtempSync(join(process.env.TULLE_BENCH_DIR ?? '/var/tmp', 'tulle-bench-'));
 const missing = etcdMissing();
@@ -41,34 +46,43 @@ try {
   if (missing !== false) process.stderr.write(`no peer: ${missing}\n`);
   const etcd = missing === false ? stack.use(await startEtcd({ parent: directory })) : undefined;
   const theirs = etcd === undefined ? undefined : etcdSide(etcd.urls[0] ?? '');
-  await compare('embedded store', ours, theirs);
-  if (etcd !== undefined) {
+  await compare(EMBEDDED, ours, theirs);
+  if (etcd !== undefined && casesOf(SHARED).length > 0) {
     const behind = stack.use(await startEtcd({ parent: directory }));
     const secret = join(directory, 'secret');
     writeFileSync(secret, 'the secret of a benchmark', { mode: 0o600 });
     const flags = ['--etcd', behind.urls.join(','), '--cluster-secret-file', secret];
     const shared = stack.use(await startServerProcess(join(directory, 'etcd'), flags));
-    await compare('on an etcd', apiSide(stack, shared), theirs);
+    await compare(SHARED, apiSide(stack, shared), theirs);
   }
 } finally {
   rmSync(directory, { recursive: true });
 }
 
 async function compare(what: string, ours: Side, theirs: Side | undefined): Promise<void> {
-  for (const load of [ALONE, CROWD])
-    for (const verb of ['create', 'update'] as const) {
-      const own: number[] = [];
-      const peer: number[] = [];
-      // Not counted: a program that has just begun is compiled while it works.
-      await perSecond(ours, verb, WARM_UP);
-      if (theirs !== undefined) await perSecond(theirs, verb, WARM_UP);
-      for (let round = 0; round < ROUNDS; round++) {
-        own.push(await perSecond(ours, verb, load));
-        if (theirs !== undefined) peer.push(await perSecond(theirs, verb, load));
-      }
-      const clients = load.clients === 1 ? '1 client' : `${load.clients} clients`;
-      report(`${verb}s, ${clients}, ${what}`, own, peer);
+  for (const { name, verb, load } of casesOf(what)) {
+    const own: number[] = [];
+    const peer: number[] = [];
+    // Not counted: a program that has just begun is compiled while it works.
+    await perSecond(ours, verb, WARM_UP);
+    if (theirs !== undefined) await perSecond(theirs, verb, WARM_UP);
+    for (let round = 0; round < load.rounds; round++) {
+      own.push(await perSecond(ours, verb, load));
+      if (theirs !== undefined) peer.push(await perSecond(theirs, verb, load));
     }
+    report(name, own, peer);
+  }
+}
+
+/** The cases that were asked for. */
+function casesOf(what: string) {
+  const cases = [ALONE, CROWD].flatMap((load) =>
+    (['create', 'update'] as const).map((verb) => {
+      const clients = load.clients === 1 ? '1 client' : `${load.clients} clients`;
+      return { name: `${verb}s, ${clients}, ${what}`, verb, load };
+    }),
+  );
+  return cases.filter(({ name }) => WORDS.every((word) => name.includes(word)));
 }
 
 async function perSecond(
