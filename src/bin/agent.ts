@@ -15,6 +15,7 @@ import { explainError, UserError } from '#lib/errors.ts';
 import { type Ip, parseIp } from '#lib/ip.ts';
 import { DNS_LINK_LOCAL_V4, DNS_LOG_SOCKET } from '#lib/kernel-objects.ts';
 import { createLogger, type Logger } from '#lib/log.ts';
+import { openBpf } from '#linux/bpf/kernel.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { hasProcessIn, isSameNetns } from '#linux/netns.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
@@ -91,6 +92,7 @@ export async function runAgent(
         conntrack: stack.use(openConntrack()),
         openNflog: createNflog({ poller }),
         tc: stack.use(openTrafficControl()),
+        bpf: options.fastPath ? openBpf() : undefined,
         runtimes: [
           createPodmanRuntime(['podman'], { storage: createPodmanStorage() }),
           ...createCriRuntimes(),

@@ -65,6 +65,8 @@ export interface AgentOptions {
   hostResolver: boolean;
   /** Pods' traffic gets rules in other programs' firewalls that would stop it. */
   openFirewalls: boolean;
+  /** UDP between pods passes the host's routing and rules by, once let through. */
+  fastPath: boolean;
   statusAddress: { host: string; port: number };
   logLevel: LogLevel;
 }
@@ -96,6 +98,7 @@ const AGENT_KEYS = [
     'upstreamDns',
     'hostResolver',
     'openFirewalls',
+    'fastPath',
     'statusAddress',
     'logLevel',
   ],
@@ -230,6 +233,7 @@ export function agentOptions(
     }),
     hostResolver: get.flag('hostResolver'),
     openFirewalls: get.flag('openFirewalls', true),
+    fastPath: get.flag('fastPath', true),
     statusAddress: hostPort(get.text('statusAddress') ?? '127.0.0.1:9963', '--status-address'),
     logLevel: logLevel(get.text('logLevel') ?? 'info'),
   };

@@ -134,6 +134,8 @@ function addDaemons(program: Command, daemons: Daemons): void {
       '--no-open-firewalls',
       'leave them alone: docs/coexistence.md says what they must let pass',
     )
+    .option('--fast-path', 'established UDP between pods passes the host by, in eBPF (the default)')
+    .option('--no-fast-path', 'it takes the host’s routing and rules, as all else does')
     .option('--status-address <address:port>', 'healthz and metrics (default: 127.0.0.1:9963)')
     .addOption(logLevel())
     .addOption(config())

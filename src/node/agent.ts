@@ -22,6 +22,7 @@ import { type Cidr, familyOf, type Ip } from '#lib/ip.ts';
 import { NFT_TABLE } from '#lib/kernel-objects.ts';
 import type { Logger } from '#lib/log.ts';
 import { Lull } from '#lib/lull.ts';
+import type { Bpf } from '#linux/bpf/port.ts';
 import type { Conntrack } from '#linux/conntrack/port.ts';
 import type { NetworkStack, OpenNetworkStack } from '#linux/network/port.ts';
 import type { OpenNflog } from '#linux/nflog/port.ts';
@@ -36,6 +37,8 @@ import type { HostResolverOptions } from './dns/host-resolver.ts';
 import { DNS_PART, defineDnsRules } from './dns/rules.ts';
 import { Fabric } from './fabric/fabric.ts';
 import { FABRIC_PART } from './fabric/filter.ts';
+import { FastPath } from './fast-path/fast-path.ts';
+import { createFastPathMetrics } from './fast-path/metrics.ts';
 import { count, Health, type PartHealth } from './health.ts';
 import { Allocator } from './ipam/allocator.ts';
 import { MASQUERADE_PART } from './masquerade/masquerade.ts';
@@ -65,6 +68,8 @@ export interface AgentComponents {
   readonly conntrack: Conntrack;
   readonly openNflog: OpenNflog;
   readonly tc: TrafficControl;
+  /** Absent: no fast path. */
+  readonly bpf: Bpf | undefined;
   readonly runtimes: PodsComponents['runtimes'];
   readonly watchExit: PodsComponents['watchExit'];
   readonly isInNetns: PodsComponents['isInNetns'];
@@ -114,7 +119,8 @@ export async function startAgent(
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const health = new Health();
-  health.add('KernelReady', () => kernelHealth(init.kernelGaps));
+  let fastPath: FastPath | undefined;
+  health.add('KernelReady', () => kernelHealth([...init.kernelGaps, ...(fastPath?.gaps ?? [])]));
   const routes = new Map<string, PolicyFeature['routes'][string]>();
   started.use(
     await startStatusServer({ listen: init.statusAddress, registry, health: health.now, routes }),
@@ -266,6 +272,17 @@ export async function startAgent(
     }),
   );
   started.defer(fabric.onPodMtu(() => cni.followMtu()));
+  if (components.bpf !== undefined) {
+    const exits = {
+      list: () => fabric.exits,
+      onChange: (listener: () => void) => fabric.onExits(listener),
+    };
+    fastPath = started.use(
+      new FastPath({ stack, bpf: components.bpf, attachments: cni, pools, exits, log }),
+    );
+    createFastPathMetrics(registry, fastPath);
+    await fastPath.start();
+  }
   // Only now is it known what is attached: with less the rules would close pods that are running.
   await policy.start(cni);
   names.answers.attach(policy.answers);

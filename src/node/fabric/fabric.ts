@@ -12,7 +12,7 @@ import type { Clock } from '#lib/clock.ts';
 import { cidrOf, familyOf, type Ip } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
-import type { NetworkEvent, NetworkStack } from '#linux/network/port.ts';
+import type { IfIndex, NetworkEvent, NetworkStack } from '#linux/network/port.ts';
 import type { Ruleset } from '../ruleset.ts';
 import { applyFabric } from './apply.ts';
 import { FABRIC_PART, FABRIC_PEERS, fabricPart, peerElements } from './filter.ts';
@@ -64,6 +64,8 @@ export class Fabric implements AsyncDisposable {
   readonly #stops: (() => void)[] = [];
   readonly #read = createObjectReader();
   readonly #mtuListeners = new Set<() => void>();
+  readonly #exitListeners = new Set<() => void>();
+  #exits: readonly IfIndex[] = [];
   #plan: FabricPlan | undefined;
   /** What the kernel is known to hold; undefined: it has to be read, everything of it. */
   #followed: Followed | undefined;
@@ -125,6 +127,17 @@ export class Fabric implements AsyncDisposable {
   get podMtuBytes(): number {
     if (this.#plan === undefined) throw new Error('the fabric has not been planned yet');
     return this.#plan.podMtuBytes;
+  }
+
+  /** Links by which packets leave for pods of other nodes, and come from there. */
+  get exits(): readonly IfIndex[] {
+    return this.#exits;
+  }
+
+  /** Calls back after each change of {@link exits}, until the returned function is called. */
+  onExits(listener: () => void): () => void {
+    this.#exitListeners.add(listener);
+    return () => this.#exitListeners.delete(listener);
   }
 
   /** Calls back after each change of {@link podMtuBytes}, until the returned function is called. */
@@ -240,6 +253,11 @@ export class Fabric implements AsyncDisposable {
       fdb: new Map(want.fdb),
     };
     this.#followed = { have, want, device: plan.device, uplink };
+    const isPlain = plan.routes.some(({ via }) => via === 'uplink');
+    const exits = isPlain ? [want.vxlan, uplink.index] : [want.vxlan];
+    if (exits.join() === this.#exits.join()) return;
+    this.#exits = exits;
+    for (const listener of this.#exitListeners) listener();
   }
 
   #tell(changes: FabricChanges, isRepair: boolean): void {

@@ -1,0 +1,320 @@
+/**
+ * The fast path of UDP between pods: keeps `program.ts` at the links of the node's pods and of the fabric, and its maps in
+ * step with who is attached. It ends with the agent; then, as without it, packets go the long way.
+ */
+import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
+import type { Cache } from '#client/port.ts';
+import { isSpecChange } from '#client/spec-change.ts';
+import { ENODEV, explainError, isErrno } from '#lib/errors.ts';
+import { type Family, familyOf, type Ip, ipToBytes, outermostCidrs, parseCidr } from '#lib/ip.ts';
+import type { Logger } from '#lib/log.ts';
+import { SyncLoop } from '#lib/sync-loop.ts';
+import type { Bpf, BpfCounters, BpfMap, BpfProgram } from '#linux/bpf/port.ts';
+import type { IfIndex, NetworkStack } from '#linux/network/port.ts';
+import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
+import type { KernelGap } from '../probe.ts';
+import {
+  COUNTERS,
+  type ConntrackTimeouts,
+  encodePod,
+  FAST_PATH_LICENSE,
+  type FastPathFacts,
+  type FastPod,
+  fastPathProgram,
+  findSymbols,
+  type KernelSymbols,
+  POD_BYTES,
+} from './program.ts';
+
+/** Nobody waits for it, and the first packets of a new pod have the processors first. */
+const MIN_SYNC_INTERVAL_MS = 50;
+/** Backstop for lost events. */
+const RESYNC_MS = 60_000;
+/** Far more than a node has pods; beyond, the others' packets go the long way. */
+const MAX_ADDRESSES = 16_384;
+/** The uplink, and the tunnel device. */
+const MAX_EXITS = 16;
+
+const GAP: KernelGap = {
+  name: 'what the fast path of UDP needs',
+  option: 'CONFIG_BPF_SYSCALL, CONFIG_NET_XGRESS, CONFIG_DEBUG_INFO_BTF (Linux 6.6 or later)',
+  otherwise: 'UDP between pods goes the long way',
+};
+
+export interface FastPathComponents {
+  readonly stack: NetworkStack;
+  readonly bpf: Bpf;
+  readonly attachments: Attachments;
+  readonly pools: Cache<IPPool>;
+  /** Links by which packets come from pods of other nodes and go to them. */
+  readonly exits: {
+    list(): readonly IfIndex[];
+    onChange(listener: () => void): () => void;
+  };
+  readonly log: Logger;
+}
+
+interface Maps {
+  readonly pods: Readonly<Record<Family, BpfMap>>;
+  readonly exits: BpfMap;
+  readonly counters: BpfCounters;
+}
+type Place = FastPathFacts['from'];
+interface Programs extends Readonly<Record<Place, BpfProgram>> {
+  /** Of what they were made. */
+  readonly key: string;
+}
+interface Attached extends Disposable {
+  readonly program: BpfProgram;
+}
+
+export class FastPath implements AsyncDisposable {
+  readonly #c: FastPathComponents;
+  readonly #loop: SyncLoop;
+  readonly #stops: (() => void)[] = [];
+  #maps: Maps | undefined;
+  #symbols: KernelSymbols | undefined;
+  #programs: Programs | undefined;
+  /** Where a program is. */
+  readonly #attached = new Map<IfIndex, Attached>();
+  /** What the maps of pods hold, in words to compare by. */
+  readonly #pods = new Map<Ip, string>();
+  readonly #exits = new Set<IfIndex>();
+  /** Links of pods by name, until the kernel tells of a change. */
+  readonly #links = new Map<string, Pick<FastPod, 'link' | 'hostMac'>>();
+  #problem: string | undefined;
+
+  constructor(components: FastPathComponents) {
+    this.#c = components;
+    this.#loop = new SyncLoop(() => this.#sync(), {
+      name: 'fast path',
+      log: components.log,
+      minIntervalMs: MIN_SYNC_INTERVAL_MS,
+      resyncMs: RESYNC_MS,
+    });
+  }
+
+  /** Resolves when the pods that are attached have it, or it is known that there is none. */
+  async start(): Promise<void> {
+    const { attachments, pools, exits, stack } = this.#c;
+    await pools.synced();
+    const trigger = () => this.#loop.trigger();
+    this.#stops.push(
+      attachments.onChange(trigger),
+      exits.onChange(trigger),
+      pools.onChange((change) => {
+        if (isSpecChange(change)) trigger();
+      }),
+      stack.watch((event) => {
+        if (event.type !== 'link' && event.type !== 'overrun') return;
+        const isOurs = event.type === 'overrun' || this.#links.delete(event.link.name);
+        if (event.type === 'overrun') this.#links.clear();
+        if (isOurs) trigger();
+      }),
+    );
+    await this.#loop.settled();
+  }
+
+  /** What this kernel lacks for it. */
+  get gaps(): readonly KernelGap[] {
+    return this.#problem === undefined
+      ? []
+      : [{ ...GAP, otherwise: `${GAP.otherwise} (${this.#problem})` }];
+  }
+
+  /** How many links have it. */
+  get links(): number {
+    return this.#attached.size;
+  }
+
+  /** @returns how many packets were taken to a pod of this node, and to another node */
+  counts(): Readonly<Record<(typeof COUNTERS)[number], number>> {
+    const read = (counter: (typeof COUNTERS)[number]) =>
+      this.#maps?.counters.read(COUNTERS.indexOf(counter)) ?? 0;
+    return { pod: read('pod'), node: read('node') };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const stop of this.#stops) stop();
+    await this.#loop[Symbol.asyncDispose]();
+    this.#end();
+  }
+
+  #sync(): void {
+    if (this.#problem !== undefined) return;
+    try {
+      this.#program();
+    } catch (error) {
+      // A kernel that cannot do it will not learn it.
+      this.#problem = explainError(error);
+      this.#end();
+      this.#c.log.warn(
+        { reason: this.#problem },
+        'no fast path: UDP between pods goes the long way',
+      );
+    }
+  }
+
+  #program(): void {
+    const pods = this.#podsByAddress();
+    const exits = this.#c.exits.list().slice(0, MAX_EXITS);
+    this.#maps ??= createMaps(this.#c.bpf);
+    const maps = this.#maps;
+    const programs = this.#programsOfNow(maps);
+    if (programs === undefined) return;
+    // What programs look up is there before they are, and goes after them.
+    for (const [address, pod] of pods) {
+      const print = JSON.stringify(pod);
+      if (this.#pods.get(address) === print) continue;
+      maps.pods[familyOf(address)].set(ipToBytes(address), encodePod(pod));
+      this.#pods.set(address, print);
+    }
+    for (const link of exits)
+      if (!this.#exits.has(link)) {
+        maps.exits.set(indexBytes(link), Uint8Array.of(1));
+        this.#exits.add(link);
+      }
+    const places = new Map<IfIndex, Place>(exits.map((link) => [link, 'fabric']));
+    for (const { link } of pods.values()) places.set(link, 'pod');
+    for (const [link, place] of places) this.#attach(link, programs[place]);
+    for (const [link, attached] of this.#attached)
+      if (!places.has(link)) {
+        attached[Symbol.dispose]();
+        this.#attached.delete(link);
+      }
+    for (const link of this.#exits)
+      if (!exits.includes(link)) {
+        maps.exits.delete(indexBytes(link));
+        this.#exits.delete(link);
+      }
+    for (const address of this.#pods.keys())
+      if (!pods.has(address)) {
+        maps.pods[familyOf(address)].delete(ipToBytes(address));
+        this.#pods.delete(address);
+      }
+  }
+
+  #podsByAddress(): Map<Ip, FastPod> {
+    const pods = new Map<Ip, FastPod>();
+    for (const attachment of this.#c.attachments.list().filter(isEligible)) {
+      const link = this.#linkOf(attachment.hostLink);
+      if (link === undefined) continue;
+      for (const address of ipsOf(attachment))
+        if (pods.size < MAX_ADDRESSES) pods.set(address, { ...link, podMac: attachment.mac });
+    }
+    return pods;
+  }
+
+  #linkOf(name: string): Pick<FastPod, 'link' | 'hostMac'> | undefined {
+    const known = this.#links.get(name);
+    if (known !== undefined) return known;
+    const link = this.#c.stack.links.get(name);
+    if (link?.mac === undefined) return undefined;
+    const found = { link: link.index, hostMac: link.mac };
+    this.#links.set(name, found);
+    return found;
+  }
+
+  /** New ones if the pools or the kernel's settings are others. @returns undefined if there is no pool */
+  #programsOfNow(maps: Maps): Programs | undefined {
+    const { bpf, stack, pools } = this.#c;
+    const networks = outermostCidrs(
+      [...pools.values()].flatMap(({ spec }) => parseCidr(spec.cidr) ?? []),
+    );
+    const timeoutsMs = conntrackTimeouts(stack);
+    if (networks.length === 0 || timeoutsMs === undefined) return this.#programs;
+    const key = JSON.stringify([networks, timeoutsMs]);
+    if (this.#programs?.key === key) return this.#programs;
+    this.#symbols ??= findSymbols(bpf.kernel);
+    const kernel = this.#symbols;
+    const load = (from: Place) =>
+      bpf.loadClassifier(
+        `tulle_${from}`,
+        FAST_PATH_LICENSE,
+        fastPathProgram({
+          ...{ from, pools: networks, kernel, timeoutsMs },
+          maps: {
+            pods: { 4: maps.pods[4].fd, 6: maps.pods[6].fd },
+            exits: maps.exits.fd,
+            counters: maps.counters.fd,
+          },
+        }),
+      );
+    const old = this.#programs;
+    this.#programs = { key, pod: load('pod'), fabric: load('fabric') };
+    // The kernel keeps a program as long as it is attached somewhere.
+    old?.pod[Symbol.dispose]();
+    old?.fabric[Symbol.dispose]();
+    return this.#programs;
+  }
+
+  #attach(link: IfIndex, program: BpfProgram): void {
+    const before = this.#attached.get(link);
+    if (before?.program === program) return;
+    try {
+      const attached = this.#c.bpf.attach(program, link);
+      this.#attached.set(link, { program, [Symbol.dispose]: () => attached[Symbol.dispose]() });
+    } catch (error) {
+      // It went meanwhile; the kernel tells of it.
+      if (!isErrno(error, ENODEV)) throw error;
+      this.#attached.delete(link);
+    }
+    before?.[Symbol.dispose]();
+  }
+
+  #end(): void {
+    for (const attached of this.#attached.values()) attached[Symbol.dispose]();
+    this.#attached.clear();
+    this.#pods.clear();
+    this.#exits.clear();
+    this.#programs?.pod[Symbol.dispose]();
+    this.#programs?.fabric[Symbol.dispose]();
+    this.#programs = undefined;
+    if (this.#maps === undefined) return;
+    const { pods, exits, counters } = this.#maps;
+    for (const map of [pods[4], pods[6], exits, counters]) map[Symbol.dispose]();
+    this.#maps = undefined;
+  }
+}
+
+/** Others have something of their own on the way: a bridge, another plugin, a limit. */
+function isEligible({ bridge, chained, onBridge, bandwidth }: Attachment): boolean {
+  return (
+    bridge === undefined && chained === undefined && onBridge !== true && bandwidth === undefined
+  );
+}
+
+function createMaps(bpf: Bpf): Maps {
+  const pods = (family: Family, keyBytes: number) =>
+    bpf.createMap({
+      ...{ name: `tulle_pods_v${family}`, keyBytes, valueBytes: POD_BYTES },
+      maxEntries: MAX_ADDRESSES,
+    });
+  return {
+    pods: { 4: pods(4, 4), 6: pods(6, 16) },
+    exits: bpf.createMap({
+      ...{ name: 'tulle_exits', keyBytes: 4, valueBytes: 1 },
+      maxEntries: MAX_EXITS,
+    }),
+    counters: bpf.createCounters('tulle_taken', COUNTERS.length),
+  };
+}
+
+/** @returns undefined as long as this network has no connection tracking */
+function conntrackTimeouts({ sysctl }: NetworkStack): ConntrackTimeouts | undefined {
+  const seconds = (name: string) => Number(sysctl.get(`net/netfilter/nf_conntrack_${name}`));
+  const [udp, udpStream] = [seconds('udp_timeout'), seconds('udp_timeout_stream')];
+  if (!(udp > 0 && udpStream > 0)) return undefined;
+  return { udp: toMs(udp), udpStream: toMs(udpStream) };
+}
+
+/** What the program gives the kernel is an i32. */
+function toMs(seconds: number): number {
+  return Math.min(seconds * 1000, 0x7fff_ffff);
+}
+
+function indexBytes(link: IfIndex): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(link);
+  return bytes;
+}
