@@ -2,10 +2,10 @@
  * What Tulle's path costs beside the same path made by hand with bare kernel commands: between pods of one machine, and
  * across two machines by VXLAN and by plain routes. There are two such peers, each on machines of its own: one without
  * any nftables rule, and one with what no pod network can do without, connections tracked and one rule that masquerades.
- * TCP with 1 and 8 streams, UDP in small packets (iperf3), and request and response (a flood of pings, each sent when the
- * last has come back).
+ * TCP with 1 and 8 streams, UDP in small packets (iperf3), and request and response: of a program that asks another by TCP
+ * and by UDP (sockperf), and of a flood of pings, each sent when the last has come back, which the other kernel answers.
  *
- * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian package iperf3
+ * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian packages iperf3, sockperf
  *
  * The three take turns in each round, the first being another each time; clients are bound to one processor and servers
  * to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
@@ -26,6 +26,9 @@ const MEASURE_TIMEOUT_MS = 60_000;
 const UDP_BYTES = 64;
 /** ping gives the time of a round trip in whole microseconds, which are few: so it is the time of all, in milliseconds. */
 const PINGS = 30_000;
+/** What client and server of sockperf are told alike. */
+const TCP_PING_PONG = ['--tcp', '--port', '5301'];
+const UDP_PING_PONG = ['--port', '5302'];
 const CLIENT_CPU = 0;
 const SERVER_CPU = availableParallelism() > 1 ? 1 : 0;
 
@@ -44,7 +47,9 @@ const MEASURES: readonly (readonly [
   ['TCP 1 stream', 'Gbit/s', (path) => throughput(path, [])],
   ['TCP 8 streams', 'Gbit/s', (path) => throughput(path, ['-P', '8'])],
   ['UDP', 'packets/s', packetRate],
-  ['request and response', 'us', roundTrip],
+  ['TCP request and response', 'us', (path) => pingPong(path, TCP_PING_PONG)],
+  ['UDP request and response', 'us', (path) => pingPong(path, UDP_PING_PONG)],
+  ['ping', 'us', roundTrip],
 ];
 
 const wanted = process.argv.slice(4);
@@ -70,18 +75,22 @@ try {
 }
 process.exit();
 
-/** One iperf3 for each pod that is a server, which stays. */
+/** An iperf3 and two sockperfs for each pod that is a server, which stay. */
 async function serve(paths: readonly Path[]): Promise<void> {
   // Pods of machines that were made alike have the same addresses.
   const ends = new Map(
     paths.map(({ server }) => [`${server.machine.name} ${server.address}`, server]),
   );
   for (const { machine, enter, address } of ends.values()) {
-    const argv = ['taskset', '--cpu-list', String(SERVER_CPU), 'iperf3', '--server'];
-    await machine.start(`iperf3-${address}`, [...enter, ...argv]);
-    await until('iperf3 listens', WAIT_MS, async () => {
-      const { stdout } = await machine.run([...enter, 'ss', '-ltn']);
-      return stdout.includes(':5201');
+    const bound = [...enter, 'taskset', '--cpu-list', String(SERVER_CPU)];
+    await machine.start(`iperf3-${address}`, [...bound, 'iperf3', '--server']);
+    for (const args of [TCP_PING_PONG, UDP_PING_PONG]) {
+      const argv = ['sockperf', 'server', '--ip', address, ...args];
+      await machine.start(`sockperf-${address}-${args.length}`, [...bound, ...argv]);
+    }
+    await until('they listen', WAIT_MS, async () => {
+      const { stdout } = await machine.run([...enter, 'ss', '-ltun']);
+      return [':5201', ':5301', ':5302'].every((port) => stdout.includes(port));
     });
   }
 }
@@ -135,6 +144,16 @@ async function packetRate(path: Path): Promise<number> {
     args,
   );
   return (sum.packets - sum.lost_packets) / sum.seconds;
+}
+
+/** @returns microseconds from a question to its answer, halved, on average: what sockperf calls latency */
+async function pingPong(path: Path, args: readonly string[]): Promise<number> {
+  const { client, server } = path;
+  const argv = ['sockperf', 'ping-pong', '--ip', server.address, '--time', String(SECONDS)];
+  const text = await inClient(client, [...argv, ...args]);
+  const [, average] = /avg-latency=([\d.]+)/.exec(text) ?? [];
+  if (average === undefined) throw new Error(`sockperf said no latency: ${text}`);
+  return Number(average);
 }
 
 /** @returns microseconds from one question to the next */

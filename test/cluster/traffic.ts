@@ -41,13 +41,15 @@ if (role === 'server') serve(Number(args[0]));
 if (role === 'client') await ask(args[0] ?? '', Number(args[1]));
 
 function serve(port: number): void {
-  const socket = createSocket('udp4');
-  socket.on('message', (message, from) => socket.send(message, from.port, from.address));
-  socket.bind(port);
+  for (const type of ['udp4', 'udp6'] as const) {
+    const socket = createSocket({ type, ipv6Only: type === 'udp6' });
+    socket.on('message', (message, from) => socket.send(message, from.port, from.address));
+    socket.bind(port);
+  }
   createServer((connection) => {
     connection.on('error', () => connection.destroy()); // the client gave up; it counts that itself
     connection.end('ok');
-  }).listen(port, '0.0.0.0');
+  }).listen(port, '::');
   process.once('SIGTERM', () => process.exit(0));
 }
 
@@ -58,7 +60,7 @@ async function ask(host: string, port: number): Promise<void> {
   });
   const countersBefore = tcpCounters();
   const waiting = new Set<number>();
-  const socket = createSocket('udp4');
+  const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4');
   socket.on('message', (message) => waiting.delete(message.readUInt32BE(0)));
   let sent = 0;
   const udp = (async () => {

@@ -18,6 +18,7 @@ import { ENOENT, isErrno, KernelError } from '#lib/errors.ts';
 import { Btf } from '#wire/bpf/btf.ts';
 import { assemble, INSTRUCTION_BYTES } from '#wire/bpf/instructions.ts';
 import { addressOf, close, errno, libc } from '../ffi/libc.ts';
+import { inNetns, type Netns, type NetnsPath } from '../netns.ts';
 import type { Bpf, BpfMap, BpfMapOptions, KernelFunction, KernelTypes } from './port.ts';
 
 const SYS_BPF = { x64: 321, arm64: 280, riscv64: 280 } as Readonly<Record<string, number>>;
@@ -53,8 +54,8 @@ const syscall = libc.func('syscall', 'int64', ['int64', 'int64', 'void *', 'int6
   bytes: number,
 ) => number | bigint;
 
-/** Programs and maps of the kernel; links are those of this process's network namespace. */
-export function openBpf(): Bpf {
+/** @param options.netns whose links programs are attached to; by default this process's own */
+export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): Bpf {
   let types: Types | undefined;
   const kernel = () => {
     types ??= readTypes();
@@ -109,14 +110,12 @@ export function openBpf(): Bpf {
         return owned(attributes(1).call(COMMAND.programLoad, op, () => endOf(log)));
       }
     },
-    attach: (program, link) =>
-      owned(
-        new Attributes()
-          .u32(0, program.fd)
-          .u32(4, link)
-          .u32(8, BPF_TCX_INGRESS)
-          .call(COMMAND.linkCreate, `attach an eBPF program to link ${link}`),
-      ),
+    attach(program, link) {
+      const attributes = new Attributes().u32(0, program.fd).u32(4, link).u32(8, BPF_TCX_INGRESS);
+      return inNetns(options.netns, () =>
+        owned(attributes.call(COMMAND.linkCreate, `attach an eBPF program to link ${link}`)),
+      );
+    },
   };
 }
 

@@ -1,0 +1,216 @@
+/** The fast path with real packets: what it takes arrives as by the long way, and nothing else is taken. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
+import { startCache } from '#client/cache.ts';
+import { FakeApi } from '#client/fake.ts';
+import { CT_MARK_CUT } from '#lib/kernel-objects.ts';
+import { silentLogger } from '#lib/log.ts';
+import { openBpf } from '#linux/bpf/kernel.ts';
+import { Machine } from '../pod-machine.ts';
+import { FastPath } from './fast-path.ts';
+
+const log = silentLogger;
+const PORT = 7007;
+const PROTOCOL_UDP = 17;
+/** Of a connection that is no stream yet some go the long way, by chance: so many that not all do. */
+const QUESTIONS = 8;
+const fixture = (name: string) =>
+  join(import.meta.dirname, '..', 'pod-rules', `${name}.fixture.ts`);
+
+describe('the fast path', () => {
+  const machine = new Machine();
+  const resources = new AsyncDisposableStack();
+  const api = new FakeApi();
+  for (const [name, cidr] of [
+    ['v4', '192.0.2.0/24'],
+    ['v6', '2001:db8::/120'],
+  ] as const)
+    api.put(IP_POOL, {
+      apiVersion: 'tulle.dev/v1alpha1',
+      kind: 'IPPool',
+      metadata: { name },
+      spec: { cidr },
+    });
+  const pools = resources.use(startCache(api, IP_POOL, { log }));
+  let fastPath: FastPath;
+  let client: string;
+  let server: string;
+  let other: string;
+  let localPort = 20_000;
+
+  const start = async () => {
+    fastPath = new FastPath({
+      ...{ stack: machine.stack, attachments: machine.attacher, pools, log },
+      bpf: openBpf({ netns: machine.path(machine.host) }),
+      exits: { list: () => [], onChange: () => () => undefined },
+    });
+    await fastPath.start();
+    assert.deepEqual(fastPath.gaps, []);
+  };
+  const addressesOf = (pod: string) =>
+    (machine.addresses.given.get(`tulle.${pod}.eth0`) ?? []).map(({ address }) => address);
+  async function attach(name: string, runtimeConfig: object = {}): Promise<string> {
+    const pod = machine.addNamespace(name);
+    await machine.attacher.add(machine.request('ADD', pod, { config: { runtimeConfig } }));
+    for (const address of addressesOf(pod))
+      await machine.spawn(pod, [process.execPath, fixture('echo'), address, String(PORT)]);
+    return pod;
+  }
+  async function until(what: string, condition: () => boolean): Promise<void> {
+    const end = performance.now() + 10_000;
+    while (!condition()) {
+      assert.ok(performance.now() < end, what);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+  /** Asks by one connection. @returns how many packets were taken */
+  function ask(from: string, to: string, count = QUESTIONS, port = ++localPort): number {
+    const before = fastPath.counts().pod;
+    for (let i = 0; i < count; i++)
+      machine.run(from, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${port}`);
+    return fastPath.counts().pod - before;
+  }
+  const entriesOf = (port: number) =>
+    machine.conntrack
+      .list({ protocol: PROTOCOL_UDP })
+      .filter(({ original }) => 'sourcePort' in original && original.sourcePort === port);
+
+  before(async () => {
+    client = await attach('client');
+    server = await attach('server');
+    other = await attach('other');
+    await start();
+    assert.equal(fastPath.links, 3);
+  });
+  after(async () => {
+    await fastPath[Symbol.asyncDispose]();
+    await resources.disposeAsync();
+    await machine[Symbol.asyncDispose]();
+  });
+
+  for (const [i, hops] of [
+    [0, 'ip ttl 63'],
+    [1, 'ip6 hoplimit 63'],
+  ] as const)
+    test(`takes packets of connections that are known, ${hops}`, () => {
+      const [podLink] = machine.json(server, 'ip -j link show dev eth0') as { address: string }[];
+      const hostMac = machine.stack.links.list().find(({ name }) => name.startsWith('tl'))?.mac;
+      const frame = `ether saddr ${hostMac} ether daddr ${podLink?.address} ${hops}`;
+      for (const command of [
+        'add table netdev seen',
+        'add chain netdev seen in { type filter hook ingress device eth0 priority 0; }',
+        `add rule netdev seen in udp dport ${PORT} counter`,
+        `add rule netdev seen in ${frame} udp dport ${PORT} counter`,
+      ])
+        machine.run(server, `nft ${command}`);
+      try {
+        const taken = ask(client, addressesOf(server)[i] ?? '');
+        // The first question and its answer never are.
+        assert.ok(taken > 0 && taken <= 2 * QUESTIONS - 2, `${taken} taken`);
+        const text = machine.run(server, 'nft list table netdev seen');
+        const counts = [...text.matchAll(/counter packets (\d+)/g)].map(([, count]) => count);
+        assert.deepEqual(counts, [String(QUESTIONS), String(QUESTIONS)], text);
+      } finally {
+        machine.run(server, 'nft delete table netdev seen');
+      }
+    });
+
+  test('what it takes keeps the connection known for as long as the kernel would', () => {
+    const port = ++localPort;
+    ask(client, addressesOf(server)[0] ?? '', 1, port);
+    const [entry] = entriesOf(port);
+    assert.ok(entry !== undefined);
+    // As if time had gone by.
+    machine.run(
+      machine.host,
+      `conntrack -U -p udp --orig-src ${addressesOf(client)[0]} --orig-port-src ${port} --timeout 3`,
+    );
+    assert.ok((entriesOf(port)[0]?.timeoutSeconds ?? 99) <= 3);
+    assert.ok(ask(client, addressesOf(server)[0] ?? '', QUESTIONS, port) > 0);
+    assert.ok((entriesOf(port)[0]?.timeoutSeconds ?? 0) > 20);
+  });
+
+  test('a connection that policy has cut, or that is forgotten, goes the long way', () => {
+    const to = addressesOf(server)[0] ?? '';
+    const port = ++localPort;
+    ask(client, to, 2, port);
+    machine.conntrack.mark(entriesOf(port), { mask: CT_MARK_CUT, value: CT_MARK_CUT });
+    assert.equal(ask(client, to, QUESTIONS, port), 0);
+    machine.conntrack.mark(entriesOf(port), { mask: CT_MARK_CUT, value: 0 });
+    assert.ok(ask(client, to, QUESTIONS, port) > 0);
+    machine.conntrack.delete(entriesOf(port));
+    assert.equal(ask(client, to, 1, port), 0);
+  });
+
+  test('nobody sends by the connection of another', async () => {
+    const thief = await attach('thief');
+    await until('its link has the program', () => fastPath.links === 4);
+    const to = addressesOf(server)[0] ?? '';
+    const from = addressesOf(client)[0] ?? '';
+    const port = ++localPort;
+    assert.ok(ask(client, to, QUESTIONS, port) > 0);
+    const before = fastPath.counts().pod;
+    machine.run(thief, `ip address add ${from}/32 dev lo`);
+    machine.run(thief, `ip route replace ${to}/32 via 169.254.1.1 dev eth0 src ${from}`);
+    assert.throws(() =>
+      machine.run(thief, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${port}`),
+    );
+    assert.equal(fastPath.counts().pod, before);
+    // Nor with its own address and another MAC.
+    machine.run(client, 'ip link set eth0 address 02:00:00:00:00:99');
+    assert.throws(() =>
+      machine.run(client, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${port}`),
+    );
+    assert.equal(fastPath.counts().pod, before);
+  });
+
+  test('what is no plain packet of a known connection goes the long way', async () => {
+    const to = addressesOf(server)[0] ?? '';
+    const before = fastPath.counts().pod;
+    // A TCP connection, many packets of it.
+    machine.run(other, `${process.execPath} ${fixture('ask')} tcp ${to} ${PORT}`);
+    // Nobody answers at this port of the server.
+    const port = ++localPort;
+    machine.run(server, 'nft add table inet deaf');
+    machine.run(server, 'nft add chain inet deaf in { type filter hook input priority 0; }');
+    machine.run(server, `nft add rule inet deaf in udp sport ${port} drop`);
+    for (let i = 0; i < 3; i++)
+      assert.throws(() =>
+        machine.run(other, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${port}`),
+      );
+    assert.equal(fastPath.counts().pod, before);
+    // More than a link carries: in fragments.
+    const long = ++localPort;
+    ask(other, to, 2, long);
+    const known = fastPath.counts().pod;
+    machine.run(other, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${long} 4000`);
+    // The answer is short.
+    assert.ok(fastPath.counts().pod - known <= 1);
+  });
+
+  test('a pod with a limit has none of it; a pod that goes takes its place along', async () => {
+    const links = fastPath.links;
+    const limit = { bandwidth: { ingressRate: 10_000_000, ingressBurst: 10_000_000 } };
+    const limited = await attach('limited', limit);
+    assert.equal(ask(other, addressesOf(limited)[0] ?? ''), 0);
+    assert.equal(ask(limited, addressesOf(server)[0] ?? ''), 0);
+    assert.equal(fastPath.links, links);
+    const leaving = await attach('leaving');
+    await until('its link has the program', () => fastPath.links === links + 1);
+    assert.ok(ask(other, addressesOf(leaving)[0] ?? '') > 0);
+    await machine.attacher.delete(machine.request('DEL', leaving));
+    await until('its place is free', () => fastPath.links === links);
+  });
+
+  test('without it everything goes on, and a later one takes over', async () => {
+    const to = addressesOf(server)[0] ?? '';
+    const port = ++localPort;
+    assert.ok(ask(other, to, QUESTIONS, port) > 0);
+    await fastPath[Symbol.asyncDispose]();
+    machine.run(other, `${process.execPath} ${fixture('ask')} udp ${to} ${PORT} ${port}`);
+    await start();
+    assert.ok(ask(other, to, QUESTIONS, port) > 0);
+  });
+});
