@@ -116,8 +116,11 @@ export class Btf {
     const base = this.#base;
     const before = base === undefined ? undefined : base.#placeOf(name);
     if (before !== undefined) return before;
+    const offset = base === undefined ? 0 : base.#strings.length;
+    // A module's strings begin with one, the kernel's with an empty one.
+    if (this.#strings.indexOf(`${name}\0`, 0, 'latin1') === 0) return offset;
     const at = this.#strings.indexOf(`\0${name}\0`, 0, 'latin1');
-    return at < 0 ? undefined : at + 1 + (base === undefined ? 0 : base.#strings.length);
+    return at < 0 ? undefined : offset + at + 1;
   }
 }
 
