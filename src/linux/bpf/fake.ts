@@ -2,7 +2,7 @@
 import { ENODEV, KernelError } from '#lib/errors.ts';
 import type { Line } from '#wire/bpf/instructions.ts';
 import type { IfIndex } from '../network/port.ts';
-import type { Bpf, BpfMap, BpfMapOptions, BpfProgram } from './port.ts';
+import type { Bpf, BpfMap, BpfMapOptions, BpfProgram, KernelTypes } from './port.ts';
 
 export interface FakeProgram extends BpfProgram {
   readonly name: string;
@@ -21,10 +21,10 @@ export class FakeBpf implements Bpf {
   readonly gone = new Set<IfIndex>();
   /** While set, programs are refused with it. */
   failure: Error | undefined;
-  readonly kernel: Bpf['kernel'] = {
+  readonly readKernelTypes = (): KernelTypes => ({
     function: () => ({ typeId: 1, module: 0 }),
     memberOffset: () => 0,
-  };
+  });
   #nextFd = 3;
 
   createMap({ name, keyBytes, valueBytes, maxEntries }: BpfMapOptions): BpfMap {

@@ -13,13 +13,13 @@
  * ```
  * Source: include/uapi/linux/bpf.h.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { ENOENT, isErrno, KernelError } from '#lib/errors.ts';
 import { Btf } from '#wire/bpf/btf.ts';
 import { assemble, INSTRUCTION_BYTES } from '#wire/bpf/instructions.ts';
 import { addressOf, close, errno, libc } from '../ffi/libc.ts';
 import { inNetns, type Netns, type NetnsPath } from '../netns.ts';
-import type { Bpf, BpfMap, BpfMapOptions, KernelFunction, KernelTypes } from './port.ts';
+import type { Bpf, BpfMap, BpfMapOptions, KernelTypes } from './port.ts';
 
 const SYS_BPF = { x64: 321, arm64: 280, riscv64: 280 } as Readonly<Record<string, number>>;
 const COMMAND = {
@@ -56,15 +56,9 @@ const syscall = libc.func('syscall', 'int64', ['int64', 'int64', 'void *', 'int6
 
 /** @param options.netns whose links programs are attached to; by default this process's own */
 export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): Bpf {
-  let types: Types | undefined;
-  const kernel = () => {
-    types ??= readTypes();
-    return types;
-  };
+  let fds: Uint8Array | undefined;
   return {
-    get kernel() {
-      return kernel();
-    },
+    readKernelTypes,
     createMap: ({ name, keyBytes, valueBytes, maxEntries }) => {
       const options = { type: BPF_MAP_TYPE_HASH, flags: BPF_F_NO_PREALLOC };
       return mapOf(createMap(name, { keyBytes, valueBytes, maxEntries, ...options }), name, {
@@ -88,7 +82,8 @@ export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): B
     loadClassifier(name, license, program) {
       const instructions = assemble(program);
       const log = Buffer.alloc(LOG_BYTES);
-      const btfs = kernel().fds();
+      fds ??= fdsOfModules();
+      const btfs = fds;
       const attributes = (logLevel: number) =>
         new Attributes()
           .u32(0, BPF_PROG_TYPE_SCHED_CLS)
@@ -218,34 +213,34 @@ function mapOf(fd: number, name: string, { valueBytes }: { readonly valueBytes: 
   };
 }
 
-type Types = KernelTypes & {
-  /** The BTFs that functions are in, as a program is loaded with them: an array of i32, the first being nobody's. */
-  fds(): Uint8Array | undefined;
-};
-
-function readTypes(): Types {
+function readKernelTypes(): KernelTypes {
   const kernel = new Btf(readFileSync(`${BTF_FOLDER}/vmlinux`));
-  const modules = MODULES.flatMap((name) => {
-    const bytes = readIfThere(`${BTF_FOLDER}/${name}`);
-    return bytes === undefined ? [] : [{ name, btf: new Btf(bytes, kernel) }];
-  });
+  const modules = modulesThere().map(
+    (name) => new Btf(readFileSync(`${BTF_FOLDER}/${name}`), kernel),
+  );
   return {
-    function: (name) => {
-      const all = [kernel, ...modules.map(({ btf }) => btf)];
-      for (const [module, btf] of all.entries()) {
+    function(name) {
+      for (const [module, btf] of [kernel, ...modules].entries()) {
         const typeId = btf.functionId(name);
-        if (typeId !== undefined) return { typeId, module } satisfies KernelFunction;
+        if (typeId !== undefined) return { typeId, module };
       }
       return undefined;
     },
     memberOffset: (struct, ...path) => kernel.memberOffset(struct, ...path),
-    fds() {
-      if (modules.length === 0) return undefined;
-      const fds = Buffer.alloc(4 * (modules.length + 1));
-      for (const [i, { name }] of modules.entries()) fds.writeInt32LE(moduleFd(name), 4 * (i + 1));
-      return fds;
-    },
   };
+}
+
+function modulesThere(): string[] {
+  return MODULES.filter((name) => existsSync(`${BTF_FOLDER}/${name}`));
+}
+
+/** The BTFs that functions are in, as a program is loaded with them: an array of i32, the first being nobody's. */
+function fdsOfModules(): Uint8Array | undefined {
+  const modules = modulesThere();
+  if (modules.length === 0) return undefined;
+  const fds = Buffer.alloc(4 * (modules.length + 1));
+  for (const [i, name] of modules.entries()) fds.writeInt32LE(moduleFd(name), 4 * (i + 1));
+  return fds;
 }
 
 /**
@@ -269,15 +264,6 @@ function moduleFd(module: string): number {
     new Attributes().u32(0, fd).u32(4, info.length).pointer(8, info).call(COMMAND.objectInfo, op);
     if (name.toString('latin1', 0, name.indexOf(0)) === module) return fd;
     close(fd);
-  }
-}
-
-function readIfThere(path: string): Uint8Array | undefined {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
   }
 }
 

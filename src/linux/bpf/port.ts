@@ -7,8 +7,8 @@ import type { Line } from '#wire/bpf/instructions.ts';
 import type { IfIndex } from '../network/port.ts';
 
 export interface Bpf {
-  /** The kernel's functions and types that programs refer to. @throws Error if this kernel does not tell of them */
-  readonly kernel: KernelTypes;
+  /** The kernel's functions and types, some megabytes; keep what was found. @throws Error if this kernel does not tell of them */
+  readKernelTypes(): KernelTypes;
   createMap(options: BpfMapOptions): BpfMap;
   /** An array of counters, u64, one of each for every processor. @param name at most 15 characters */
   createCounters(name: string, count: number): BpfCounters;

@@ -225,7 +225,7 @@ export class FastPath implements AsyncDisposable {
     if (networks.length === 0 || timeoutsMs === undefined) return this.#programs;
     const key = JSON.stringify([networks, timeoutsMs]);
     if (this.#programs?.key === key) return this.#programs;
-    this.#symbols ??= findSymbols(bpf.kernel);
+    this.#symbols ??= findSymbols(bpf.readKernelTypes());
     const kernel = this.#symbols;
     const load = (from: Place) =>
       bpf.loadClassifier(
