@@ -14,7 +14,7 @@ import { availableParallelism } from 'node:os';
 import { until } from '#lab/cluster.ts';
 import { Lab } from '#lab/lab.ts';
 import type { Machine } from '#lab/machine.ts';
-import { type Path, type Paths, pathsByHand, pathsOfTulle } from './support/pod-paths.ts';
+import { type End, type Path, type Paths, pathsByHand, pathsOfTulle } from './support/pod-paths.ts';
 import { quantile } from './support/quantile.ts';
 
 const ROUNDS = Number(process.argv[2] ?? 15);
@@ -75,24 +75,30 @@ try {
 }
 process.exit();
 
-/** An iperf3 and two sockperfs for each pod that is a server, which stay. */
+/** Two sockperfs for each pod that is a server, which stay. */
 async function serve(paths: readonly Path[]): Promise<void> {
   // Pods of machines that were made alike have the same addresses.
   const ends = new Map(
     paths.map(({ server }) => [`${server.machine.name} ${server.address}`, server]),
   );
-  for (const { machine, enter, address } of ends.values()) {
-    const bound = [...enter, 'taskset', '--cpu-list', String(SERVER_CPU)];
-    await machine.start(`iperf3-${address}`, [...bound, 'iperf3', '--server']);
-    for (const args of [TCP_PING_PONG, UDP_PING_PONG]) {
-      const argv = ['sockperf', 'server', '--ip', address, ...args];
-      await machine.start(`sockperf-${address}-${args.length}`, [...bound, ...argv]);
-    }
-    await until('they listen', WAIT_MS, async () => {
-      const { stdout } = await machine.run([...enter, 'ss', '-ltun']);
-      return [':5201', ':5301', ':5302'].every((port) => stdout.includes(port));
-    });
+  for (const server of ends.values()) {
+    for (const args of [TCP_PING_PONG, UDP_PING_PONG])
+      await start(server, ['sockperf', 'server', '--ip', server.address, ...args]);
+    await listening(server, [':5301', ':5302']);
   }
+}
+
+/** Starts a program that lives on the servers' processor. */
+function start({ machine, enter, address }: End, argv: readonly string[]) {
+  const bound = [...enter, 'taskset', '--cpu-list', String(SERVER_CPU)];
+  return machine.start(`${argv[0]}-${address}`, [...bound, ...argv]);
+}
+
+async function listening({ machine, enter }: End, ports: readonly string[]): Promise<void> {
+  await until('the server listens', WAIT_MS, async () => {
+    const { stdout } = await machine.run([...enter, 'ss', '-ltun']);
+    return ports.every((port) => stdout.includes(port));
+  });
 }
 
 async function compare(
@@ -101,7 +107,7 @@ async function compare(
   peers: Readonly<Record<string, Paths>>,
 ): Promise<void> {
   const all = [ours, ...Object.values(peers)].map((paths) => paths[where]);
-  for (const [name, unit, measure] of MEASURES) {
+  for (const [name, unit, measure] of MEASURES.filter(([n]) => (process.env.ONLY ?? '').split(',').some((o) => n.includes(o)))) {
     const values: number[][] = all.map(() => []);
     for (let round = 0; round < ROUNDS; round++)
       for (let turn = 0; turn < all.length; turn++) {
@@ -115,8 +121,13 @@ async function compare(
   }
 }
 
-/** Runs iperf3 against the pod's. @returns the report that it ends with */
+/**
+ * Runs iperf3 against a new one in the pod: where its memory lies makes some percent, for as long as it lives.
+ * @returns the report that it ends with
+ */
 async function iperf<T>({ client, server }: Path, args: readonly string[]): Promise<T> {
+  await start(server, ['iperf3', '--server', '--one-off']);
+  await listening(server, [':5201']);
   const argv = ['iperf3', '--client', server.address, '--time', String(SECONDS), '--json', ...args];
   const { end, error } = JSON.parse(await inClient(client, argv)) as { end: T; error?: string };
   if (error !== undefined)
