@@ -7,6 +7,8 @@
  *
  * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian packages iperf3, sockperf
  *
+ * TULLE_BENCH_ONLY=TCP takes only the measures whose names have that in them.
+ *
  * The three take turns in each round, the first being another each time; clients are bound to one processor and servers
  * to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
  */
@@ -19,6 +21,8 @@ import { quantile } from './support/quantile.ts';
 
 const ROUNDS = Number(process.argv[2] ?? 15);
 const SECONDS = Number(process.argv[3] ?? 1);
+/** Part of the names of the measures that are wanted. */
+const ONLY = process.env.TULLE_BENCH_ONLY ?? '';
 const LAB = process.env.TULLE_BENCH_LAB ?? 'bench-path';
 const WAIT_MS = 20_000;
 const MEASURE_TIMEOUT_MS = 60_000;
@@ -107,7 +111,7 @@ async function compare(
   peers: Readonly<Record<string, Paths>>,
 ): Promise<void> {
   const all = [ours, ...Object.values(peers)].map((paths) => paths[where]);
-  for (const [name, unit, measure] of MEASURES.filter(([n]) => (process.env.ONLY ?? '').split(',').some((o) => n.includes(o)))) {
+  for (const [name, unit, measure] of MEASURES.filter(([name]) => name.includes(ONLY))) {
     const values: number[][] = all.map(() => []);
     for (let round = 0; round < ROUNDS; round++)
       for (let turn = 0; turn < all.length; turn++) {

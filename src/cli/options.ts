@@ -65,7 +65,7 @@ export interface AgentOptions {
   hostResolver: boolean;
   /** Pods' traffic gets rules in other programs' firewalls that would stop it. */
   openFirewalls: boolean;
-  /** UDP between pods passes the host's routing and rules by, once let through. */
+  /** Connections between pods pass the host's routing and rules by, once let through. */
   fastPath: boolean;
   statusAddress: { host: string; port: number };
   logLevel: LogLevel;

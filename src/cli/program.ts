@@ -134,8 +134,11 @@ function addDaemons(program: Command, daemons: Daemons): void {
       '--no-open-firewalls',
       'leave them alone: docs/coexistence.md says what they must let pass',
     )
-    .option('--fast-path', 'established UDP between pods passes the host by, in eBPF (the default)')
-    .option('--no-fast-path', 'it takes the host’s routing and rules, as all else does')
+    .option(
+      '--fast-path',
+      'established connections between pods pass the host by, in eBPF (the default)',
+    )
+    .option('--no-fast-path', 'they take the host’s routing and rules, as all else does')
     .option('--status-address <address:port>', 'healthz and metrics (default: 127.0.0.1:9963)')
     .addOption(logLevel())
     .addOption(config())

@@ -1,5 +1,5 @@
 /**
- * The fast path of UDP between pods in a cluster: on one machine, across machines by VXLAN and by routes, in both families;
+ * The fast path between pods in a cluster: on one machine, across machines by VXLAN and by routes, in both families;
  * and that nothing hangs on it: agents that are killed, and an agent without it.
  */
 import assert from 'node:assert/strict';

@@ -1,6 +1,8 @@
 /** The fast path with real packets: what it takes arrives as by the long way, and nothing else is taken. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
@@ -16,6 +18,7 @@ const PORT = 7007;
 const PROTOCOL_UDP = 17;
 /** Of a connection that is no stream yet some go the long way, by chance: so many that not all do. */
 const QUESTIONS = 8;
+const STREAM = join(import.meta.dirname, 'stream.fixture.ts');
 const fixture = (name: string) =>
   join(import.meta.dirname, '..', 'pod-rules', `${name}.fixture.ts`);
 
@@ -169,8 +172,6 @@ describe('the fast path', () => {
   test('what is no plain packet of a known connection goes the long way', async () => {
     const to = addressesOf(server)[0] ?? '';
     const before = fastPath.counts().pod;
-    // A TCP connection, many packets of it.
-    machine.run(other, `${process.execPath} ${fixture('ask')} tcp ${to} ${PORT}`);
     // Nobody answers at this port of the server.
     const port = ++localPort;
     machine.run(server, 'nft add table inet deaf');
@@ -202,6 +203,96 @@ describe('the fast path', () => {
     assert.ok(ask(other, addressesOf(leaving)[0] ?? '') > 0);
     await machine.attacher.delete(machine.request('DEL', leaving));
     await until('its place is free', () => fastPath.links === links);
+  });
+
+  describe('a TCP connection', () => {
+    /** Beyond all windows. */
+    const MUCH = 64 * 1024 * 1024;
+    /** So much that numbers of before look like numbers of later: they are counted modulo 4 GiB. */
+    const VERY_MUCH = 2.5 * 1024 ** 3;
+
+    before(() => {
+      // As policy does: packets outside of a connection do not pass.
+      machine.run(machine.host, 'nft add table inet strict');
+      machine.run(
+        machine.host,
+        'nft add chain inet strict forward { type filter hook forward priority 0; }',
+      );
+      machine.run(machine.host, 'nft add rule inet strict forward ct state invalid counter drop');
+    });
+
+    interface Talk {
+      /** Resolves with the next line that the program says. */
+      readonly heard: () => Promise<string>;
+      readonly say: (line: string) => void;
+    }
+    async function talk(pod: string, ...args: readonly string[]): Promise<Talk> {
+      const argv = ['--disable-warning=ExperimentalWarning', STREAM, ...args];
+      const child = spawn('ip', ['netns', 'exec', pod, process.execPath, ...argv], {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      resources.defer(() => void child.kill('SIGKILL'));
+      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+      return {
+        heard: async () => String((await lines.next()).value),
+        say: (line) => void child.stdin.write(`${line}\n`),
+      };
+    }
+    async function connection(): Promise<{ from: Talk; to: Talk }> {
+      const port = String(++localPort);
+      const to = await talk(server, 'server', addressesOf(server)[0] ?? '', port);
+      assert.equal(await to.heard(), 'ready');
+      const from = await talk(other, 'client', addressesOf(server)[0] ?? '', port);
+      assert.equal(await from.heard(), 'connected');
+      return { from, to };
+    }
+    async function send(from: Talk, bytes: number): Promise<number> {
+      const before = fastPath.counts().pod;
+      from.say(String(bytes));
+      assert.equal(await from.heard(), 'sent');
+      return fastPath.counts().pod - before;
+    }
+    const states = () =>
+      machine.run(machine.host, 'conntrack -L -p tcp').replaceAll(/^.*?(?=[A-Z_]{4})/gm, '');
+
+    test('is taken once it is established; its end is seen', async () => {
+      const { from, to } = await connection();
+      assert.ok((await send(from, MUCH)) > 100);
+      from.say('end');
+      assert.equal(await to.heard(), `end ${MUCH}`);
+      assert.match(states(), /(TIME_WAIT|LAST_ACK|CLOSE) /);
+      assert.doesNotMatch(states(), /ESTABLISHED /);
+    });
+
+    test('that is broken off is, and is forgotten soon', async () => {
+      const { from, to } = await connection();
+      assert.ok((await send(from, MUCH)) > 100);
+      from.say('reset');
+      assert.match(await to.heard(), /^reset /);
+      const [entry] = machine.conntrack
+        .list({ protocol: 6 })
+        .filter(({ original }) => original.destinationPort === localPort);
+      assert.ok(entry === undefined || entry.timeoutSeconds <= 10, JSON.stringify(entry));
+    });
+
+    test('goes on when the agent ends, and ends then', async () => {
+      const { from, to } = await connection();
+      assert.ok((await send(from, MUCH)) > 100);
+      await fastPath[Symbol.asyncDispose]();
+      await send(from, MUCH);
+      from.say('end');
+      assert.equal(await to.heard(), `end ${2 * MUCH}`);
+      await start();
+    });
+
+    test('that has carried gigabytes can be broken off after the agent has ended', async () => {
+      const { from, to } = await connection();
+      assert.ok((await send(from, VERY_MUCH)) > 100);
+      await fastPath[Symbol.asyncDispose]();
+      from.say('reset');
+      assert.match(await to.heard(), /^reset /);
+      await start();
+    });
   });
 
   test('without it everything goes on, and a later one takes over', async () => {

@@ -13,7 +13,7 @@ import { FastPath } from './fast-path.ts';
 
 const log = silentLogger;
 const POD_MAC = mac('02:00:00:00:00:01');
-const UDP_TIMEOUT = 'net/netfilter/nf_conntrack_udp_timeout';
+const CONNTRACK = 'net/netfilter/nf_conntrack';
 
 const attachment = (hostLink: string, address: string, more: Partial<Attachment> = {}) =>
   ({
@@ -31,7 +31,13 @@ async function node() {
     });
   pool('a', '10.244.0.0/16');
   const network = new FakeNetwork({
-    sysctls: { [UDP_TIMEOUT]: '30', [`${UDP_TIMEOUT}_stream`]: '120' },
+    sysctls: {
+      [`${CONNTRACK}_udp_timeout`]: '30',
+      [`${CONNTRACK}_udp_timeout_stream`]: '120',
+      [`${CONNTRACK}_tcp_timeout_established`]: '432000',
+      [`${CONNTRACK}_tcp_be_liberal`]: '0',
+      [`${CONNTRACK}_tcp_ignore_invalid_rst`]: '0',
+    },
   });
   const stack = network.open();
   const bpf = new FakeBpf();

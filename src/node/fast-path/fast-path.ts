@@ -1,6 +1,6 @@
 /**
- * The fast path of UDP between pods: keeps `program.ts` at the links of the node's pods and of the fabric, and its maps in
- * step with who is attached. It ends with the agent; then, as without it, packets go the long way.
+ * The fast path between pods: keeps `program.ts` at the links of the node's pods and of the fabric, and its maps in step
+ * with who is attached. It ends with the agent; then, as without it, packets go the long way.
  */
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { Cache } from '#client/port.ts';
@@ -36,9 +36,9 @@ const MAX_ADDRESSES = 16_384;
 const MAX_EXITS = 16;
 
 const GAP: KernelGap = {
-  name: 'what the fast path of UDP needs',
+  name: 'what the fast path between pods needs',
   option: 'CONFIG_BPF_SYSCALL, CONFIG_NET_XGRESS, CONFIG_DEBUG_INFO_BTF (Linux 6.6 or later)',
-  otherwise: 'UDP between pods goes the long way',
+  otherwise: 'packets between pods go the long way',
 };
 
 export interface FastPathComponents {
@@ -150,7 +150,7 @@ export class FastPath implements AsyncDisposable {
       this.#end();
       this.#c.log.warn(
         { reason: this.#problem },
-        'no fast path: UDP between pods goes the long way',
+        'no fast path: packets between pods go the long way',
       );
     }
   }
@@ -162,6 +162,7 @@ export class FastPath implements AsyncDisposable {
     const maps = this.#maps;
     const programs = this.#programsOfNow(maps);
     if (programs === undefined) return;
+    letTcpGoOn(this.#c.stack);
     // What programs look up is there before they are, and goes after them.
     for (const [address, pod] of pods) {
       const print = JSON.stringify(pod);
@@ -303,9 +304,28 @@ function createMaps(bpf: Bpf): Maps {
 /** @returns undefined as long as this network has no connection tracking */
 function conntrackTimeouts({ sysctl }: NetworkStack): ConntrackTimeouts | undefined {
   const seconds = (name: string) => Number(sysctl.get(`net/netfilter/nf_conntrack_${name}`));
-  const [udp, udpStream] = [seconds('udp_timeout'), seconds('udp_timeout_stream')];
-  if (!(udp > 0 && udpStream > 0)) return undefined;
-  return { udp: toMs(udp), udpStream: toMs(udpStream) };
+  const [tcpEstablished, udp, udpStream] = [
+    seconds('tcp_timeout_established'),
+    seconds('udp_timeout'),
+    seconds('udp_timeout_stream'),
+  ];
+  if (!(tcpEstablished > 0 && udp > 0 && udpStream > 0)) return undefined;
+  return {
+    tcpEstablished: toMs(tcpEstablished),
+    udp: toMs(udp),
+    udpStream: toMs(udpStream),
+  };
+}
+
+/**
+ * The end of a connection of TCP goes the long way, and all of it does when the agent has ended; connection tracking, which
+ * has not seen what was taken, must not call that invalid. These stay when the agent ends.
+ */
+function letTcpGoOn({ sysctl }: NetworkStack): void {
+  for (const name of ['be_liberal', 'ignore_invalid_rst']) {
+    const path = `net/netfilter/nf_conntrack_tcp_${name}`;
+    if (sysctl.get(path) !== '1') sysctl.set(path, '1');
+  }
 }
 
 /** What the program gives the kernel is an i32. */

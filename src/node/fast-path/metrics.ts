@@ -6,7 +6,7 @@ import { COUNTERS } from './program.ts';
 export function createFastPathMetrics(registry: Registry, fastPath: FastPath): void {
   new Counter({
     name: 'tulle_fast_path_packets_total',
-    help: 'UDP packets between pods that passed the host’s routing and rules by, since the agent’s start.',
+    help: 'Packets between pods that passed the host’s routing and rules by, since the agent’s start.',
     labelNames: ['to'],
     registers: [registry],
     collect() {

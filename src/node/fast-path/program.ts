@@ -4,16 +4,16 @@
  *
  * It takes a packet only if the long way, through the host's routing and rules, would let it through unchanged:
  *
- *  1. whole UDP over IPv4 or IPv6 without options, to an address of the pod network, with hops left;
+ *  1. whole TCP or UDP over IPv4 or IPv6 without options, to an address of the pod network, with hops left; of TCP no
+ *     packet that begins or ends a connection;
  *  2. sent by the pod that has the source address, with that pod's MAC; or come in by the fabric to a pod of this node, and
  *     of none of its pods;
  *  3. of a connection that connection tracking has confirmed and seen both ways, without translation or helper, that
- *     policy has not cut since.
+ *     policy has not cut since; of TCP: established.
  *
  * Every other packet goes the long way, so that this may be missing, at any time, and nothing but speed with it. The first
  * packets of a connection go the long way, where policy and services see them. What makes an entry go away or be marked
- * (policy, an end, a timeout) takes the connection's next packet back to the long way. TCP always goes it: connection
- * tracking follows its windows and would take for invalid what comes after packets that it has not seen.
+ * (policy, an end, a timeout) takes the connection's next packet back to the long way.
  */
 
 import { UserError } from '#lib/errors.ts';
@@ -82,6 +82,7 @@ export interface FastPathFacts {
 export const COUNTERS = ['pod', 'node'] as const;
 
 export interface ConntrackTimeouts {
+  readonly tcpEstablished: number;
   readonly udp: number;
   /** Once the kernel counts it as a stream. */
   readonly udpStream: number;
@@ -95,6 +96,7 @@ export interface KernelSymbols {
   /** Where in an entry of connection tracking, `struct nf_conn`. */
   readonly statusOffset: number;
   readonly markOffset: number;
+  readonly tcpStateOffset: number;
 }
 
 /** The functions of the kernel that the program calls want a licence that is compatible with the GPL. */
@@ -107,13 +109,15 @@ export function findSymbols(kernel: KernelTypes): KernelSymbols {
     throw new UserError(`the kernel offers no "${name}" to eBPF`);
   };
   const find = (name: string) => must(kernel.function(name), name);
-  const member = (name: string) => must(kernel.memberOffset('nf_conn', name), `nf_conn.${name}`);
+  const member = (...path: string[]) =>
+    must(kernel.memberOffset('nf_conn', ...path), ['nf_conn', ...path].join('.'));
   return {
     lookup: find('bpf_skb_ct_lookup'),
     release: find('bpf_ct_release'),
     changeTimeout: find('bpf_ct_change_timeout'),
     statusOffset: member('status'),
     markOffset: member('mark'),
+    tcpStateOffset: member('proto', 'tcp', 'state'),
   };
 }
 
@@ -160,8 +164,9 @@ const HEADER = {
 const IPV4 = { versionAndLength: 14, fragment: 20, checksum: 24, noOptions: 0x45 };
 /** "More fragments" and the offset, as they stand in the packet. */
 const IS_FRAGMENT = 0xff3f;
-const IPPROTO_UDP = 17;
+const IPPROTO = { tcp: 6, udp: 17 };
 const UDP_BYTES = 8;
+const TCP = { bytes: 20, flags: 13, finSynRst: 0x07 };
 /** `struct bpf_sock_tuple`. */
 const TUPLE = {
   4: { dst: 4, ports: 8, bytes: 12 },
@@ -211,6 +216,8 @@ const STATUS_LOOKED_AT =
   STATUS.fixedTimeout |
   STATUS.helper |
   STATUS.offload;
+/** `enum tcp_conntrack`. */
+const TCP_CONNTRACK_ESTABLISHED = 3;
 /**
  * Of a UDP connection that the kernel does not count as a stream yet, about one packet of so many goes the long way, where
  * it may become one.
@@ -249,7 +256,7 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
   const { kernel, maps, timeoutsMs } = facts;
   return [
     label(`IPv${family}`),
-    ...parse(family),
+    ...parse(family, at),
     ...isInPools(facts.pools, family, at),
     ...addressInMap(maps.pods[family], TUPLE[family].dst),
     move(R9, R0),
@@ -264,12 +271,19 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
     jumpIf('ne', R1, STATUS_WANTED, at('not this one')),
     load(32, R1, R8, kernel.markOffset),
     jumpIf('set', R1, CT_MARK_CUT, at('not this one')),
+    load(8, R1, FP, STACK.options + OPTIONS.protocol),
+    jumpIf('eq', R1, IPPROTO.tcp, at('of TCP')),
     set(R3, timeoutsMs.udpStream),
     jumpIf('set', R2, STATUS.assured, at('stays')),
     callHelper(HELPER.random),
     alu('and', R0, LONG_WAY_ONE_OF - 1),
     jumpIf('eq', R0, 0, at('not this one')),
     set(R3, timeoutsMs.udp),
+    jump(at('stays')),
+    label(at('of TCP')),
+    load(8, R1, R8, kernel.tcpStateOffset),
+    jumpIf('ne', R1, TCP_CONNTRACK_ESTABLISHED, at('not this one')),
+    set(R3, timeoutsMs.tcpEstablished),
     label(at('stays')),
     move(R1, R8),
     move(R2, R3),
@@ -299,8 +313,8 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
   ];
 }
 
-/** Fills in the tuple. */
-function parse(family: Family): Line[] {
+/** Fills in the tuple and the protocol. */
+function parse(family: Family, at: (name: string) => string): Line[] {
   const { hops, protocol, src, ports } = HEADER[family];
   const addressWords = family === 4 ? 2 : 8;
   return [
@@ -316,7 +330,13 @@ function parse(family: Family): Line[] {
     load(8, R1, R7, hops),
     jumpIf('le', R1, 1, 'long way'),
     load(8, R1, R7, protocol),
-    jumpIf('ne', R1, IPPROTO_UDP, 'long way'),
+    store(32, FP, STACK.options + OPTIONS.protocol, R1),
+    jumpIf('eq', R1, IPPROTO.udp, at('parsed')),
+    jumpIf('ne', R1, IPPROTO.tcp, 'long way'),
+    ...hasBytes(ports + TCP.bytes),
+    load(8, R1, R7, ports + TCP.flags),
+    jumpIf('set', R1, TCP.finSynRst, 'long way'),
+    label(at('parsed')),
     // Both addresses and both ports stand one after the other, as the tuple has them.
     ...Array.from({ length: addressWords }, (_, i) => [
       load(32, R1, R7, src + i * 4),
@@ -394,7 +414,6 @@ function connectionOf({ lookup }: KernelSymbols, family: Family): Line[] {
   return [
     storeNumber(32, FP, STACK.options + OPTIONS.netns, CURRENT_NETNS),
     storeNumber(32, FP, STACK.options + OPTIONS.error, 0),
-    storeNumber(32, FP, STACK.options + OPTIONS.protocol, IPPROTO_UDP),
     move(R1, R6),
     move(R2, FP),
     alu('add', R2, STACK.tuple),
