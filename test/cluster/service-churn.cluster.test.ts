@@ -16,6 +16,7 @@ import { ENDPOINT_SLICE, type EndpointSlice } from '#api/discovery/v1/endpoint-s
 import { type LabCluster, until } from '#lab/cluster.ts';
 import { runContainer } from '#lab/containers.ts';
 import { Lab } from '#lab/lab.ts';
+import { EINTR, isErrno } from '#lib/errors.ts';
 import { type Ip, ip, ipFromBytes, ipToBytes, parseIp } from '#lib/ip.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import { type Told, wrongConnections } from '#node/services/testing/judge.ts';
@@ -285,11 +286,11 @@ describe('services of three machines', () => {
   async function look(name: MachineName, running: () => boolean = () => false): Promise<void> {
     using nftables = openNftables({ netns: lab.machine(name).netns });
     do {
-      const [endpoint = ''] = kernelEndpoints(nftables, MARK);
-      const [, , high, low] = endpoint.split('|')[0]?.split('.').map(Number) ?? [];
+      const [endpoint] = endpointsOrNone(nftables, MARK);
+      const [, , high, low] = endpoint?.split('|')[0]?.split('.').map(Number) ?? [];
       const found = (high ?? 0) * 256 + (low ?? 0);
       const notes = seen.get(name) ?? [];
-      if (found !== notes.at(-1)?.[0]) notes.push([found, nowMs()]);
+      if (endpoint !== undefined && found !== notes.at(-1)?.[0]) notes.push([found, nowMs()]);
       await sleep(LOOK_INTERVAL_MS);
     } while (running());
   }
@@ -316,14 +317,23 @@ describe('services of three machines', () => {
   }
 
   function kernelEndpoints(nftables: ReturnType<typeof openNftables>, service: string): string[] {
-    const table = nftables.dumpTable('ip', 'tulle', { elements: ['endpoints'] });
     const address = Buffer.from(ipToBytes(ip(clusterIps.get(service) ?? '')));
-    const elements = table?.sets.find(({ set }) => set === 'endpoints')?.elements ?? [];
-    return elements.flatMap(({ key, data }) =>
+    const elements = nftables.elementsOf({ family: 'ip', table: 'tulle', set: 'endpoints' });
+    return [...elements].flatMap(({ key, data }) =>
       address.equals(key.subarray(0, 4)) && data !== undefined
         ? `${ipFromBytes(data.subarray(0, 4))}|${((data[4] ?? 0) << 8) | (data[5] ?? 0)}`
         : [],
     );
+  }
+
+  /** None too where the ruleset changed during each of the kernel's answers: who looks often looks again. */
+  function endpointsOrNone(nftables: ReturnType<typeof openNftables>, service: string): string[] {
+    try {
+      return kernelEndpoints(nftables, service);
+    } catch (error) {
+      if (!isErrno(error, EINTR)) throw error;
+      return [];
+    }
   }
 
   function endpointsAreRight(name: MachineName): void {

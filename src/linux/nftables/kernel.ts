@@ -20,13 +20,7 @@ import {
   decodeSetCount,
   decodeTable,
 } from '#wire/nftables/object-decoder.ts';
-import type {
-  ChainRef,
-  NftFamily,
-  SetRef,
-  TableRef,
-  Transaction,
-} from '#wire/nftables/objects.ts';
+import type { ChainRef, NftFamily, SetRef, TableRef, Transaction } from '#wire/nftables/objects.ts';
 import type { ElementList } from '#wire/nftables/packed-elements.ts';
 import { decodeRuleCount, type RuleCount } from '#wire/nftables/rule-count.ts';
 import type { EncodedTransaction } from '#wire/nftables/transaction-encoder.ts';
