@@ -6,9 +6,9 @@
  * ```text
  *  client ── tlc ─ node ─ tls ── server       the node routes; on it the rules of one kind, and all services
  * ```
- * Three kinds of rules, each on a node of its own, interleaved: ours, and kube-proxy's layouts made by this program
- * (`kube-proxy-layout.ts`): a stand-in, because kube-proxy is in no package. Of those, each service but the measured
- * one has one endpoint, and there are at most TULLE_BENCH_PEER_SERVICES (10,000): loading more takes minutes.
+ * Three kinds of rules, each on a node of its own, interleaved: ours, and kube-proxy's layouts (`kube-proxy-layout.ts`),
+ * loaded by `nft -f` and `iptables-restore`: a stand-in, because kube-proxy is in no package. Of those, each service but the
+ * measured one has one endpoint, and there are at most TULLE_BENCH_PEER_SERVICES (10,000): loading more takes minutes.
  *
  * The client is a loop of system calls (socket, connect, close with a reset) in perl, a few microseconds each; one at a
  * time for the connect time, two at once for connections a second.
@@ -30,7 +30,7 @@ import {
   serviceOf,
   sliceOf,
 } from '#node/services/testing/many-services.ts';
-import { type Layout, layoutTexts } from './kube-proxy-layout.ts';
+import { LAYOUTS, type Layout, layoutName, loadLayout } from './support/load-layout.ts';
 import { quantile } from './support/quantile.ts';
 
 const DEFAULT_SIZES = [10, 44_000];
@@ -42,16 +42,11 @@ const IN_FLIGHT = 2;
 const ENDPOINTS = 5;
 const SERVERS = Array.from({ length: ENDPOINTS }, (_, i) => `10.244.2.${i + 2}`);
 const CLIENT = '10.244.1.2';
-/** As `many-services.ts` has it. */
 /** The server listens on both, so that connections of the two kinds never have the same ports in conntrack. */
 const SERVICE_TARGET_PORT = 8080;
 const DIRECT_PORT = 8081;
 
 type Kind = 'tulle' | Layout;
-const PEER_NAMES = {
-  nftables: "kube-proxy's nftables layout (stand-in)",
-  iptables: "kube-proxy's iptables layout (stand-in)",
-} as const;
 
 /** Client, node and server, each in a namespace. */
 class Bed implements Disposable {
@@ -190,13 +185,13 @@ async function programOurs(bed: Bed): Promise<void> {
   await feature.start();
 }
 
-function programPeer(bed: Bed, layout: Layout): void {
+/** @returns false if it cannot be had */
+function programPeer(bed: Bed, layout: Layout): boolean {
   const services = Array.from({ length: bed.services }, (_, i) => ({
     clusterIp: clusterIpOf(i),
     endpoints: i === bed.measured ? SERVERS : [addressOf(11, i * ENDPOINTS)],
   }));
-  for (const input of layoutTexts(layout, services))
-    execFileSync('ip', ['netns', 'exec', bed.node, 'nft', '-f', '-'], { input });
+  return loadLayout(bed.node, layout, services) !== undefined;
 }
 
 /** What a round measures of one way. */
@@ -222,17 +217,15 @@ async function round(bed: Bed, way: 'service' | 'direct'): Promise<Round> {
 }
 
 async function measure(sizes: readonly number[]): Promise<void> {
-  const hasNft = spawnSync('nft', ['--version']).status === 0;
-  if (!hasNft) console.error("nft is not installed: no stand-in for kube-proxy's layouts");
   using stack = new DisposableStack();
   const beds: Bed[] = [];
   for (const size of sizes)
-    for (const kind of ['tulle', ...(hasNft ? (['nftables', 'iptables'] as const) : [])] as const) {
+    for (const kind of ['tulle', ...LAYOUTS] as const) {
       const bed = stack.use(
         new Bed(kind, kind === 'tulle' ? size : Math.min(size, MAX_PEER_SERVICES)),
       );
       if (kind === 'tulle') await programOurs(bed);
-      else programPeer(bed, kind);
+      else if (!programPeer(bed, kind)) continue;
       await bed.serve();
       beds.push(bed);
     }
@@ -249,7 +242,7 @@ async function measure(sizes: readonly number[]): Promise<void> {
         if (i > 0) (way === 'service' ? service : direct).push(measured);
       }
   for (const [bed, { service, direct }] of results) {
-    const rules = bed.kind === 'tulle' ? '' : `, ${PEER_NAMES[bed.kind]}`;
+    const rules = bed.kind === 'tulle' ? '' : `, ${layoutName(bed.kind)}`;
     const name = (what: string) => `${bed.services} services${rules}: ${what}`;
     const of = (rounds: readonly Round[], key: keyof Round) => rounds.map((it) => it[key]);
     report(name('new connections'), of(service, 'perSecond'), of(direct, 'perSecond'), '1/s');

@@ -6,15 +6,15 @@
  *
  * The peer is `nft -f` with the same services as kube-proxy's nftables mode lays them out (`kube-proxy-layout.ts`): a
  * stand-in, because kube-proxy is in no package, and does this and more. The second peer is `iptables-restore` with
- * its iptables mode's. Larger cases than TULLE_BENCH_PEER_ENDPOINTS (60,000) have no peers, and one that takes more than
- * MAX_PEER_MS is ended.
+ * its iptables mode's. Larger cases than TULLE_BENCH_PEER_ENDPOINTS (60,000) have no peers, and one that takes minutes is
+ * ended.
  * Each case runs in a process of its own, whose memory (after garbage collection) is told with the API's objects in it,
  * kept as an agent keeps them.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
-import type { Cache, CacheChange } from '#client/port.ts';
+import { HandCache } from '#client/hand-cache.ts';
 import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';
@@ -29,12 +29,12 @@ import {
 } from '#node/services/testing/many-services.ts';
 import { sliceTrimmer, trimService } from '#node/trim.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
-import { iptablesText, LAYOUT_TABLE, layoutTexts } from './kube-proxy-layout.ts';
+import { LAYOUTS, layoutName, loadLayout } from './support/load-layout.ts';
+import { quantile } from './support/quantile.ts';
 
 const DEFAULT_CASES = ['1000x5', '10000x5', '44000x5', '5000x50', '200000x5'];
 const CHANGES = 300;
 const MAX_PEER_ENDPOINTS = Number(process.env.TULLE_BENCH_PEER_ENDPOINTS ?? 60_000);
-const MAX_PEER_MS = 240_000;
 const WARM_UP_CHANGES = 20;
 
 const cases = process.argv.length > 2 ? process.argv.slice(2) : DEFAULT_CASES;
@@ -59,12 +59,14 @@ async function ours(
 ): Promise<void> {
   const log = silentLogger;
   const trimSlice = sliceTrimmer();
-  const serviceCache = new MemoryCache<Service>();
-  const sliceCache = new MemoryCache<EndpointSlice>();
+  const serviceCache = new HandCache<Service>();
+  const sliceCache = new HandCache<EndpointSlice>();
   for (let i = 0; i < size.services; i++) {
     serviceCache.put(trimService(received(serviceOf(i))));
     sliceCache.put(trimSlice(received(sliceOf(i, size.endpoints))));
   }
+  serviceCache.sync();
+  sliceCache.sync();
   collectGarbage();
   const snapshotMib = process.memoryUsage().rss / 2 ** 20;
   await using stack = new AsyncDisposableStack();
@@ -182,76 +184,22 @@ function received<T>(object: T): T {
   return JSON.parse(JSON.stringify(object)) as T;
 }
 
-/** A cache that is filled by hand: what is measured begins with its event. */
-class MemoryCache<T extends Service | EndpointSlice> implements Cache<T> {
-  readonly #objects = new Map<string, T>();
-  readonly #listeners = new Set<(change: CacheChange<T>) => void>();
-  readonly isSynced = true;
-  readonly isConnected = true;
-
-  put(object: T): void {
-    const key = `${object.metadata.namespace}/${object.metadata.name}`;
-    const old = this.#objects.get(key);
-    this.#objects.set(key, object);
-    for (const listener of this.#listeners) listener({ key, old, current: object });
-  }
-  get(key: string): T | undefined {
-    return this.#objects.get(key);
-  }
-  keys(): IterableIterator<string> {
-    return this.#objects.keys();
-  }
-  values(): IterableIterator<T> {
-    return this.#objects.values();
-  }
-  get size(): number {
-    return this.#objects.size;
-  }
-  async synced(): Promise<void> {}
-  onChange(listener: (change: CacheChange<T>) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-}
-
 interface Peer {
   readonly name: string;
   readonly ms: number;
 }
 
-/** The same services in kube-proxy's layouts, by the programs that kube-proxy starts. */
-function measurePeers(namespace: string, services: number, endpoints: number): Peer[] {
+/** The same services in kube-proxy's layouts. */
+function measurePeers(netns: string, services: number, endpoints: number): Peer[] {
   const all = Array.from({ length: services }, (_, s) => ({
     clusterIp: clusterIpOf(s),
     endpoints: Array.from({ length: endpoints }, (_, i) => addressOf(11, s * endpoints + i)),
   }));
-  const within = (...argv: string[]) => ['netns', 'exec', namespace, ...argv];
-  const nft = load(within('nft', '-f', '-'), layoutTexts('nftables', all));
-  spawnSync('ip', within('nft', 'delete', 'table', 'ip', LAYOUT_TABLE));
-  const iptables = load(within('iptables-restore', '--noflush'), [iptablesText(all)]);
-  const version = spawnSync('iptables-restore', ['--version'], { encoding: 'utf8' }).stdout;
-  spawnSync('ip', within('nft', 'flush', 'ruleset'));
-  const peers = [
-    ["nft -f in kube-proxy's nftables layout (stand-in)", nft],
-    [`${version?.trim()} in kube-proxy's iptables layout (stand-in)`, iptables],
-  ] as const;
-  return peers.flatMap(([name, ms]) => (ms === undefined ? [] : [{ name, ms }]));
-}
-
-/** @returns the time a program takes for all texts; undefined if it is not there, or was ended for taking too long */
-function load(argv: readonly string[], texts: readonly string[]): number | undefined {
-  const start = process.hrtime.bigint();
-  for (const input of texts) {
-    const timeout = MAX_PEER_MS - Math.floor(msSince(start));
-    if (timeout <= 0) return undefined;
-    const { status, stderr } = spawnSync('ip', argv, { input, timeout, killSignal: 'SIGKILL' });
-    if (status === 0) continue;
-    console.error(
-      `no figures of a peer: ip ${argv.join(' ')}: ${stderr || `more than ${MAX_PEER_MS} ms`}`,
-    );
-    return undefined;
-  }
-  return msSince(start);
+  return LAYOUTS.flatMap((layout) => {
+    const ms = loadLayout(netns, layout, all);
+    spawnSync('ip', ['netns', 'exec', netns, 'nft', 'flush', 'ruleset']);
+    return ms === undefined ? [] : [{ name: layoutName(layout), ms }];
+  });
 }
 
 function report(name: string, what: string, value: number, unit: string, peer?: Peer): void {
@@ -268,10 +216,6 @@ function report(name: string, what: string, value: number, unit: string, peer?: 
 
 function collectGarbage(): void {
   globalThis.gc?.();
-}
-function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 }
 function msSince(start: bigint): number {
   return Number(process.hrtime.bigint() - start) / 1e6;

@@ -14,12 +14,13 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import { HandCache } from '#client/hand-cache.ts';
 import { sleep } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { ZoneFeed } from '#node/dns/feed.ts';
 import { DnsServer } from '#node/dns/server/server.ts';
-import { DOMAIN, HandCache, service } from '#node/dns/testing.ts';
+import { DOMAIN, service } from '#node/dns/testing.ts';
 import { Zone } from '#node/dns/zone.ts';
 import type { Seen } from './asking.ts';
 

@@ -6,12 +6,13 @@ import { Registry } from 'prom-client';
 import type { ConfigMap } from '#api/core/v1/config-map.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import { HandCache } from '#client/hand-cache.ts';
 import { sleep } from '#lib/clock.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { type Dns, startDns } from './dns.ts';
 import { answerWith, type FakeUpstream, startFakeUpstream } from './fake-upstream.ts';
-import { describeMessage, HandCache, queryBytes, service, slice } from './testing.ts';
+import { describeMessage, queryBytes, service, slice } from './testing.ts';
 import { askTcp, askUdp, LOOPBACK, portOf, until } from './wire-testing.ts';
 
 const run = promisify(execFile);

@@ -4,6 +4,7 @@ import type { Namespace } from '#api/core/v1/namespace.ts';
 import type { Pod } from '#api/core/v1/pod.ts';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
+import { HandCache } from '#client/hand-cache.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
 import { ALIASES_ANNOTATION } from '../aliases.ts';
@@ -16,7 +17,6 @@ import {
   DOMAIN,
   describeMessage,
   exampleZone,
-  HandCache,
   queryBytes,
   service,
 } from './testing.ts';

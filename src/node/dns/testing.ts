@@ -2,8 +2,6 @@
 import type { Service, ServiceSpec } from '#api/core/v1/service.ts';
 import type { Endpoint, EndpointPort, EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { SERVICE_NAME_LABEL } from '#api/discovery/v1/endpoint-slice.ts';
-import { type KubeObject, objectKey } from '#api/meta.ts';
-import type { Cache, CacheChange } from '#client/port.ts';
 import { ip } from '#lib/ip.ts';
 import { RCODE_NAMES, TYPE_NAMES } from '#wire/dns/constants.ts';
 import {
@@ -191,48 +189,5 @@ function describeData({ data }: ResourceRecord): string {
       return Buffer.from(data.bytes).toString('hex');
     default:
       return data.target;
-  }
-}
-
-/** A cache that the test fills by hand. */
-export class HandCache<T extends KubeObject> implements Cache<T> {
-  readonly #objects = new Map<string, T>();
-  readonly #listeners = new Set<(change: CacheChange<T>) => void>();
-  readonly #synced = Promise.withResolvers<void>();
-  isSynced = false;
-  isConnected = true;
-  get size(): number {
-    return this.#objects.size;
-  }
-  get(key: string): T | undefined {
-    return this.#objects.get(key);
-  }
-  keys(): IterableIterator<string> {
-    return this.#objects.keys();
-  }
-  values(): IterableIterator<T> {
-    return this.#objects.values();
-  }
-  synced(): Promise<void> {
-    return this.#synced.promise;
-  }
-  onChange(listener: (change: CacheChange<T>) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-  sync(): void {
-    this.isSynced = true;
-    this.#synced.resolve();
-  }
-  put(object: T): void {
-    const key = objectKey(object);
-    const old = this.#objects.get(key);
-    this.#objects.set(key, object);
-    for (const listener of this.#listeners) listener({ key, old, current: object });
-  }
-  remove(key: string): void {
-    const old = this.#objects.get(key);
-    this.#objects.delete(key);
-    for (const listener of this.#listeners) listener({ key, old, current: undefined });
   }
 }
