@@ -25,6 +25,28 @@ test('assignSlots() gives slots by weight, as few as keep the proportions, and n
   assert.deepEqual(assignSlots([], weighted(0)), []);
 });
 
+test('assignSlots() leaves who stays, fills holes with who is new, and moves who stood behind the end', () => {
+  const names = (list: readonly { address: string; port: number }[]) =>
+    list.map(({ address, port }) => `${address.slice(7)}:${port}`).join(' ');
+  const one = (last: number, port = 80): WeightedTarget => ({
+    ...{ target: { address: ip(`10.0.0.${last}`), port }, weight: 1 },
+  });
+  const before = assignSlots(
+    [],
+    [1, 2, 3, 4].map((last) => one(last)),
+  );
+  for (const [wanted, slots] of [
+    [[one(4), one(3), one(2), one(1)], '1:80 2:80 3:80 4:80'],
+    [[one(1), one(3), one(4)], '1:80 4:80 3:80'],
+    [[one(5), one(1), one(6), one(3), one(7)], '1:80 5:80 3:80 6:80 7:80'],
+    [[one(1), one(2, 81), one(3), one(4)], '1:80 2:81 3:80 4:80'],
+    [[], ''],
+  ] as const)
+    assert.equal(names(assignSlots(before, wanted)), slots);
+  const weightedBefore = assignSlots([], weighted(2, 1, 1));
+  assert.equal(names(assignSlots(weightedBefore, [one(1), one(2)])), '1:80 2:80');
+});
+
 test('assignSlots() keeps slots when a weight changes', () => {
   const before = assignSlots([], weighted(2, 1, 1));
   const after = assignSlots(before, weighted(3, 1, 1));

@@ -34,7 +34,10 @@ export function assignSlots(
   previous: readonly EndpointTarget[],
   wanted: readonly WeightedTarget[],
 ): readonly EndpointTarget[] {
-  if (previous.length === 0 && isPlain(wanted)) return wanted.map(({ target }) => target);
+  if (isPlain(wanted))
+    return previous.length === 0
+      ? wanted.map(({ target }) => target)
+      : plainSlots(previous, wanted);
   const shares = sharesOf(wanted);
   if (previous.length === 0) return shares.flatMap(({ target, count }) => repeat(target, count));
   const rest = new Map(shares.map((share) => [targetKey(share.target), { ...share }]));
@@ -47,6 +50,25 @@ export function assignSlots(
     return stays.target;
   });
   const newcomers = [...rest.values()].flatMap(({ target, count }) => repeat(target, count));
+  let next = 0;
+  return slots.flatMap((slot) => slot ?? newcomers[next++] ?? []);
+}
+
+/** {@link assignSlots} for targets with one slot each, as nearly all are: an address says which one it is. */
+function plainSlots(
+  previous: readonly EndpointTarget[],
+  wanted: readonly WeightedTarget[],
+): readonly EndpointTarget[] {
+  const rest = new Map<Ip, EndpointTarget>();
+  for (const { target } of wanted) rest.set(target.address, target);
+  const slots: (EndpointTarget | undefined)[] = previous.slice(0, wanted.length);
+  for (let i = 0; i < wanted.length; i++) {
+    const old = slots[i];
+    const stays = old !== undefined && rest.get(old.address)?.port === old.port;
+    if (stays) rest.delete(old.address);
+    else slots[i] = undefined;
+  }
+  const newcomers = [...rest.values()];
   let next = 0;
   return slots.flatMap((slot) => slot ?? newcomers[next++] ?? []);
 }
