@@ -192,6 +192,57 @@ test('Ruleset writes only rules again when another program changes only rules', 
   assert.ok(ruleset.status().inSync);
 });
 
+test('Ruleset puts back what another program took out of sets, and touches no others', async () => {
+  const nftables = new FakeNftables();
+  const { set, elements } = inTable('ip', 'tulle');
+  const sourced = [key(7), key(8)];
+  const source = { count: () => sourced.length, batches: () => [sourced] };
+  await using ruleset = create(nftables);
+  ruleset.define('a', {
+    ...part('one'),
+    sets: [ADDRESSES, { ...ADDRESSES, set: 'others' }, { ...ADDRESSES, set: 'sourced', source }],
+  });
+  ruleset.stage('addresses', { add: [key(1), key(2)] });
+  ruleset.stage('others', { add: [key(5)] });
+  ruleset.commit();
+  const all = () =>
+    nftables
+      .dumpTable('ip', 'tulle')
+      ?.sets.map((it) => `${it.set} ${it.elements.map((e) => e.key[3]).sort()}`);
+  /** @returns what was written until it was repaired */
+  const damaged = async (transaction: Transaction, meanwhile: () => void) => {
+    const [commits, repairs] = [nftables.committed.length, ruleset.status().repairs];
+    nftables.commitAsOther(transaction);
+    meanwhile();
+    while (ruleset.status().repairs === repairs)
+      await new Promise((resolve) => setImmediate(resolve));
+    assert.ok(ruleset.status().inSync);
+    return nftables.committed.slice(commits).map((it) => it.map(describeOperation));
+  };
+
+  const written = await damaged(
+    [elements.delete('addresses', [key(1)]), set.flush('sourced')],
+    () => {
+      sourced.push(key(6));
+      ruleset.change('sourced', { add: [key(6)] });
+      ruleset.stage('others', { remove: [key(5)] });
+    },
+  );
+  assert.deepEqual(all(), ['addresses 1,2', 'others ', 'sourced 6,7,8']);
+  assert.deepEqual(written, [
+    ['add elements to set ip tulle addresses'],
+    ['add elements to set ip tulle sourced'],
+    ['delete elements from set ip tulle others'],
+  ]);
+  // What is to go meanwhile may be what was taken out.
+  await damaged([elements.delete('addresses', [key(1)])], () =>
+    ruleset.stage('addresses', { add: [key(3)], remove: [key(1)] }),
+  );
+  assert.deepEqual(all(), ['addresses 2,3', 'others ', 'sourced 6,7,8']);
+  await damaged([elements.add('addresses', [key(9)]), set.flush('sourced')], () => {});
+  assert.deepEqual(all(), ['addresses 2,3', 'others ', 'sourced 6,7,8']);
+});
+
 for (const [shape, data, kept] of [
   ['the same shape', ['ipv4_addr'], 1],
   ['another shape', ['inet_service'], 0],

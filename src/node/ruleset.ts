@@ -5,8 +5,8 @@
  * one transaction, and `Ruleset.tryCommit()` that of several families. What should be in the kernel is mirrored in
  * memory, so the kernel is never listed, and a change costs what changed.
  *
- * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit) the next
- * commit reads the table and changes what differs (`ruleset-takeover.ts`): an agent that starts again writes nothing.
+ * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit of more than
+ * rules, or that put elements in) the next commit reads the table and changes what differs (`ruleset-takeover.ts`): an agent that starts again writes nothing.
  * Connections live on, because conntrack keeps their translation, and so does what packets have written into dynamic
  * sets. Where there is no table yet, it is filled in several transactions before the last makes it seen.
  */
@@ -69,7 +69,7 @@ export interface Refusal {
 
 /** What brings the kernel to what is staged. */
 interface Step {
-  /** Transactions by themselves, of which no packet sees anything. */
+  /** Transactions by themselves: packets see nothing of them, or get back what another program took away. */
   readonly ahead?: Iterable<readonly Operation[]>;
   /** What makes the difference. */
   readonly last: readonly Operation[];
@@ -108,8 +108,9 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   readonly #stopWatch: () => void;
   /** The kernel's table cannot be told by the mirror: make it anew. */
   #unknown = true;
-  /** Of the kernel's table only rules are not what the mirror says. */
+  /** Of the kernel's table only rules, and elements that these sets lost, are not what the mirror says. */
   #rulesUnknown = false;
+  readonly #emptied = new Set<string>();
   #repairCount = 0;
   /** Another program changed the table since the last commit. */
   #isDamaged = false;
@@ -233,17 +234,23 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   /** @returns undefined if there is nothing to do. Otherwise the mirror is taken for unknown until it is done */
   #nextStep(): Step | undefined {
     if (this.#awaited.size > 0) return undefined;
-    const operations =
-      this.#unknown || this.#outgrown() ? undefined : [...this.#lostRules(), ...this.#changes()];
+    const emptied = this.#unknown || this.#outgrown() ? undefined : this.#emptiedSets();
+    const operations = emptied && [
+      ...this.#lostRules(),
+      ...this.#changes(new Set(emptied.map(({ set }) => set))),
+    ];
     this.#absorb();
-    if (operations?.length === 0) return undefined;
+    if (operations?.length === 0 && emptied?.length === 0) return undefined;
     this.#unknown = true;
-    return operations === undefined ? this.#anew() : { last: operations };
+    if (operations === undefined || emptied === undefined) return this.#anew();
+    if (emptied.length === 0) return { last: operations };
+    return { ahead: oneByOne(this.#filling(emptied)), last: operations };
   }
 
   #committed(): void {
     this.#unknown = false;
     this.#rulesUnknown = false;
+    this.#emptied.clear();
     this.#isTakingOver = false;
     if (!this.#isDamaged) return;
     this.#isDamaged = false;
@@ -263,7 +270,11 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     let elements = 0;
     for (const set of this.#elements.values()) elements += set.size;
     for (const { count } of this.#sourced.values()) elements += count;
-    return { inSync: !this.#unknown && !this.#rulesUnknown, repairs: this.#repairCount, elements };
+    return { inSync: !this.#isDoubted, repairs: this.#repairCount, elements };
+  }
+
+  get #isDoubted(): boolean {
+    return this.#unknown || this.#rulesUnknown || this.#emptied.size > 0;
   }
 
   /** Ends watching; the table stays, traffic goes on without us. */
@@ -279,10 +290,13 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       if (event.own || touched.length === 0) return;
       this.#log.warn(
         { pid: event.pid, process: event.processName },
-        `ruleset ${family}: "${event.processName}" changed our table "${table}"; making it anew`,
+        `ruleset ${family}: "${event.processName}" changed our table "${table}"; undoing it`,
       );
-      if (touched.every(({ kind }) => kind === 'rule')) this.#rulesUnknown = true;
-      else this.#unknown = true;
+      for (const { kind, verb, name } of touched)
+        if (kind === 'rule') this.#rulesUnknown = true;
+        else if (kind === 'elements' && verb === 'delete' && name !== undefined)
+          this.#emptied.add(name);
+        else this.#unknown = true;
     } else this.#unknown = true;
     // Before the first commit there is nothing of ours to protect.
     if (this.#parts.size === 0) return;
@@ -291,9 +305,26 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   }
 
   #repair(): void {
-    if (!this.#unknown && !this.#rulesUnknown) return;
+    if (!this.#isDoubted) return;
     this.commit();
     this.#repairCount++;
+  }
+
+  /**
+   * Sets that others took elements out of. All are added again, in many transactions: each brings some of the lost ones
+   * back, and those that are there stay in use.
+   * @returns undefined if there is more to do: what is to go may be gone already, and what is to come may lead to a chain
+   *   that comes with it
+   */
+  #emptiedSets(): readonly SetContent[] | undefined {
+    if (this.#emptied.size === 0) return [];
+    const isMore = [...this.#emptied].some(
+      (set) => this.#staged.has(set) || (this.#sourced.get(set)?.remove.length ?? 0) > 0,
+    );
+    if (isMore || this.#stagedParts.size > 0) return undefined;
+    return [...this.#parts.values()].flatMap(({ sets }) =>
+      sets.filter(({ set }) => this.#emptied.has(set)),
+    );
   }
 
   /** All rules once more, if others changed some: there are few, however large the sets are. */
@@ -319,8 +350,8 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     );
   }
 
-  /** The operations from the mirror to the mirror with what is staged. */
-  #changes(): Operation[] {
+  /** The operations from the mirror to the mirror with what is staged. @param filled sets that get all their elements */
+  #changes(filled: ReadonlySet<string>): Operation[] {
     const { set, chain, elements } = this.#table;
     const operations: Operation[] = [];
     const last: Operation[] = [];
@@ -364,6 +395,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       if (add.size > 0) operations.push(elements.add(name, [...add.values()]));
     }
     for (const [name, { add, remove }] of this.#sourced) {
+      if (filled.has(name)) continue;
       if (remove.length > 0) operations.push(elements.delete(name, [...remove]));
       if (add.length > 0) operations.push(elements.add(name, [...add]));
     }
@@ -471,18 +503,19 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     sets: readonly SetContent[],
   ): Generator<readonly Operation[]> {
     yield head;
-    for (const operation of this.#filling(sets)) yield [operation];
+    yield* oneByOne(this.#filling(sets));
   }
 
   /** Adds all elements that the sets should have. */
   *#filling(sets: readonly SetContent[]): Generator<Operation> {
     const { elements } = this.#table;
-    for (const [set, mirror] of this.#elements)
-      for (const some of inBatches(mirror.values(), MAX_ELEMENTS_PER_TRANSACTION))
+    for (const { set, source } of sets) {
+      const mirror = this.#elements.get(set)?.values() ?? [];
+      for (const some of inBatches(mirror, MAX_ELEMENTS_PER_TRANSACTION))
         yield elements.add(set, some);
-    for (const { set, source } of sets)
       for (const some of source?.batches(MAX_ELEMENTS_PER_TRANSACTION) ?? [])
         yield elements.add(set, some);
+    }
   }
 
   /** @param count how many elements the set gets in this transaction without being staged */
@@ -527,6 +560,10 @@ interface SourcedSet {
   readonly capacity: number;
   add: SetElement[];
   remove: SetElement[];
+}
+
+function* oneByOne(operations: Iterable<Operation>): Generator<readonly Operation[]> {
+  for (const operation of operations) yield [operation];
 }
 
 /** Sets that `wanted` has and `other` does not. A set never changes its shape under one name. */

@@ -14,8 +14,11 @@ import type { Netns, NetnsPath } from '../netns.ts';
 import type { Poller } from '../poller.ts';
 import type { RulesetChange, RulesetEvent } from './port.ts';
 
-/** A commit of some ten thousand elements fits; the kernel sends each element on its own. */
-const EVENT_QUEUE_BYTES = 16 * 1024 * 1024;
+/**
+ * The kernel sends each element on its own. Who empties a map of 44,000 services makes 220,000 events, and what was lost
+ * can be put back only if they all come. The memory is used only while they wait.
+ */
+const EVENT_QUEUE_BYTES = 64 * 1024 * 1024;
 /** Own commits whose event has not come yet; past this the oldest are taken for others', which is safe. */
 const MAX_EXPECTED = 4096;
 
