@@ -30,7 +30,7 @@ import {
   serviceOf,
   sliceOf,
 } from '#node/services/testing/many-services.ts';
-import { LAYOUTS, type Layout, layoutName, loadLayout } from './support/load-layout.ts';
+import { LAYOUTS, type Layout, type LoadedLayout, loadLayout } from './support/load-layout.ts';
 import { quantile } from './support/quantile.ts';
 
 const DEFAULT_SIZES = [10, 44_000];
@@ -50,14 +50,12 @@ type Kind = 'tulle' | Layout;
 
 /** Client, node and server, each in a namespace. */
 class Bed implements Disposable {
-  readonly kind: Kind;
   readonly services: number;
   readonly node: string;
   readonly #names: readonly string[];
   readonly #processes: ChildProcess[] = [];
 
   constructor(kind: Kind, services: number) {
-    this.kind = kind;
     this.services = services;
     this.node = `tulle-bench-${process.pid}-${kind}-${services}`;
     this.#names = [this.node, `${this.node}-c`, `${this.node}-s`];
@@ -185,13 +183,13 @@ async function programOurs(bed: Bed): Promise<void> {
   await feature.start();
 }
 
-/** @returns false if it cannot be had */
-function programPeer(bed: Bed, layout: Layout): boolean {
+/** @returns undefined if it cannot be had */
+function programPeer(bed: Bed, layout: Layout): LoadedLayout | undefined {
   const services = Array.from({ length: bed.services }, (_, i) => ({
     clusterIp: clusterIpOf(i),
     endpoints: i === bed.measured ? SERVERS : [addressOf(11, i * ENDPOINTS)],
   }));
-  return loadLayout(bed.node, layout, services) !== undefined;
+  return loadLayout(bed.node, layout, services);
 }
 
 /** What a round measures of one way. */
@@ -218,19 +216,25 @@ async function round(bed: Bed, way: 'service' | 'direct'): Promise<Round> {
 
 async function measure(sizes: readonly number[]): Promise<void> {
   using stack = new DisposableStack();
-  const beds: Bed[] = [];
+  /** With the name of what rules there are. */
+  const beds = new Map<Bed, string>();
   for (const size of sizes)
     for (const kind of ['tulle', ...LAYOUTS] as const) {
       const bed = stack.use(
         new Bed(kind, kind === 'tulle' ? size : Math.min(size, MAX_PEER_SERVICES)),
       );
+      let rules = '';
       if (kind === 'tulle') await programOurs(bed);
-      else if (!programPeer(bed, kind)) continue;
+      else {
+        const loaded = programPeer(bed, kind);
+        if (loaded === undefined) continue;
+        rules = `, ${loaded.name}`;
+      }
       await bed.serve();
-      beds.push(bed);
+      beds.set(bed, rules);
     }
   const results = new Map(
-    beds.map((bed) => [bed, { service: [] as Round[], direct: [] as Round[] }]),
+    [...beds.keys()].map((bed) => [bed, { service: [] as Round[], direct: [] as Round[] }]),
   );
   // The first round warms up.
   for (let i = 0; i <= ROUNDS; i++)
@@ -242,8 +246,7 @@ async function measure(sizes: readonly number[]): Promise<void> {
         if (i > 0) (way === 'service' ? service : direct).push(measured);
       }
   for (const [bed, { service, direct }] of results) {
-    const rules = bed.kind === 'tulle' ? '' : `, ${layoutName(bed.kind)}`;
-    const name = (what: string) => `${bed.services} services${rules}: ${what}`;
+    const name = (what: string) => `${bed.services} services${beds.get(bed)}: ${what}`;
     const of = (rounds: readonly Round[], key: keyof Round) => rounds.map((it) => it[key]);
     report(name('new connections'), of(service, 'perSecond'), of(direct, 'perSecond'), '1/s');
     report(name('connect p50'), of(service, 'p50'), of(direct, 'p50'), 'us');

@@ -403,6 +403,36 @@ export function nftablesContract(name: string, create: () => NftablesUnderTest):
       events.stop();
     });
 
+    run(
+      'watch() tells each set once that others put elements into or took some out of',
+      async ({ nft, commitAsOther }) => {
+        const sets = ['a', 'ab'];
+        const numbers = [1, 2, 3, 4].map((number) => ({ key: address(number) }));
+        nft.commit([
+          t.table.add(),
+          ...sets.map((set) => t.set.add(set, { key: ['ipv4_addr'] })),
+          ...sets.map((set) => t.elements.add(set, numbers.slice(0, 3))),
+        ]);
+        const events = new Events(nft);
+        commitAsOther([
+          t.set.flush('a'),
+          t.set.flush('ab'),
+          t.elements.add('ab', numbers.slice(2)),
+        ]);
+        commitAsOther([t.elements.add('a', numbers.slice(0, 2))]);
+        const told = await events.take(2);
+        assert.deepEqual(
+          told.map((event) =>
+            event.kind === 'commit'
+              ? event.changes.map((it) => `${it.verb} ${it.kind} ${it.name}`).sort()
+              : event.kind,
+          ),
+          [['add elements ab', 'delete elements a', 'delete elements ab'], ['add elements a']],
+        );
+        events.stop();
+      },
+    );
+
     run('watch() tells nothing any more once it is ended', async ({ nft, commitAsOther }) => {
       const ended = new Events(nft);
       const open = new Events(nft);

@@ -5,9 +5,9 @@
  * overflows loses events; then the generations tell whether only our own were lost, which is of no interest.
  */
 import { ENOBUFS, isErrno } from '#lib/errors.ts';
-import { NETLINK_NETFILTER } from '#wire/netlink/constants.ts';
+import { NETLINK_NETFILTER, NLA_HEADER_BYTES } from '#wire/netlink/constants.ts';
 import type { NetlinkMessage } from '#wire/netlink/reader.ts';
-import { NFNLGRP_NFTABLES, NFT_MSG_NEWGEN } from '#wire/nftables/constants.ts';
+import { NFGENMSG_BYTES, NFNLGRP_NFTABLES, NFT_MSG_NEWGEN } from '#wire/nftables/constants.ts';
 import { decodeGeneration, decodeObjectName } from '#wire/nftables/object-decoder.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns, NetnsPath } from '../netns.ts';
@@ -49,6 +49,8 @@ export class GenerationWatch implements Disposable {
   #seen: number;
   /** Changes since the last generation, each once. */
   #changes = new Map<string, RulesetChange>();
+  /** Type and first bytes of the last message about elements: who empties a map makes very many for one change. */
+  #last: { readonly type: number; readonly head: Buffer } | undefined;
   #closed = false;
 
   constructor(options: GenerationWatchOptions) {
@@ -115,16 +117,26 @@ export class GenerationWatch implements Disposable {
     }
     // Our own change: nothing that the owner does not know, and there may be very many.
     if (this.#isOwn(message.sequence)) return;
+    if (message.type === this.#last?.type && startsWith(message.payload, this.#last.head)) return;
     const change = decodeObjectName(message.type, message.payload);
     if (change === undefined) return;
     const { verb, kind, family, table, name } = change;
     this.#changes.set(`${verb} ${kind} ${family} ${table} ${name ?? ''}`, change);
+    if (kind !== 'elements' || name === undefined) return;
+    // The kernel writes the names of the table and the set first.
+    const headBytes = NFGENMSG_BYTES + attributeBytes(table) + attributeBytes(name);
+    this.#last = { type: message.type, head: Buffer.from(message.payload.subarray(0, headBytes)) };
+  }
+
+  #forgetChanges(): void {
+    this.#changes = new Map();
+    this.#last = undefined;
   }
 
   #newGeneration(message: NetlinkMessage): void {
     const { generation, pid, processName } = decodeGeneration(message.payload);
     const changes = [...this.#changes.values()];
-    this.#changes = new Map();
+    this.#forgetChanges();
     if (!isAfter(generation, this.#seen)) return;
     this.#seen = generation;
     const own = this.#takeOwn(generation, message.sequence);
@@ -149,7 +161,7 @@ export class GenerationWatch implements Disposable {
   /** Forgets what is queued and looks at the generations instead. */
   #overrun(): void {
     this.#discard();
-    this.#changes = new Map();
+    this.#forgetChanges();
     const generation = this.#options.generation();
     let foreign = false;
     while (isAfter(generation, this.#seen)) {
@@ -169,6 +181,15 @@ export class GenerationWatch implements Disposable {
       }
     }
   }
+}
+
+function startsWith(bytes: Buffer, head: Buffer): boolean {
+  return bytes.length >= head.length && bytes.compare(head, 0, head.length, 0, head.length) === 0;
+}
+
+/** Of a text with its end, in whole words. */
+function attributeBytes(text: string): number {
+  return NLA_HEADER_BYTES + ((Buffer.byteLength(text) + 1 + 3) & ~3);
 }
 
 function isOf(commit: OwnCommit, sequence: number): boolean {

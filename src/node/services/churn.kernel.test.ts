@@ -108,6 +108,7 @@ describe('services under load', () => {
   ] as const)
     test(`a table that others ${what} fails no connection but those of the very moment`, async (t) => {
       const windows: Window[] = [];
+      const repairMs: number[] = [];
       const connections = await underLoad(
         world,
         balancer,
@@ -116,13 +117,15 @@ describe('services under load', () => {
           const startMs = nowMs();
           const repaired = balancer.repaired();
           world.node.run('nft', damages[windows.length % damages.length] ?? '');
+          const damagedMs = nowMs();
           await repaired;
+          repairMs.push(nowMs() - damagedMs);
           windows.push({ startMs, endMs: nowMs() + HEARING_MS });
         },
         damages.length,
       );
-      const ms = windows.map((it) => (it.endMs - it.startMs - HEARING_MS).toFixed(0));
-      t.diagnostic(`${connections.length} connections; repaired after ${ms.join(', ')} ms`);
+      const ms = repairMs.map((it) => it.toFixed(0)).join(', ');
+      t.diagnostic(`${connections.length} connections; repaired after ${ms} ms`);
       assert.deepEqual(wrong(connections, balancer, windows, damages === CUTS), []);
     });
 });

@@ -378,7 +378,8 @@ function losesEndpoint(
   current: EndpointSlice | undefined,
 ): boolean {
   const ports = (slice: EndpointSlice | undefined) => JSON.stringify(slice?.ports ?? []);
-  if (old !== undefined && ports(old) !== ports(current)) return true;
+  const isSame = old?.ports === current?.ports;
+  if (old !== undefined && !isSame && ports(old) !== ports(current)) return true;
   const left = new Set(
     current?.endpoints?.flatMap((it) => ((it.conditions?.serving ?? true) ? it.addresses[0] : [])),
   );
