@@ -240,7 +240,11 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...this.#changes(new Set(emptied.map(({ set }) => set))),
     ];
     this.#absorb();
-    if (operations?.length === 0 && emptied?.length === 0) return undefined;
+    if (operations?.length === 0 && emptied?.length === 0) {
+      // What lost elements is none of ours.
+      this.#emptied.clear();
+      return undefined;
+    }
     this.#unknown = true;
     if (operations === undefined || emptied === undefined) return this.#anew();
     if (emptied.length === 0) return { last: operations };
