@@ -15,6 +15,7 @@ import { execFileSync } from 'node:child_process';
 import type { Service } from '#api/core/v1/service.ts';
 import type { EndpointSlice } from '#api/discovery/v1/endpoint-slice.ts';
 import { HandCache } from '#client/hand-cache.ts';
+import type { Cache } from '#client/port.ts';
 import { silentLogger } from '#lib/log.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
 import type { Nftables } from '#linux/nftables/port.ts';

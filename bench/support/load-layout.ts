@@ -3,7 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { iptablesText, type LayoutService, nftablesTexts } from '../kube-proxy-layout.ts';
 
 export type Layout = 'nftables' | 'iptables';
-export const LAYOUTS: readonly Layout[] = ['nftables', 'iptables'];
+/** TULLE_BENCH_PEERS names fewer. */
+export const LAYOUTS = (['nftables', 'iptables'] as const).filter((layout) =>
+  (process.env.TULLE_BENCH_PEERS ?? layout).split(',').includes(layout),
+);
 /**
  * Of iptables the one with a table of its own in the kernel, if that has it: the other one (`iptables-nft`, Debian's
  * default) takes 20 times as long for 4 times the services.
