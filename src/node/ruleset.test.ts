@@ -230,10 +230,17 @@ test('Ruleset puts back what another program took out of sets, and touches no ot
   );
   assert.deepEqual(all(), ['addresses 1,2', 'others ', 'sourced 6,7,8']);
   assert.deepEqual(written, [
-    ['add elements to set ip tulle addresses'],
-    ['add elements to set ip tulle sourced'],
-    ['delete elements from set ip tulle others'],
+    [
+      'delete elements from set ip tulle others',
+      'add elements to set ip tulle addresses',
+      'add elements to set ip tulle sourced',
+    ],
   ]);
+  // One set alone comes back in pieces.
+  assert.deepEqual(await damaged([set.flush('sourced')], () => {}), [
+    ['add elements to set ip tulle sourced'],
+  ]);
+  assert.deepEqual(all(), ['addresses 1,2', 'others ', 'sourced 6,7,8']);
   // What is to go meanwhile may be what was taken out.
   await damaged([elements.delete('addresses', [key(1)])], () =>
     ruleset.stage('addresses', { add: [key(3)], remove: [key(1)] }),

@@ -6,7 +6,8 @@
  * memory, so the kernel is never listed, and a change costs what changed.
  *
  * Whenever the kernel may not be what the mirror says (first start, a refused transaction, a foreign edit of more than
- * rules, or that put elements in) the next commit reads the table and changes what differs (`ruleset-takeover.ts`): an agent that starts again writes nothing.
+ * rules, or that put elements in) the next commit reads the table and changes what differs (`ruleset-takeover.ts`): an
+ * agent that starts again writes nothing.
  * Connections live on, because conntrack keeps their translation, and so does what packets have written into dynamic
  * sets. Where there is no table yet, it is filled in several transactions before the last makes it seen.
  */
@@ -247,8 +248,11 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     }
     this.#unknown = true;
     if (operations === undefined || emptied === undefined) return this.#anew();
-    if (emptied.length === 0) return { last: operations };
-    return { ahead: oneByOne(this.#filling(emptied)), last: operations };
+    const filling = this.#filling(emptied);
+    // Of one set each piece makes things better. Of several a rule may ask two, and without one of them let too much pass.
+    return emptied.length === 1
+      ? { ahead: oneByOne(filling), last: operations }
+      : { last: [...operations, ...filling] };
   }
 
   #committed(): void {
@@ -315,8 +319,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
   }
 
   /**
-   * Sets that others took elements out of. All are added again, in many transactions: each brings some of the lost ones
-   * back, and those that are there stay in use.
+   * Sets that others took elements out of. All are added again: those that are there stay in use.
    * @returns undefined if there is more to do: what is to go may be gone already, and what is to come may lead to a chain
    *   that comes with it
    */

@@ -92,7 +92,7 @@ describe('services under load', () => {
       kills++;
     };
     const trouble = async () => {
-      // At work with changes, and on its way to there, which is one large transaction at the end.
+      // At work with changes, and on its way to there.
       await killWithin(600);
       await Promise.all([balancer.start(), killWithin(balancer.startMs)]);
       await balancer.start();
