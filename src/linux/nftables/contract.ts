@@ -141,6 +141,33 @@ export function nftablesContract(name: string, create: () => NftablesUnderTest):
       );
     });
 
+    run('elementsOf() gives the elements that dumpTable() gives, of any set', ({ nft }) => {
+      const [a, b] = [Uint8Array.of(10, 0, 0, 1), Uint8Array.of(10, 0, 0, 2)];
+      const key = ['ipv4_addr'] as const;
+      const chain = { kind: 'goto', chain: 'a' } as const;
+      nft.commit([
+        ...[t.table.add(), t.chain.add('a'), t.set.add('plain', { key, size: 8 })],
+        ...[t.elements.add('plain', [{ key: a }, { key: b }]), t.set.add('commented', { key })],
+        t.elements.add('commented', [{ key: a }, { key: b, comment: 'of b' }]),
+        // Of three bytes more than the attributes are aligned to.
+        t.set.add('map', { key: ['ipv4_addr', 'inet_proto'], data: ['ether_addr', 'inet_proto'] }),
+        t.elements.add('map', [{ key: new Uint8Array(8), data: new Uint8Array(12).fill(7) }]),
+        t.set.add('ports', { key, data: ['inet_service'] }),
+        t.elements.add('ports', [{ key: a, data: Uint8Array.of(0, 80) }]),
+        t.set.add('verdicts', { key, data: 'verdict' }),
+        t.elements.add('verdicts', [{ key: a, verdict: chain }]),
+        t.set.add('intervals', { key, interval: true }),
+        t.elements.add('intervals', [{ key: a }, { key: b, intervalEnd: true }]),
+        t.set.add('empty', { key }),
+      ]);
+      const inOrder = (elements: Iterable<SetElement>) =>
+        [...elements].sort((x, y) => Buffer.compare(x.key, y.key));
+      for (const { set, elements } of nft.dumpTable('ip', 'contract')?.sets ?? [])
+        assert.deepEqual(inOrder(nft.elementsOf({ ...t.ref, set })), inOrder(elements), set);
+      assert.equal(nft.elementsOf({ ...t.ref, set: 'plain' }).length, 2);
+      assert.deepEqual(nft.elementsOf({ ...t.ref, set: 'missing' }), []);
+    });
+
     run('countsOf() gives what the rules of one chain have counted, in order', ({ nft }) => {
       assert.deepEqual(nft.listChains('ip', 'contract'), []);
       nft.commit([
