@@ -3,7 +3,7 @@
  *
  * Group commit: transactions that come while a batch is being written wait and become the next batch.
  *
- *     transact() ─► queue ─► stage (evaluated in order) ─► journal.commit ─► apply ─► watches ─► acknowledged
+ *     transact() ─► queue ─► stage (evaluated in order) ─► journal.commit ─► apply ─► acknowledged ─► watches
  *                            nothing is visible yet        on disk            visible
  *
  * If the journal fails, the stage is thrown away: memory never was ahead of the disk.
@@ -317,8 +317,12 @@ export class JournaledStore implements Store {
       if (ttlMs === undefined) this.#leases.remove(id);
       else this.#leases.grant(id, ttlMs);
     this.#leases.take(records);
-    this.#watches.notify(records);
-    if (compaction !== undefined) this.#state.compact(compaction);
+    // After the answers: who wrote waits, and the work of those who watch is of another size.
+    this.#watches.notifySoon(records);
+    if (compaction === undefined) return;
+    // What is forgotten must have been told before.
+    this.#watches.notify();
+    this.#state.compact(compaction);
   }
 
   /** Where to compact to so that history stays bounded; the compact revision itself if there is too little to forget. */

@@ -23,6 +23,8 @@ export class WatchHub implements Disposable {
   readonly #state: Mvcc;
   readonly #clock: Clock;
   readonly #watches = new Set<Watch>();
+  /** Applied to the state, and not yet told: what was written in one turn of the event loop. */
+  #untold: WatchBatch[] = [];
   #closed = false;
   /** The newest revision of a state that takes the place of this one, which is not carried on. */
   #replacedAt: number | undefined;
@@ -32,11 +34,22 @@ export class WatchHub implements Disposable {
     this.#clock = clock;
   }
 
-  /** Tells the watches what was just applied to the state. */
-  notify(records: readonly WatchBatch[]): void {
+  /** Tells the watches what was just applied to the state, once the event loop has nothing better to do. */
+  notifySoon(records: readonly WatchBatch[]): void {
+    if (records.length === 0) return;
+    if (this.#untold.length === 0) setImmediate(() => this.notify());
+    this.#untold.push(...records);
+  }
+
+  /** Tells the watches what they have not been told, and these. */
+  notify(applied: readonly WatchBatch[] = []): void {
+    const records = [...this.#untold, ...applied];
+    this.#untold = [];
     for (const watch of this.#watches) {
       if (watch.wake === undefined) continue;
       for (const record of records) {
+        // Taken before it was told.
+        if (record.revision <= watch.revision) continue;
         if (changesUnder(watch.prefix, record).events.length > 0) {
           watch.wake();
           break;
@@ -103,7 +116,12 @@ export class WatchHub implements Disposable {
         resolve(why);
       };
       const cancelTimer =
-        progressMs === undefined ? undefined : this.#clock.schedule(progressMs, () => end('idle'));
+        progressMs === undefined
+          ? undefined
+          : this.#clock.schedule(progressMs, () => {
+              this.notify();
+              end('idle');
+            });
       watch.wake = () => end('woken');
     });
   }

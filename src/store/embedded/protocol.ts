@@ -7,12 +7,17 @@
  *
  * Rows go packed: one buffer for all values, moved and not copied, because a message with thousands of small
  * buffers costs more than writing them.
+ *
+ * The thread sleeps on a shared word and not in an event loop, which takes longer to wake: the word counts the messages
+ * that the store has posted, and the thread takes as many.
  */
 import type { DroppedVersion, JournalRow, LeaseChange } from '../journal.ts';
 import type { StoreLease } from '../port.ts';
 
 export interface WriterOptions {
   readonly path: string;
+  /** Messages posted so far: one 32-bit word, shared. */
+  readonly posted: Int32Array<SharedArrayBuffer>;
 }
 
 export type ToWriter =

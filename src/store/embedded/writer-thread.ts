@@ -2,7 +2,7 @@
  * The embedded store's writer: a thread of its own, so that waiting for the disk stops nothing else.
  * Speaks `protocol.ts` over its parent port.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { explainError } from '#lib/errors.ts';
 import type { JournalRow } from '../journal.ts';
 import type { Database } from './database.ts';
@@ -23,22 +23,42 @@ function post(message: FromWriter): void {
   port?.postMessage(message, moved);
 }
 
-let opened: Database | undefined;
-try {
-  const database = openDatabase((workerData as WriterOptions).path);
-  opened = database;
-  load(database);
-  port.on('message', (message: ToWriter) => {
-    if (message.type === 'commit') commit(database, message);
-    else {
-      database[Symbol.dispose]();
-      port.close();
-    }
-  });
-} catch (error) {
-  opened?.[Symbol.dispose]();
-  post({ type: 'refused', refusal: refusalOf(error) });
-  port.close();
+const { path, posted } = workerData as WriterOptions;
+const opened = open();
+if (opened !== undefined) {
+  using database = opened;
+  work(database);
+}
+port.close();
+
+function open(): Database | undefined {
+  let database: Database | undefined;
+  try {
+    database = openDatabase(path);
+    load(database);
+    return database;
+  } catch (error) {
+    database?.[Symbol.dispose]();
+    post({ type: 'refused', refusal: refusalOf(error) });
+    return undefined;
+  }
+}
+
+/** Takes messages until one says that it is over. */
+function work(database: Database): void {
+  for (let taken = 0; ; taken++) {
+    // The word is raised when the message is there: who finds it as it was sleeps until then.
+    Atomics.wait(posted, 0, taken);
+    const message = nextMessage();
+    if (message.type === 'close') return;
+    commit(database, message);
+  }
+}
+
+function nextMessage(): ToWriter {
+  const received = port === null ? undefined : receiveMessageOnPort(port);
+  if (received === undefined) throw new Error('a message was announced and is not there');
+  return received.message as ToWriter;
 }
 
 function load(database: Database): void {

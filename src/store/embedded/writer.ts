@@ -18,7 +18,8 @@ export async function openWriter(
   path: string,
   log: Logger,
 ): Promise<{ journal: Journal; snapshot: JournalSnapshot }> {
-  const workerData: WriterOptions = { path };
+  const posted = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  const workerData: WriterOptions = { path, posted };
   const worker = new Worker(new URL('./writer-thread.ts', import.meta.url), { workerData });
   const packs: PackedRows[] = [];
   const { compactRevision, leases } = await new Promise<Opened>((resolve, reject) => {
@@ -34,7 +35,7 @@ export async function openWriter(
   });
   worker.removeAllListeners('error').removeAllListeners('exit');
   return {
-    journal: new Writer(worker, path, log),
+    journal: new Writer(worker, { path, posted, log }),
     snapshot: { compactRevision, leases, rows: rowsOf(packs) },
   };
 }
@@ -44,6 +45,7 @@ type Opened = FromWriter & { readonly type: 'opened' };
 class Writer implements Journal {
   readonly #worker: Worker;
   readonly #path: string;
+  readonly #posted: Int32Array;
   readonly #log: Logger;
   /** The last commit failed. */
   #failing = false;
@@ -52,10 +54,11 @@ class Writer implements Journal {
   /** Why the thread has ended, if it has. */
   #ended: { cause: unknown } | undefined;
 
-  constructor(worker: Worker, path: string, log: Logger) {
+  constructor(worker: Worker, options: WriterOptions & { readonly log: Logger }) {
     this.#worker = worker;
-    this.#path = path;
-    this.#log = log;
+    this.#path = options.path;
+    this.#posted = options.posted;
+    this.#log = options.log;
     worker.on('message', (message: FromWriter) => this.#settle(message));
     worker.on('error', (cause) => this.#end(cause));
     worker.on('exit', () => this.#end(undefined));
@@ -72,14 +75,20 @@ class Writer implements Journal {
     };
     return new Promise((resolve, reject) => {
       this.#pending = { resolve, reject };
-      this.#worker.postMessage(message, [message.rows.values.buffer]);
+      this.#post(message, [message.rows.values.buffer]);
     });
+  }
+
+  #post(message: ToWriter, moved: readonly ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, moved);
+    Atomics.add(this.#posted, 0, 1);
+    Atomics.notify(this.#posted, 0);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#ended !== undefined) return;
     const ended = once(this.#worker, 'exit');
-    this.#worker.postMessage({ type: 'close' } satisfies ToWriter);
+    this.#post({ type: 'close' });
     await ended;
   }
 
