@@ -36,7 +36,8 @@ export function readBody(
     };
     const onEnd = () => {
       stop();
-      resolve(Buffer.concat(chunks));
+      const [only] = chunks;
+      resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks));
     };
     const onBroken = () => fail(badRequest('the body of the request breaks off'));
     const cancel = clock.schedule(MAX_BODY_READ_MS, () =>

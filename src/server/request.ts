@@ -135,11 +135,15 @@ function isNamespaceSubresource(parts: readonly string[]): boolean {
   return parts.length === 3 && (parts[2] === 'status' || parts[2] === 'finalize');
 }
 
+/** Nearly all are: nothing to decode, and nothing to refuse. */
+const PLAIN_SEGMENT = /^[a-z0-9][a-z0-9.-]*$/;
+
 function splitPath(path: string): string[] {
   return path
     .split('/')
     .filter((segment) => segment !== '')
     .map((segment) => {
+      if (PLAIN_SEGMENT.test(segment)) return segment;
       let decoded: string;
       try {
         decoded = decodeURIComponent(segment);

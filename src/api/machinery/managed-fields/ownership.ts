@@ -71,7 +71,7 @@ export function trackUpdate(
   change: { before: JsonObject | undefined; after: JsonObject; managers: readonly Manager[] },
 ): readonly Manager[] {
   const { writer } = scope;
-  const comparison = compareManaged(scope, change.before ?? {}, change.after);
+  const comparison = compareManaged(scope, change.before, change.after);
   const written = union(comparison.added, comparison.modified);
   const others = lose(
     change.managers,
@@ -182,7 +182,11 @@ function addFields(managers: readonly Manager[], writer: Writer, fields: FieldSe
   );
 }
 
-function compareManaged(scope: WriteScope, before: JsonObject, after: JsonObject): Comparison {
+function compareManaged(
+  scope: WriteScope,
+  before: JsonObject | undefined,
+  after: JsonObject,
+): Comparison {
   const { added, modified, removed } = compareFields(scope.schema, before, after);
   return {
     added: managedPart(scope, added),
