@@ -43,7 +43,7 @@ export function createCredentialsReader(
 }
 
 /** HTTP/2 makes a new view of the socket for every request; its session is what lasts as long as the connection. */
-function connectionOf(request: Http2ServerRequest): object {
+export function connectionOf(request: Http2ServerRequest): object {
   return (request.httpVersionMajor === 2 ? request.stream.session : undefined) ?? request.socket;
 }
 

@@ -32,8 +32,10 @@ export const MAX_QUEUE_WAIT_MS = 15_000;
 export const MAX_WATCHES_PER_USER = 1_000;
 /** Watches in all. Each holds a socket or stream and a place in the store's history. */
 export const MAX_WATCHES = 100_000;
-/** Connections in all, below common limits of open files. */
+/** Connections in all: five thousand nodes with a connection or two, and as many others. Fewer if fewer files may be open. */
 export const MAX_CONNECTIONS = 20_000;
+/** Of the files that the process may open, those that are for everything else: the store, etcd, logs, program text. */
+export const RESERVED_FILES = 200;
 /** Streams of one HTTP/2 connection: as kube-apiserver, and what Go clients expect. */
 export const MAX_STREAMS_PER_CONNECTION = 250;
 /** A TLS handshake takes a few round trips; slower ones are scanners or attacks. */

@@ -15,7 +15,6 @@ import type { TLSSocket } from 'node:tls';
 import { explainError, UserError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import {
-  MAX_CONNECTIONS,
   MAX_HANDSHAKE_MS,
   MAX_HEADER_BYTES,
   MAX_IDLE_MS,
@@ -33,6 +32,8 @@ export interface ListenerOptions {
   /** Authorities, with those above them: what they signed is `authorized`; whom to believe is decided later. */
   readonly clientCaPem: readonly string[];
   readonly log: Logger;
+  /** Called with every connection, before TLS. */
+  readonly onConnection: (socket: Socket) => void;
   /** Answers a request. Must not reject. */
   readonly onRequest: (request: Http2ServerRequest, response: Http2ServerResponse) => void;
 }
@@ -74,8 +75,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     // The types know only some of the options that HTTP/1.1 connections take.
     http1Options: { keepAliveTimeout: MAX_IDLE_MS, maxHeaderSize: MAX_HEADER_BYTES } as object,
   });
-  server.maxConnections = MAX_CONNECTIONS;
-  const connections = trackConnections(server, options.log);
+  const connections = trackConnections(server, options);
   server.on('request', options.onRequest);
   await listen(server, options);
   const inherited = await Promise.all(
@@ -98,10 +98,14 @@ interface Connections {
   readonly sessions: Set<ServerHttp2Session>;
 }
 
-function trackConnections(server: Http2SecureServer, log: Logger): Connections {
+function trackConnections(
+  server: Http2SecureServer,
+  { log, onConnection }: ListenerOptions,
+): Connections {
   const sockets = new Set<Socket>();
   const sessions = new Set<ServerHttp2Session>();
   server.on('connection', (socket: Socket) => {
+    onConnection(socket);
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
   });

@@ -1,6 +1,7 @@
 /** The server's own figures, under the names that dashboards for kube-apiserver look for. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Store } from '#store/port.ts';
+import type { ConnectionGate } from './connection-gate.ts';
 import type { RequestInfo } from './request.ts';
 
 export interface ServerMetrics {
@@ -10,6 +11,7 @@ export interface ServerMetrics {
   /** @returns a function that says that the watch has ended */
   watchStarted(info: { group: string; version: string; resource: string }): () => void;
   watchCut(reason: 'slow' | 'lagged'): void;
+  connectionRefused(reason: string): void;
 }
 
 /** Verbs that plain requests may be counted under; the rest is one, so that clients cannot make labels. */
@@ -21,6 +23,7 @@ const PLAIN_VERBS = new Set(['get', 'head', 'post', 'put', 'patch', 'delete', 'o
 export function createServerMetrics(
   store: Store,
   known: (info: { group: string; resource: string }) => boolean,
+  connections: () => ConnectionGate['counts'],
 ): ServerMetrics {
   const registry = new Registry();
   const registers = [registry];
@@ -57,6 +60,23 @@ export function createServerMetrics(
       this.set(await store.revision());
     },
   });
+  new Gauge({
+    name: 'tulle_server_connections',
+    help: 'Connections that are open, of clients that are known and of strangers.',
+    labelNames: ['of'],
+    registers,
+    collect() {
+      const { known, strangers } = connections();
+      this.set({ of: 'known' }, known);
+      this.set({ of: 'strangers' }, strangers);
+    },
+  });
+  const refusals = new Counter({
+    name: 'tulle_server_connections_refused_total',
+    help: 'Connections that were closed or refused because there were too many.',
+    labelNames: ['reason'],
+    registers,
+  });
   return {
     registry,
     observe(info, code, durationMs) {
@@ -71,6 +91,7 @@ export function createServerMetrics(
       return () => watchers.dec({ group, version, resource });
     },
     watchCut: (reason) => cuts.inc({ reason }),
+    connectionRefused: (reason) => refusals.inc({ reason }),
   };
 }
 

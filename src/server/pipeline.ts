@@ -11,6 +11,7 @@ import type { Logger } from '#lib/log.ts';
 import { authenticate } from './authn.ts';
 import type { Authorizer } from './authz.ts';
 import { passOver, readBody } from './body.ts';
+import type { Connections } from './connections.ts';
 import { createCredentialsReader } from './credentials.ts';
 import { toApiError } from './errors.ts';
 import { type Answer, type Exchange, errorAnswer } from './exchange.ts';
@@ -31,6 +32,7 @@ export interface PipelineOptions {
   readonly clientIssuersPem: readonly string[];
   /** Whose a bearer token is. @throws ApiError 401 */
   readonly checkBearer: (token: string) => Promise<Principal>;
+  readonly connections: Connections;
   readonly metrics: ServerMetrics;
   readonly log: Logger;
   readonly clock: Clock;
@@ -73,7 +75,8 @@ export function createPipeline(options: PipelineOptions): RequestListener {
       const { joinToken } = shown;
       const self =
         shown.bearer === undefined ? shown.principal : await options.checkBearer(shown.bearer);
-      // The share is that of who asks, whoever he acts as.
+      // The connection and the share are of who asks, whoever he acts as.
+      options.connections.claim(request, response, self);
       ended.defer(fairness.enter(self, info));
       const principal = impersonate(self, request.headers, options.authorizer);
       const decision = options.authorizer.authorize(principal, accessOf(info));
@@ -111,8 +114,10 @@ export function createPipeline(options: PipelineOptions): RequestListener {
       } finally {
         inFlight--;
       }
+      const writing = write(request, response, answer, options);
+      // Counted when the answer is on its way: nobody waits for that.
       options.metrics.observe(info, statusCode(answer), options.clock.elapsed() - startedMs);
-      await write(request, response, answer, options);
+      await writing;
     };
     run().catch((error) => {
       options.log.error({ error: explainError(error) }, 'api server: a request failed');

@@ -18,6 +18,8 @@ import { type Authorizer, createAuthorizer } from './authz.ts';
 import { backupPage } from './backup-handler.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type ClusterConfiguration, checkConfiguration } from './configuration.ts';
+import { connectionLimits, possibleConnections } from './connection-gate.ts';
+import { createConnections } from './connections.ts';
 import { startCustomResources } from './custom-resources.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { startGarbageCollection } from './garbage-collection.ts';
@@ -84,6 +86,8 @@ export interface ApiServerOptions {
   readonly tokenHandler?: (call: TokenCall) => Promise<object>;
   /** Answers `GET /tulle/v1/ca`; by default with the certificates of `pki.caCertificatesPem`, as PEM. */
   readonly caHandler?: () => Promise<string>;
+  /** How many connections there can be at once; missing: as many as files may be open, and at most 20,000. */
+  readonly maxConnections?: number;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -123,9 +127,18 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     random: Math.random,
     guards: [createRbacEscalation(authorizer)],
   });
-  const metrics = createServerMetrics(store, ({ group, resource }) =>
-    registries.kinds.some((kind) => kind.group === group && kind.resource === resource),
+  const metrics = createServerMetrics(
+    store,
+    ({ group, resource }) =>
+      registries.kinds.some((kind) => kind.group === group && kind.resource === resource),
+    () => connections.counts,
   );
+  const connections = createConnections({
+    limits: connectionLimits(options.maxConnections ?? possibleConnections()),
+    onRefusal: metrics.connectionRefused,
+    log,
+    clock,
+  });
   const stopping = new AbortController();
   // The port is taken before anything is written: a second server on this machine fails here and has changed nothing.
   let address = { host: options.listen.host, port: options.listen.port };
@@ -150,8 +163,10 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       keyPem: options.pki.serverKeyPem,
       clientCaPem: [...options.pki.caCertificatesPem, ...(options.pki.caParentsPem ?? [])],
       log,
+      onConnection: connections.track,
       onRequest: createPipeline({
         handle,
+        connections,
         ready: bootstrapped,
         authorizer,
         clientIssuersPem: options.pki.caCertificatesPem,

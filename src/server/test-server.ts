@@ -57,7 +57,14 @@ export const CONFIGURATION: ClusterConfiguration = {
 };
 
 export async function startServerFixture(
-  options: { store?: Store; clock?: Clock; log?: Logger; port?: number; directory?: string } = {},
+  options: {
+    store?: Store;
+    clock?: Clock;
+    log?: Logger;
+    port?: number;
+    directory?: string;
+    maxConnections?: number;
+  } = {},
 ): Promise<ServerFixture> {
   await using cleanup = new AsyncDisposableStack();
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'tulle-server-'));
@@ -87,6 +94,7 @@ export async function startServerFixture(
       tokenHandler: createTokenHandler({ ca, store }),
       log: options.log ?? silentLogger,
       ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.maxConnections === undefined ? {} : { maxConnections: options.maxConnections }),
     }),
   );
   const identity = async (commonName: string, organizations: readonly string[]) => {
