@@ -265,9 +265,9 @@ describe('Attacher', () => {
     const [gone, stays] = [machine.addNamespace('a'), machine.addNamespace('b')];
     for (const pod of [gone, stays]) await machine.attacher.add(machine.request('ADD', pod));
     await machine.deleteNamespace(gone);
-    await machine.attacher.sweep();
+    assert.equal(await machine.attacher.sweep(), true);
     assert.equal(machine.attacher.list().length, 2);
-    await machine.attacher.sweep();
+    assert.equal(await machine.attacher.sweep(), false);
     assert.deepEqual(
       machine.attacher.list().map((it) => it.containerId),
       [stays],

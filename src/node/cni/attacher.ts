@@ -273,8 +273,9 @@ export class Attacher implements Attachments, AsyncDisposable {
   /**
    * Removes attachments whose container is gone without DEL: the namespace does not exist any more, or the runtime
    * has forgotten the container. An attachment has to look dead in two sweeps in a row.
+   * @returns whether there are any that look dead for the first time
    */
-  async sweep(): Promise<void> {
+  async sweep(): Promise<boolean> {
     const suspects = new Set<string>();
     for (const attachment of this.list()) {
       if (!(await this.#looksDead(attachment))) continue;
@@ -283,6 +284,7 @@ export class Attacher implements Attachments, AsyncDisposable {
       else suspects.add(attachment.handle);
     }
     this.#suspects = suspects;
+    return suspects.size > 0;
   }
 
   /** Sets the host's side right of those attachments that are chosen. Safe at any time. */

@@ -22,8 +22,10 @@ import { AttachmentRecords, DEFAULT_RECORDS_DIR } from './records.ts';
 import { startRepairs } from './repairs.ts';
 import { CniServer, DEFAULT_CNI_SOCKET } from './server.ts';
 
-/** Two sweeps must agree, so a vanished pod is cleaned up after one to two of these. */
+/** Two sweeps must agree on a vanished pod; the second comes sooner. */
 const SWEEP_INTERVAL_MS = 30_000;
+/** Long enough for a runtime that is just being started or removes the pod itself. */
+const SECOND_LOOK_MS = 10_000;
 
 export interface CniOptions {
   readonly host: NetworkStack;
@@ -92,7 +94,13 @@ export async function startCni(options: CniOptions): Promise<Cni> {
     const written = installCniPlugin({ socketPath, ...options.install });
     if (written.length > 0) log.info({ written }, 'installed the CNI plugin');
   }
-  const sweeps = new SyncLoop(() => attacher.sweep(), {
+  let cancelSecondLook = () => {};
+  const sweep = async () => {
+    if (!(await attacher.sweep())) return;
+    cancelSecondLook();
+    cancelSecondLook = clock.schedule(SECOND_LOOK_MS, () => sweeps.trigger());
+  };
+  const sweeps = new SyncLoop(sweep, {
     name: 'cni: sweep',
     log,
     clock,
@@ -109,6 +117,7 @@ export async function startCni(options: CniOptions): Promise<Cni> {
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       await sweeps[Symbol.asyncDispose]();
+      cancelSecondLook();
       await rest.disposeAsync();
     },
   };
