@@ -117,6 +117,25 @@ export class Containerd {
     await this.restart();
   }
 
+  /** A container that is no pod's, on the network. @returns what CNI calls it */
+  async runPlain(name: string): Promise<string> {
+    const options = [
+      '--detach',
+      '--cni',
+      '--snapshotter',
+      'native',
+      '--cgroup',
+      this.#cgroupParent,
+    ];
+    await this.#ctr('run', ...options, TEST_IMAGE, name);
+    return `k8s.io-${name}`;
+  }
+  /** Ends and removes it. */
+  async killPlain(name: string): Promise<void> {
+    await this.#ctr('tasks', 'delete', '--force', name);
+    await this.#ctr('containers', 'delete', name);
+  }
+
   /** After the machine's end: the control groups of what was killed with it. */
   async removeCgroups(): Promise<void> {
     const script =
