@@ -1,6 +1,6 @@
 /**
- * Finds pods that nobody will ever take down. A CRI runtime that is killed in the middle of starting a pod does not know of
- * it afterwards, so there is no DEL, and the network namespace stays until the machine is started again.
+ * Finds pods that nobody will ever take down: their CRI runtime has lost them (somebody removed its state, or it died before
+ * it wrote of them), so there is no DEL, and the network namespace stays until the machine is started again.
  */
 import { type Clock, systemClock } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
@@ -9,12 +9,16 @@ import type { Attachment } from './attachment.ts';
 
 /** Nobody waits so long for a pod to start: a kubelet gives up after four minutes. */
 export const MAX_SANDBOX_START_MS = 15 * 60_000;
+/** One question for all pods of a sweep. A pod that comes later is being started, and not looked for. */
+const LIST_VALID_MS = 5_000;
 
 export interface SandboxRuntime {
   readonly name: string;
-  /** Missing for a runtime without a daemon. */
-  startedAtMs?(): number | undefined;
-  inspect(containerId: string): Promise<object | undefined>;
+  /** Missing for a runtime that has none. */
+  readonly daemon?: {
+    startedAtMs(): number | undefined;
+    list(): Promise<ReadonlySet<string>>;
+  };
 }
 
 export interface SandboxCheckComponents {
@@ -25,6 +29,14 @@ export interface SandboxCheckComponents {
   readonly clock?: Clock;
 }
 
+interface Listed {
+  readonly atMs: number;
+  /** Since when the first of them runs; infinite if none does. */
+  readonly startedMs: number;
+  /** Undefined if one of them cannot be asked. */
+  readonly ids: ReadonlySet<string> | undefined;
+}
+
 /**
  * @returns tells whether the attachment's pod still exists: false only if no CRI runtime that runs can be starting it
  *   still or knows it, and no process is in its namespace; undefined if that cannot be told
@@ -32,30 +44,39 @@ export interface SandboxCheckComponents {
 export function createSandboxCheck(
   components: SandboxCheckComponents,
 ): (attachment: Attachment) => Promise<boolean | undefined> {
-  const { runtimes, hasProcess, log, clock = systemClock } = components;
+  const { hasProcess, clock = systemClock } = components;
+  let listed: Listed | undefined;
   return async ({ pod, containerId, createdAt, netns }) => {
     // Of an earlier agent, which did not write it down otherwise.
     if (!pod.sandbox && !pod.kubelet) return undefined;
-    const running = runtimes.flatMap((runtime) => {
-      const startedAtMs = runtime.startedAtMs?.();
-      return startedAtMs === undefined ? [] : [{ runtime, startedAtMs }];
-    });
+    if (listed === undefined || clock.elapsed() - listed.atMs > LIST_VALID_MS)
+      listed = await listAll(components, clock.elapsed());
+    const { ids, startedMs } = listed;
+    if (ids === undefined) return undefined;
+    if (ids.has(containerId)) return true;
     const addedAtMs = Date.parse(createdAt);
-    const isStarting =
-      clock.now() - addedAtMs < MAX_SANDBOX_START_MS &&
-      running.some((it) => it.startedAtMs <= addedAtMs);
-    if (running.length === 0 || isStarting) return undefined;
-    for (const { runtime } of running)
-      try {
-        if ((await runtime.inspect(containerId)) !== undefined) return true;
-      } catch (error) {
-        // It is just being started, or has no CRI: docker's containerd.
-        log.debug(
-          { runtime: runtime.name, reason: explainError(error) },
-          'could not ask a runtime whether a pod is there',
-        );
-        return undefined;
-      }
-    return hasProcess(netns) ? undefined : false;
+    const isStarting = addedAtMs >= startedMs && clock.now() - addedAtMs < MAX_SANDBOX_START_MS;
+    return isStarting || hasProcess(netns) ? undefined : false;
   };
+}
+
+async function listAll({ runtimes, log }: SandboxCheckComponents, atMs: number): Promise<Listed> {
+  let startedMs = Number.POSITIVE_INFINITY;
+  const ids = new Set<string>();
+  for (const { name, daemon } of runtimes) {
+    const since = daemon?.startedAtMs();
+    if (daemon === undefined || since === undefined) continue;
+    startedMs = Math.min(startedMs, since);
+    try {
+      for (const id of await daemon.list()) ids.add(id);
+    } catch (error) {
+      // It is just being started, or has no CRI: docker's containerd.
+      log.debug(
+        { runtime: name, reason: explainError(error) },
+        'could not ask a runtime which pods it has',
+      );
+      return { atMs, startedMs, ids: undefined };
+    }
+  }
+  return { atMs, startedMs, ids: startedMs === Number.POSITIVE_INFINITY ? undefined : ids };
 }

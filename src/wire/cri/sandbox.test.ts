@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { DecodeError } from '#lib/errors.ts';
-import { decodeSandboxStatus, encodeSandboxStatusRequest } from './sandbox.ts';
+import { decodeSandboxList, decodeSandboxStatus, encodeSandboxStatusRequest } from './sandbox.ts';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(/\s/g, ''), 'hex');
 const bytes = (field: number, content: Uint8Array | string) => {
@@ -50,6 +50,15 @@ for (const [what, info] of [
     );
     assert.deepEqual([decoded.pid, decoded.image, decoded.isReady], [undefined, '', true]);
   });
+
+test('decodeSandboxList() reads the ids, however much more is said of each', () => {
+  const item = (id: string) => bytes(1, Buffer.concat([bytes(1, id), entry(5, 'app', 'web')]));
+  assert.deepEqual(
+    decodeSandboxList(Buffer.concat([item('s1'), item('s2')])),
+    new Set(['s1', 's2']),
+  );
+  assert.deepEqual(decodeSandboxList(Buffer.alloc(0)), new Set());
+});
 
 test('decodeSandboxStatus() gives a status or a DecodeError for any bytes', () => {
   fc.assert(

@@ -1,5 +1,6 @@
 /**
- * What is asked of a container runtime about a pod: `runtime.v1.RuntimeService/PodSandboxStatus`.
+ * What is asked of a container runtime about pods, of `runtime.v1.RuntimeService`: `PodSandboxStatus`, and `ListPodSandbox`,
+ * whose response has each one's id in the same place, `1 items ─ 1 id`.
  *
  *     request   1 pod_sandbox_id   2 verbose
  *     response  1 status ─ 1 id   3 state (0 ready, 1 not)   7 labels   8 annotations       2 info (text by name)
@@ -13,6 +14,7 @@ import { boolField, bytesField, type Pieces } from '../protobuf/writer.ts';
 
 export const CRI_SERVICE = '/runtime.v1.RuntimeService';
 export const SANDBOX_STATUS_METHOD = `${CRI_SERVICE}/PodSandboxStatus`;
+export const LIST_SANDBOXES_METHOD = `${CRI_SERVICE}/ListPodSandbox`;
 
 export interface SandboxStatus {
   readonly id: string;
@@ -42,6 +44,15 @@ const RESPONSE: MessageTable = {
   },
 };
 
+const ITEM: MessageTable = {
+  name: 'PodSandbox',
+  fields: { 1: { name: 'id', type: 'string', shape: 'one' } },
+};
+const LIST: MessageTable = {
+  name: 'ListPodSandboxResponse',
+  fields: { 1: { name: 'items', type: ITEM, shape: 'list' } },
+};
+
 export function encodeSandboxStatusRequest(id: string): Pieces {
   return [...bytesField(1, id), ...boolField(2, true)];
 }
@@ -61,6 +72,12 @@ export function decodeSandboxStatus(bytes: Uint8Array): SandboxStatus {
     annotations: status.annotations ?? {},
     ...detailsOf(info.info ?? ''),
   };
+}
+
+/** @returns the ids of all @throws DecodeError */
+export function decodeSandboxList(bytes: Uint8Array): ReadonlySet<string> {
+  const { items = [] } = decodeMessage(bytes, LIST).value as { items?: { id?: string }[] };
+  return new Set(items.map(({ id = '' }) => id));
 }
 
 /** The details are the runtime's own affair: what is not there as expected is not known. */

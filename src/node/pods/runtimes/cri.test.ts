@@ -85,14 +85,18 @@ describe('createCriRuntime()', () => {
     await waiting;
   });
 
-  test('knows when the runtime was started, by its socket', () => {
-    const { mtimeMs } = statSync(socketPath);
-    assert.equal(createCriRuntime('containerd', socketPath).startedAtMs?.(), mtimeMs);
+  test('knows when the runtime was started, by its socket, and what it has', async () => {
+    const { daemon } = createCriRuntime('containerd', socketPath);
+    assert.equal(daemon?.startedAtMs(), statSync(socketPath).mtimeMs);
+    answer = { message: ['s1', 's2'].flatMap((id) => messageField(1, bytesField(1, id))) };
+    assert.deepEqual(await daemon?.list(), new Set(['s1', 's2']));
+    answer = { grpcStatus: '14' };
+    await assert.rejects(async () => daemon?.list(), { grpcCode: 14 });
   });
 
   test('knows nothing where there is no runtime', async () => {
     const none = createCriRuntime('cri-o', join(directory, 'none.sock'));
-    assert.equal(none.startedAtMs?.(), undefined);
+    assert.equal(none.daemon?.startedAtMs(), undefined);
     assert.equal(await none.inspect('s1'), undefined);
   });
 });

@@ -5,12 +5,15 @@
  */
 import { statSync } from 'node:fs';
 import {
+  decodeSandboxList,
   decodeSandboxStatus,
   encodeSandboxStatusRequest,
+  LIST_SANDBOXES_METHOD,
   SANDBOX_STATUS_METHOD,
   type SandboxStatus,
 } from '#wire/cri/sandbox.ts';
 import { GRPC_NOT_FOUND } from '#wire/grpc/status.ts';
+import type { Pieces } from '#wire/protobuf/writer.ts';
 import { askGrpcSocket, GrpcError } from './grpc-socket.ts';
 import type { ContainerInfo, ContainerRuntime } from './runtime.ts';
 
@@ -21,8 +24,11 @@ const CRI_SOCKETS = {
 } as const;
 
 const TIMEOUT_MS = 10_000;
-/** With it comes what the runtime gave to runc, which for a pod of hundreds of mounts is long. */
-const MAX_STATUS_BYTES = 4 * 1024 * 1024;
+/**
+ * With a pod's status comes what the runtime gave to runc, and with the list the annotations of all pods, which may be
+ * 256 KiB each, and are hardly a hundredth of it.
+ */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 
 /** Those that may be on a node; one that is not there knows no container. */
 export function createCriRuntimes(): ContainerRuntime[] {
@@ -31,19 +37,23 @@ export function createCriRuntimes(): ContainerRuntime[] {
 
 export function createCriRuntime(name: string, socketPath: string): ContainerRuntime {
   const socket = () => statSync(socketPath, { throwIfNoEntry: false });
+  const ask = (method: string, message: Pieces, signal?: AbortSignal) =>
+    askGrpcSocket({
+      ...{ socketPath, method, message, signal },
+      ...{ timeoutMs: TIMEOUT_MS, maxBytes: MAX_ANSWER_BYTES },
+    });
   return {
     name,
-    // It makes its socket anew at each start.
-    startedAtMs: () => socket()?.mtimeMs,
+    daemon: {
+      // It makes its socket anew at each start.
+      startedAtMs: () => socket()?.mtimeMs,
+      list: async () => decodeSandboxList(await ask(LIST_SANDBOXES_METHOD, [])),
+    },
     async inspect(containerId, signal) {
       if (socket() === undefined) return undefined;
       try {
-        const answer = await askGrpcSocket({
-          ...{ socketPath, signal, timeoutMs: TIMEOUT_MS, maxBytes: MAX_STATUS_BYTES },
-          method: SANDBOX_STATUS_METHOD,
-          message: encodeSandboxStatusRequest(containerId),
-        });
-        const status = decodeSandboxStatus(answer);
+        const request = encodeSandboxStatusRequest(containerId);
+        const status = decodeSandboxStatus(await ask(SANDBOX_STATUS_METHOD, request, signal));
         // The beginning of an id is enough for containerd.
         return status.id === containerId ? infoOf(status) : undefined;
       } catch (error) {

@@ -54,7 +54,7 @@ export async function askGrpcSocket(question: GrpcQuestion): Promise<Uint8Array>
       te: 'trailers',
     });
     const frames = createFrameReader(maxBytes);
-    const messages: Uint8Array[] = [];
+    let answer: Uint8Array | undefined;
     let headers: Readonly<Record<string, unknown>> | undefined;
     let trailers: typeof headers;
     stream.on('response', (found) => {
@@ -66,7 +66,7 @@ export async function askGrpcSocket(question: GrpcQuestion): Promise<Uint8Array>
     stream.on('error', reject);
     stream.on('data', (chunk: Buffer) => {
       try {
-        messages.push(...frames.push(chunk));
+        for (const found of frames.push(chunk)) answer ??= found;
       } catch (error) {
         reject(error);
       }
@@ -75,9 +75,9 @@ export async function askGrpcSocket(question: GrpcQuestion): Promise<Uint8Array>
       const end = readGrpcEnd(headers, trailers);
       if (end === 'none') reject(new Error(`the answer of "${socketPath}" breaks off`));
       else if (end !== 'ok') reject(new GrpcError(end.grpcCode, end.message));
-      else if (messages[0] === undefined)
+      else if (answer === undefined)
         reject(new DecodeError('it has no message', { protocol: 'grpc', field: method }));
-      else resolve(messages[0]);
+      else resolve(answer);
     });
     stream.end(encodeFrame(message));
     return await promise;

@@ -17,14 +17,18 @@ export interface ContainerInfo {
   readonly finishedAt: string | undefined;
 }
 
+export interface RuntimeDaemon {
+  /** When it was started, in milliseconds since 1970; undefined: it does not run. */
+  startedAtMs(): number | undefined;
+  /** @returns ids of all containers that it knows @throws if it cannot be asked */
+  list(): Promise<ReadonlySet<string>>;
+}
+
 export interface ContainerRuntime {
   /** As in a Pod's container id: `podman`. */
   readonly name: string;
-  /**
-   * When it was started, in milliseconds since 1970; undefined: it does not run. Missing for a runtime that has no daemon,
-   * and so forgets nothing.
-   */
-  startedAtMs?(): number | undefined;
+  /** Missing for a runtime that has none, and so forgets nothing. */
+  readonly daemon?: RuntimeDaemon;
   /**
    * @returns undefined if the runtime does not know the container
    * @throws if the runtime cannot be asked
