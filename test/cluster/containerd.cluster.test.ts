@@ -78,7 +78,8 @@ describe('containerd without Kubernetes', { skip: whyNoContainerd() }, () => {
     );
   const ipsOf = (status: Pod['status']) => status?.podIPs?.map(({ ip }) => ip);
   /** Attachments that the agent has written down. */
-  const recorded = async () => readdirSync(join(machine.directory, 'tulle/agent/cni'));
+  const records = () => join(machine.directory, 'tulle/agent/cni');
+  const recorded = async () => readdirSync(records());
   const inUrl = (ip: string) => (ip.includes(':') ? `[${ip}]` : ip);
   const fetchName = (at: string) => `timeout 3 wget -q -O - http://${at}${NAME_PATH}`;
   /** Waits until a container of podman on the other machine gets this answer; empty: none. */
@@ -165,6 +166,11 @@ describe('containerd without Kubernetes', { skip: whyNoContainerd() }, () => {
     });
     const { out } = await cri.exec(container, ['ip', '-o', 'addr']);
     for (const ip of (await cri.sandbox(webId)).ips) assert.ok(out.includes(ip), out);
+    // The runtime writes the file by itself; the plugin is told, too.
+    const [record = ''] = await recorded();
+    const { attachment } = JSON.parse(readFileSync(join(records(), record), 'utf8'));
+    const { servers: nameservers, searches: search } = web.dns;
+    assert.deepEqual(attachment.dns, { nameservers, search });
     const byName = await cri.exec(container, ['sh', '-c', fetchName('shop')]);
     assert.deepEqual(byName, { out: 'web\n', code: 0 });
   });
