@@ -1,5 +1,8 @@
 /** Chains of a ruleset, before they become operations. Pure. */
+import type { inTable, Operation } from '#wire/nftables/objects.ts';
 import type { ChainContent, RulesetPart } from './ruleset.ts';
+
+type Table = ReturnType<typeof inTable>;
 
 export function isNoBase(content: ChainContent): boolean {
   return content.base === undefined;
@@ -20,8 +23,43 @@ export function baseChains(parts: Iterable<RulesetPart>): ChainContent[] {
   return [...joined.values()];
 }
 
+export function addChain({ chain }: Table, { name, base }: ChainContent): Operation {
+  return chain.add(name, base === undefined ? {} : { base });
+}
+
+export function rulesOf({ rule }: Table, chains: readonly ChainContent[]): Operation[] {
+  return chains.flatMap(({ name, rules }) =>
+    rules.map(({ expressions, comment }) =>
+      rule.add(name, expressions, comment === undefined ? {} : { comment }),
+    ),
+  );
+}
+
+/** What makes some chains the others: first chains, then their rules, and last, what must not be in use any more. */
+export function chainChange(
+  table: Table,
+  old: readonly ChainContent[],
+  wanted: readonly ChainContent[],
+): { first: Operation[]; rules: Operation[]; last: Operation[] } {
+  const { chain } = table;
+  const gone = new Map(old.map((content) => [content.name, content]));
+  const first: Operation[] = [];
+  const rules: Operation[] = [];
+  for (const content of wanted) {
+    const was = gone.get(content.name);
+    gone.delete(content.name);
+    if (was !== undefined && sameChain(was, content)) continue;
+    if (was === undefined) first.push(addChain(table, content));
+    else rules.push(chain.flush(content.name));
+    rules.push(...rulesOf(table, [content]));
+  }
+  // One that goes may be jumped to from another that goes.
+  for (const name of gone.keys()) rules.push(chain.flush(name));
+  return { first, rules, last: [...gone.keys()].map((name) => chain.delete(name)) };
+}
+
 /** True if nothing has to be written to make one the other. */
-export function sameChain(a: ChainContent, b: ChainContent): boolean {
+function sameChain(a: ChainContent, b: ChainContent): boolean {
   return a === b || hasSameRules(a, b) || describe(a) === describe(b);
 }
 

@@ -17,7 +17,7 @@ import type { BaseChain, inTable, Operation, SetElement } from '#wire/nftables/o
 import { type ElementList, PackedElements } from '#wire/nftables/packed-elements.ts';
 import { type Difference, packedDifference } from './packed-difference.ts';
 import type { ChainContent, SetContent } from './ruleset.ts';
-import { describe, isNoBase } from './ruleset-chains.ts';
+import { addChain, describe, isNoBase, rulesOf } from './ruleset-chains.ts';
 import { keyOf, sameElement, shapeOf } from './ruleset-elements.ts';
 
 export interface WantedSet {
@@ -51,7 +51,7 @@ export interface TakeOverInit {
 /** Sets that packets write into are kept as they are, if they have the wanted shape. */
 export function planTakeOver(init: TakeOverInit): TakeOver {
   const { wanted, state } = init;
-  const { chain, set, elements, rule } = init.operations;
+  const { chain, set, elements } = init.operations;
   const sets = compareSets(init);
   const chains = compareChains(wanted.chains, state, sets.replaced);
 
@@ -69,15 +69,7 @@ export function planTakeOver(init: TakeOverInit): TakeOver {
   const [base, others] = [written.filter((it) => !isNoBase(it)), written.filter(isNoBase)];
   const isMade = new Set(chains.made.map((it) => it.chain));
   const make = (contents: readonly ChainContent[]) =>
-    contents
-      .filter(({ name }) => isMade.has(name))
-      .map(({ name, base: hook }) => chain.add(name, hook === undefined ? {} : { base: hook }));
-  const rulesOf = (contents: readonly ChainContent[]) =>
-    contents.flatMap(({ name, rules }) =>
-      rules.map(({ expressions, comment }) =>
-        rule.add(name, expressions, comment === undefined ? {} : { comment }),
-      ),
-    );
+    contents.filter(({ name }) => isMade.has(name)).map((it) => addChain(init.operations, it));
   const changes = [
     ...(isInTwo ? chains.rewritten.map((it) => chain.flush(it.chain)) : flushes),
     ...sets.removals.map((it) => elements.delete(it.set, it.elements)),
@@ -86,10 +78,10 @@ export function planTakeOver(init: TakeOverInit): TakeOver {
     ...make(others),
     ...sets.made.map(init.addSet),
     // Before the sets are filled: the kernel walks a map once for each chain that begins to use it.
-    ...rulesOf(others),
+    ...rulesOf(init.operations, others),
     ...sets.additions.map((it) => elements.add(it.set, it.elements)),
     ...make(base),
-    ...rulesOf(base),
+    ...rulesOf(init.operations, base),
   ];
   const rest = isInTwo ? [...chains.gone.map((it) => chain.flush(it.chain)), ...deletions] : [];
   return { transactions: [changes, rest].filter((it) => it.length > 0), kept: sets.kept };

@@ -24,7 +24,7 @@ import {
   type SetElement,
   type TableRef,
 } from '#wire/nftables/objects.ts';
-import { baseChains, isNoBase, sameChain } from './ruleset-chains.ts';
+import { addChain, baseChains, chainChange, isNoBase, rulesOf } from './ruleset-chains.ts';
 import { inBatches, keyOf, sameElement } from './ruleset-elements.ts';
 import { planTakeOver, type WantedSet } from './ruleset-takeover.ts';
 
@@ -77,7 +77,6 @@ interface Step {
 }
 
 const EMPTY_PART: RulesetPart = { sets: [], chains: [] };
-type ChainOperations = ReturnType<typeof inTable>['chain'];
 /** A set with a source is made for at least so many elements, and for twice as many as it has. */
 const MIN_CAPACITY = 1024;
 /**
@@ -341,7 +340,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     const chains = [...others, ...base];
     return [
       ...chains.map(({ name }) => this.#table.chain.flush(name)),
-      ...chains.flatMap((content) => this.#rulesOf(content)),
+      ...rulesOf(this.#table, chains),
     ];
   }
 
@@ -351,31 +350,17 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     return { base: baseChains(parts), others: parts.flatMap((it) => it.chains.filter(isNoBase)) };
   }
 
-  #rulesOf({ name, rules }: ChainContent): Operation[] {
-    return rules.map(({ expressions, comment }) =>
-      this.#table.rule.add(name, expressions, comment === undefined ? {} : { comment }),
-    );
-  }
-
   /** The operations from the mirror to the mirror with what is staged. @param filled sets that get all their elements */
   #changes(filled: ReadonlySet<string>): Operation[] {
-    const { set, chain, elements } = this.#table;
+    const { set, elements } = this.#table;
     const operations: Operation[] = [];
     const last: Operation[] = [];
     const rules: Operation[] = [];
     const changeChains = (old: readonly ChainContent[], wanted: readonly ChainContent[]) => {
-      const oldChains = new Map(old.map((content) => [content.name, content]));
-      for (const content of wanted) {
-        const was = oldChains.get(content.name);
-        oldChains.delete(content.name);
-        if (was !== undefined && sameChain(was, content)) continue;
-        if (was === undefined) operations.push(addChain(chain, content));
-        else rules.push(chain.flush(content.name));
-        rules.push(...this.#rulesOf(content));
-      }
-      // One that goes may be jumped to from another that goes.
-      for (const gone of oldChains.keys()) rules.push(chain.flush(gone));
-      for (const gone of oldChains.keys()) last.push(chain.delete(gone));
+      const change = chainChange(this.#table, old, wanted);
+      operations.push(...change.first);
+      rules.push(...change.rules);
+      last.push(...change.last);
     };
     for (const [name, part] of this.#stagedParts) {
       const old = this.#parts.get(name) ?? EMPTY_PART;
@@ -423,7 +408,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
    * base chains come in the last.
    */
   #anew(): Step {
-    const { table, chain } = this.#table;
+    const { table } = this.#table;
     const { family, table: name } = this.#table.ref;
     const sets = [
       ...new Map(
@@ -439,13 +424,13 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       ...(exists ? [table.delete()] : []),
       table.add({ comment: 'owned by tulle: changes by others are undone' }),
       ...sets.map((content) => this.#addSet(content, content.source?.count() ?? 0)),
-      ...others.map((content) => addChain(chain, content)),
+      ...others.map((content) => addChain(this.#table, content)),
       // Before the sets are filled: the kernel walks a map once for each chain that begins to use it.
-      ...others.flatMap((content) => this.#rulesOf(content)),
+      ...rulesOf(this.#table, others),
     ];
     const tail = [
-      ...base.map((content) => addChain(chain, content)),
-      ...base.flatMap((content) => this.#rulesOf(content)),
+      ...base.map((content) => addChain(this.#table, content)),
+      ...rulesOf(this.#table, base),
     ];
     return exists
       ? { last: [...head, ...this.#filling(sets), ...tail] }
@@ -577,8 +562,4 @@ function* oneByOne(operations: Iterable<Operation>): Generator<readonly Operatio
 function setsMissingIn(other: RulesetPart, wanted: RulesetPart): SetContent[] {
   const names = new Set(other.sets.map((content) => content.set));
   return wanted.sets.filter((content) => !names.has(content.set));
-}
-
-function addChain(chain: ChainOperations, content: ChainContent): Operation {
-  return chain.add(content.name, content.base === undefined ? {} : { base: content.base });
 }
