@@ -23,10 +23,12 @@ export function baseChains(parts: Iterable<RulesetPart>): ChainContent[] {
   return [...joined.values()];
 }
 
+/** The chain without its rules. */
 export function addChain({ chain }: Table, { name, base }: ChainContent): Operation {
   return chain.add(name, base === undefined ? {} : { base });
 }
 
+/** Puts their rules into chains that are there and empty. */
 export function rulesOf({ rule }: Table, chains: readonly ChainContent[]): Operation[] {
   return chains.flatMap(({ name, rules }) =>
     rules.map(({ expressions, comment }) =>
