@@ -51,10 +51,10 @@ export async function startStream(
 
 /** @throws AssertionError if anything of the traffic was lost */
 export function assertNothingLost(report: TrafficReport): void {
-  const { lost, failed, sentAgain, tcp } = report;
+  const { sent, lost, failed, sentAgain, tcp } = report;
   assert.deepEqual(
     { lost, failed, sentAgain },
     { lost: [], failed: [], sentAgain: 0 },
-    JSON.stringify(tcp),
+    JSON.stringify({ sent, ...tcp }),
   );
 }
