@@ -7,6 +7,7 @@ import { equals, inSet, ip, mapTo, meta, numgen, th, verdictMap } from '#wire/nf
 import type { Operation, SetElement, Transaction } from '#wire/nftables/objects.ts';
 import { inTable, PRIORITY } from '#wire/nftables/objects.ts';
 import { concat, hostU32, portBytes, protocolBytes } from '#wire/nftables/values.ts';
+import { seriesContract } from './contract-series.ts';
 import type { Nftables, RulesetEvent, TableState } from './port.ts';
 
 export interface NftablesUnderTest extends Disposable {
@@ -14,6 +15,12 @@ export interface NftablesUnderTest extends Disposable {
   /** Commits as another program does. */
   commitAsOther(transaction: Transaction): void;
 }
+
+/** Runs one test on a ruleset of its own. */
+export type RunContract = (
+  title: string,
+  body: (under: NftablesUnderTest) => void | Promise<void>,
+) => void;
 
 const t = inTable('ip', 'contract');
 const base = { type: 'filter', hook: 'input', priority: PRIORITY.filter } as const;
@@ -24,59 +31,13 @@ const address = (last: number) => Uint8Array.of(192, 0, 2, last);
 /** @param create makes an empty ruleset */
 export function nftablesContract(name: string, create: () => NftablesUnderTest): void {
   describe(`${name}: contract of Nftables`, () => {
-    const run = (title: string, body: (under: NftablesUnderTest) => void | Promise<void>) =>
+    const run: RunContract = (title, body) =>
       test(title, async () => {
         using under = create();
         await body(under);
       });
 
-    run('commitSeries() carries out one transaction after another', ({ nft }) => {
-      nft.commitSeries(series([1, 2, 3]));
-      assert.deepEqual(lastBytes(nft), [1, 2, 3]);
-      nft.commit([t.elements.add('addresses', [{ key: address(4) }])]);
-      assert.deepEqual(lastBytes(nft), [1, 2, 3, 4]);
-    });
-
-    run('commitSeries() ends at the first that is refused, and keeps those before', ({ nft }) => {
-      assert.throws(
-        () =>
-          nft.commitSeries(
-            series([1, 2, 3], (i) =>
-              i === 2 ? [t.elements.add('no-such-set', [{ key: address(9) }])] : [],
-            ),
-          ),
-        (error) =>
-          error instanceof KernelError && error.errno === ENOENT && /no-such-set/.test(error.op),
-      );
-      assert.deepEqual(lastBytes(nft), [1]);
-      nft.commit([t.elements.add('addresses', [{ key: address(4) }])]);
-      assert.deepEqual(lastBytes(nft), [1, 4]);
-    });
-
-    run('commitSeries() keeps what was carried out when the next cannot be made', ({ nft }) => {
-      assert.throws(
-        () =>
-          nft.commitSeries(
-            series([1, 2, 3], (i) => {
-              if (i === 3) throw new RangeError('of the maker');
-              return [];
-            }),
-          ),
-        /of the maker/,
-      );
-      assert.deepEqual(lastBytes(nft), [1, 2]);
-    });
-
-    run('commitSeries() goes on when others commit in between', ({ nft, commitAsOther }) => {
-      const other = inTable('ip', 'contract-other');
-      nft.commitSeries(
-        series([1, 2, 3], (i) => {
-          commitAsOther([i === 2 ? other.table.add() : other.table.add({ comment: `${i}` })]);
-          return [];
-        }),
-      );
-      assert.deepEqual(lastBytes(nft), [1, 2, 3]);
-    });
+    seriesContract(run);
 
     run('commit() makes what dumpTable() gives back', ({ nft }) => {
       nft.commit(services());
@@ -553,22 +514,4 @@ class Events {
       });
     return this.#events.splice(0, count);
   }
-}
-
-/** A table with a set, then for each number a transaction that adds it and what `more` gives; a `destroy` is among them. */
-function* series(
-  numbers: readonly number[],
-  more: (number: number) => readonly Operation[] = () => [],
-): Generator<Transaction> {
-  yield [t.table.add(), t.set.add('addresses', { key: ['ipv4_addr'] })];
-  for (const number of numbers) {
-    const others = more(number);
-    yield [t.elements.add('addresses', [{ key: address(number) }]), ...others];
-    if (number === 1) yield [t.chain.destroy('none')];
-  }
-}
-
-function lastBytes(nft: Nftables): (number | undefined)[] {
-  const elements = nft.dumpTable('ip', 'contract')?.sets[0]?.elements ?? [];
-  return elements.map(({ key }) => key[3]).sort();
 }
