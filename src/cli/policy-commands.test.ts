@@ -4,6 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { parseAllDocuments } from 'yaml';
 import { UserError } from '#lib/errors.ts';
 import {
   policyCheck,
@@ -13,6 +15,7 @@ import {
   policyMatrix,
   policyRules,
 } from './commands/policy.ts';
+import type { CommandContext } from './program.ts';
 
 const made: string[] = [];
 after(() => {
@@ -398,3 +401,66 @@ test('tulle policy diff tells what opens and closes', async () => {
     status: 0,
   });
 });
+
+/** What may stand where something else should. */
+const ODD = [
+  null,
+  5,
+  -1,
+  'x',
+  '',
+  true,
+  [],
+  {},
+  [null],
+  [5],
+  { x: 1 },
+  [[]],
+  { matchLabels: null },
+];
+const MAX_SHAPES = Number(process.env.TULLE_POLICY_FUZZ ?? 40);
+
+test('manifests of whatever shape get an answer, or are told what is wrong and where', async () => {
+  const objects = [APP, DB, BAD].flatMap((text) =>
+    parseAllDocuments(text).map((document) => document.toJS() as object),
+  );
+  const manifests = directory({});
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.nat(), fc.constantFrom(...ODD)), { minLength: 1, maxLength: 4 }),
+      async (changes) => {
+        const items: unknown = structuredClone(objects);
+        for (const [at, odd] of changes) {
+          const places = placesIn(items).slice(objects.length);
+          const place = places[at % places.length];
+          if (place !== undefined) Reflect.set(place.holder, place.key, odd);
+        }
+        const list = { apiVersion: 'v1', kind: 'List', items };
+        writeFileSync(join(manifests, 'all.json'), JSON.stringify(list));
+        const flags = { manifests, agent: 'unused:1', port: '80', output: 'svg' };
+        for (const ask of [
+          (context: CommandContext) => policyCheck(flags, context),
+          (context: CommandContext) => policyExplain('ns:shop', 'ns:shop', flags, context),
+          (context: CommandContext) => policyMatrix(flags, context),
+          (context: CommandContext) => policyDiff(manifests, manifests, {}, context),
+        ])
+          await run(ask).catch((error: unknown) => {
+            if (!(error instanceof UserError)) throw error;
+          });
+      },
+    ),
+    { numRuns: MAX_SHAPES },
+  );
+});
+
+interface Place {
+  readonly holder: object;
+  readonly key: string;
+}
+
+/** Every place in a value that holds something, the outer ones first. */
+function placesIn(value: unknown): Place[] {
+  if (typeof value !== 'object' || value === null) return [];
+  const own = Object.keys(value).map((key) => ({ holder: value, key }));
+  return [...own, ...Object.values(value).flatMap(placesIn)];
+}

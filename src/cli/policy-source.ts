@@ -22,7 +22,7 @@ import { connect } from './client.ts';
 export interface PolicySource {
   readonly world: World;
   readonly services: readonly Service[];
-  /** As they were written. */
+  /** As they were written, defaults not filled in. */
   readonly policies: readonly (NetworkPolicy | ClusterNetworkPolicy)[];
   /** `file:line` of a field of a policy; undefined for what came from the API. */
   readonly placeOf: (policyId: string, field: string) => string | undefined;
@@ -121,9 +121,11 @@ export function fromManifests(path: string): PolicySource {
       .filter(({ object }) => isOf(object, kind))
       .map(({ object }) => namespaced(object, kind) as NetworkPolicy | ClusterNetworkPolicy),
   );
+  const read = [...places.values()].map(readPolicy);
   const namespaces = of(NAMESPACE) as Namespace[];
   const nodes = of(NODE) as Node[];
-  const services = of(SERVICE) as Service[];
+  // The API knows none without.
+  const services = of(SERVICE).map((service) => ({ ...service, spec: service.spec ?? {} }));
   const world = buildWorld({
     pods,
     namespaces,
@@ -134,7 +136,7 @@ export function fromManifests(path: string): PolicySource {
   return {
     world,
     services,
-    policies,
+    policies: read.flatMap(({ policy }) => policy ?? []),
     placeOf: (id, field) => placeIn(places.get(id), field),
     mistakes: [
       ...written
@@ -143,7 +145,7 @@ export function fromManifests(path: string): PolicySource {
           place: `${file}:${line}`,
           text: `${policyId(object)}: another policy of this name comes later, and only that one counts [duplicate-name]`,
         })),
-      ...[...places.values()].flatMap(mistakesIn),
+      ...read.flatMap(({ mistakes }) => mistakes),
     ],
   };
 }
@@ -163,27 +165,36 @@ function checked<T extends KubeObject>(
   );
 }
 
-/** What the API would refuse of a policy, and what it would drop, which leaves a policy that says something else. */
-function mistakesIn(document: ManifestObject): Mistake[] {
+/**
+ * A policy as the API would keep it, and what it would refuse of it, or drop, which leaves one that says something else.
+ * @returns `policy`: undefined if it has values of the wrong type
+ */
+function readPolicy(document: ManifestObject): {
+  policy: NetworkPolicy | ClusterNetworkPolicy | undefined;
+  mistakes: Mistake[];
+} {
   const { object } = document;
   const kind: KindDefinition = isOf(object, NETWORK_POLICY)
     ? NETWORK_POLICY
     : CLUSTER_NETWORK_POLICY;
   const { object: decoded, typeErrors, unknownFields } = decodeFields(kind.schema, object);
-  const errors =
-    typeErrors.length > 0
-      ? typeErrors
-      : kind.validate(kind.setDefaults(decoded as unknown as KubeObject), undefined);
+  const isReadable = typeErrors.length === 0;
+  const policy = namespaced(decoded as unknown as KubeObject, kind);
+  const errors = isReadable ? kind.validate(kind.setDefaults(policy), undefined) : typeErrors;
   const at = (field: string, text: string) => ({
     place: placeIn(document, field) ?? document.file,
     text: `${policyId(object)}: ${text}`,
   });
-  return [
+  const mistakes = [
     ...errors.map(({ field, detail }) => at(field, `${field}: ${detail} [refused-by-the-api]`)),
     ...unknownFields.map((unknown) =>
       at(unknown.field, `${formatUnknownField(unknown)} is dropped by the API [unknown-field]`),
     ),
   ];
+  return {
+    policy: isReadable ? (policy as NetworkPolicy | ClusterNetworkPolicy) : undefined,
+    mistakes,
+  };
 }
 
 /** What `generateName` makes names of has one by which it can be asked for, too. */
