@@ -25,6 +25,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { ip } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openConntrack } from '#linux/conntrack/kernel.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
 import { openNftables } from '#linux/nftables/kernel.ts';
@@ -192,8 +193,11 @@ function inside(directory: string): void {
     const serve = ['sh', '-c', 'while true; do echo together | nc -l -p 80; done'];
     await podman('run', '-d', '--pod', 'group', '--name', 'one', ...rootfs, ...serve);
     assert.equal(agent.cni.list().length, 1);
-    const said = await runOk(['busybox', 'nc', '-w', '2', '198.51.100.1', '8081']);
-    assert.equal(said.trim(), 'together');
+    // It listens a moment after it has started.
+    await until(async () => {
+      const { stdout } = await run(['busybox', 'nc', '-w', '2', '198.51.100.1', '8081']);
+      return stdout.trim() === 'together';
+    });
     await podman('pod', 'rm', '-f', '-t', '0', 'group');
     agent.assertNothingLeft();
   });

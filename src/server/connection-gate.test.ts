@@ -10,8 +10,8 @@ import {
 import { MAX_CONNECTIONS, RESERVED_FILES } from './limits.ts';
 
 const LIMITS = { strangers: 3, known: 6, others: 4, perPrincipal: 2 };
-const NODE = { name: 'system:node:m1', isNode: true };
-const person = (name: string) => ({ name, isNode: false });
+const NODE = { name: 'system:node:m1', isVital: true };
+const person = (name: string) => ({ name, isVital: false });
 
 function openGate() {
   const refused: ConnectionRefusal[] = [];
@@ -79,7 +79,7 @@ test('who is known is no stranger, and keeps his place until he leaves', () => {
 
 test('one principal has his share, all but nodes have theirs, and nodes the rest', () => {
   const { refused, accept } = openGate();
-  const claim = (owner: { name: string; isNode: boolean }) => {
+  const claim = (owner: { name: string; isVital: boolean }) => {
     const connection = accept('192.0.2.1');
     const refusal = connection.claim(owner);
     // What is said first counts.

@@ -3,7 +3,7 @@
  * strangers; when there are too many of them, the oldest of the address that has most of them is closed. So neither a
  * flood from one place nor connections that never say anything keep out others, who are strangers for milliseconds only.
  *
- *     accept ─► strangers ─► first request ─► known: nodes, who have places of their own, and others
+ *     accept ─► strangers ─► first request ─► known: the vital, who have places of their own, and others
  *                   └─► closed                 └─► refused: the answer is 429, and the last on this connection
  */
 import { readFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ export interface ConnectionLimits {
   readonly strangers: number;
   /** Of all who are known. */
   readonly known: number;
-  /** Of these, everybody's but the nodes'. */
+  /** Of these, everybody's but the vital ones': of nodes, and of masters, whom the server's own controllers are part of. */
   readonly others: number;
   /** One principal's. */
   readonly perPrincipal: number;
@@ -35,13 +35,13 @@ export interface AcceptedConnection {
    * Says whose it is; what is said first counts.
    * @returns why it cannot be kept; `undefined`: it can
    */
-  claim(owner: { readonly name: string; readonly isNode: boolean }): ConnectionRefusal | undefined;
+  claim(owner: { readonly name: string; readonly isVital: boolean }): ConnectionRefusal | undefined;
   /** It has ended. */
   leave(): void;
 }
 
 /**
- * Shares out the connections that there can be: a tenth for strangers, three tenths that only nodes get, and a fifth is
+ * Shares out the connections that there can be: a tenth for strangers, three tenths that only the vital get, and a fifth is
  * the most that one principal has.
  */
 export function connectionLimits(total: number): ConnectionLimits {
@@ -98,19 +98,19 @@ export function createConnectionGate(
     oldest.close();
   };
 
-  const refusalOf = (name: string, isNode: boolean): ConnectionRefusal | undefined => {
+  const refusalOf = (name: string, isVital: boolean): ConnectionRefusal | undefined => {
     if ((byPrincipal.get(name) ?? 0) >= limits.perPrincipal) return 'principal';
-    return known >= limits.known || (!isNode && others >= limits.others) ? 'full' : undefined;
+    return known >= limits.known || (!isVital && others >= limits.others) ? 'full' : undefined;
   };
 
   /** @returns gives the place back */
-  const take = (name: string, isNode: boolean) => {
+  const take = (name: string, isVital: boolean) => {
     byPrincipal.set(name, (byPrincipal.get(name) ?? 0) + 1);
     known++;
-    if (!isNode) others++;
+    if (!isVital) others++;
     return () => {
       known--;
-      if (!isNode) others--;
+      if (!isVital) others--;
       const left = (byPrincipal.get(name) ?? 1) - 1;
       if (left === 0) byPrincipal.delete(name);
       else byPrincipal.set(name, left);
@@ -128,13 +128,13 @@ export function createConnectionGate(
       let giveBack = () => {};
       let hasLeft = false;
       return {
-        claim({ name, isNode }) {
+        claim({ name, isVital }) {
           if (verdict !== undefined || hasLeft) return verdict?.refusal;
-          const refusal = refusalOf(name, isNode);
+          const refusal = refusalOf(name, isVital);
           verdict = { refusal };
           if (refusal === undefined) {
             forget(held);
-            giveBack = take(name, isNode);
+            giveBack = take(name, isVital);
           } else onRefusal(refusal);
           return refusal;
         },

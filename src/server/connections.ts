@@ -12,7 +12,7 @@ import {
   createConnectionGate,
 } from './connection-gate.ts';
 import { connectionOf } from './credentials.ts';
-import { isAnonymous, nodeNameOf, type Principal } from './principal.ts';
+import { isAnonymous, isMaster, nodeNameOf, type Principal } from './principal.ts';
 
 /** Somebody else's connection may end at any moment; a client in a loop should not try at once. */
 const RETRY_AFTER_SECONDS = 5;
@@ -75,8 +75,8 @@ export function createConnections(options: {
       const connection = connectionOf(request);
       if (kept.has(connection) || isAnonymous(principal)) return;
       const held = byKey.get(keyOf(request.socket));
-      const isNode = nodeNameOf(principal) !== undefined;
-      const refusal = held?.claim({ name: principal.name, isNode });
+      const isVital = nodeNameOf(principal) !== undefined || isMaster(principal);
+      const refusal = held?.claim({ name: principal.name, isVital });
       if (refusal === undefined) {
         kept.add(connection);
         return;

@@ -9,6 +9,7 @@ import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
 import { CT_MARK_CUT } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { openBpf } from '#linux/bpf/kernel.ts';
 import { Machine } from '../pod-machine.ts';
 import { FastPath } from './fast-path.ts';
@@ -60,13 +61,6 @@ describe('the fast path', () => {
     for (const address of addressesOf(pod))
       await machine.spawn(pod, [process.execPath, fixture('echo'), address, String(PORT)]);
     return pod;
-  }
-  async function until(what: string, condition: () => boolean): Promise<void> {
-    const end = performance.now() + 10_000;
-    while (!condition()) {
-      assert.ok(performance.now() < end, what);
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
   }
   /** Asks by one connection. @returns how many packets were taken */
   function ask(from: string, to: string, count = QUESTIONS, port = ++localPort): number {
@@ -149,7 +143,7 @@ describe('the fast path', () => {
 
   test('nobody sends by the connection of another', async () => {
     const thief = await attach('thief');
-    await until('its link has the program', () => fastPath.links === 4);
+    await until(() => fastPath.links === 4);
     const to = addressesOf(server)[0] ?? '';
     const from = addressesOf(client)[0] ?? '';
     const port = ++localPort;
@@ -199,10 +193,10 @@ describe('the fast path', () => {
     assert.equal(ask(limited, addressesOf(server)[0] ?? ''), 0);
     assert.equal(fastPath.links, links);
     const leaving = await attach('leaving');
-    await until('its link has the program', () => fastPath.links === links + 1);
+    await until(() => fastPath.links === links + 1);
     assert.ok(ask(other, addressesOf(leaving)[0] ?? '') > 0);
     await machine.attacher.delete(machine.request('DEL', leaving));
-    await until('its place is free', () => fastPath.links === links);
+    await until(() => fastPath.links === links);
   });
 
   describe('a TCP connection', () => {

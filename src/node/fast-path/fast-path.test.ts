@@ -6,6 +6,7 @@ import { FakeApi } from '#client/fake.ts';
 import { EINVAL, KernelError } from '#lib/errors.ts';
 import { ip, mac } from '#lib/ip.ts';
 import { silentLogger } from '#lib/log.ts';
+import { until } from '#lib/testing/until.ts';
 import { FakeBpf } from '#linux/bpf/fake.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
 import type { Attachment } from '../attachment.ts';
@@ -65,14 +66,6 @@ async function node() {
     entries: (map: string) => [...(bpf.maps.get(map)?.entries() ?? [])],
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const end = performance.now() + 5_000;
-  while (!condition()) {
-    assert.ok(performance.now() < end, String(condition));
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 test('programs are where pods are attached and where the fabric leads, and their maps say who is where', async () => {
