@@ -5,14 +5,15 @@ import type { IfIndex } from '../network/port.ts';
 import type { Bpf, BpfMap, BpfMapOptions, BpfProgram, KernelTypes } from './port.ts';
 
 export interface FakeProgram extends BpfProgram {
-  readonly name: string;
   readonly lines: readonly Line[];
 }
 
 export class FakeBpf implements Bpf {
   /** Entries by map and key, in hexadecimal digits. */
   readonly maps = new Map<string, Map<string, string>>();
-  /** Names of the programs at each link, in the order in which they run. */
+  /** Name of the program that is the filter of each link. */
+  readonly filters = new Map<IfIndex, string>();
+  /** Names of the programs attached to each link, in the order in which they run. */
   readonly attached = new Map<IfIndex, string[]>();
   /** Open file descriptors. */
   readonly open = new Set<number>();
@@ -62,7 +63,7 @@ export class FakeBpf implements Bpf {
   attach(program: BpfProgram, link: IfIndex): Disposable {
     const op = `attach an eBPF program to link ${link}`;
     if (this.gone.has(link)) throw new KernelError(op, ENODEV);
-    const { name } = this.loaded.find((it) => it === program) ?? { name: '?' };
+    const { name } = program;
     const here = this.attached.get(link) ?? [];
     here.push(name);
     this.attached.set(link, here);
@@ -76,7 +77,14 @@ export class FakeBpf implements Bpf {
     };
   }
 
-  #owned(): BpfProgram {
+  setFilter(program: BpfProgram, link: IfIndex): void {
+    if (this.gone.has(link)) throw new KernelError(`set an eBPF filter on link ${link}`, ENODEV);
+    this.filters.set(link, program.name);
+  }
+
+  [Symbol.dispose](): void {}
+
+  #owned(): Omit<BpfProgram, 'name'> {
     const fd = this.#nextFd++;
     this.open.add(fd);
     return { fd, [Symbol.dispose]: () => void this.open.delete(fd) };

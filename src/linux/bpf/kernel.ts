@@ -14,10 +14,18 @@
  * Source: include/uapi/linux/bpf.h.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { ENOENT, isErrno, KernelError } from '#lib/errors.ts';
+import { EEXIST, ENOENT, isErrno, KernelError } from '#lib/errors.ts';
 import { Btf } from '#wire/bpf/btf.ts';
 import { assemble, INSTRUCTION_BYTES } from '#wire/bpf/instructions.ts';
+import { NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from '#wire/netlink/constants.ts';
+import {
+  encodeBpfFilter,
+  encodeClsact,
+  RTM_NEWQDISC,
+  RTM_NEWTFILTER,
+} from '#wire/rtnetlink/qdisc.ts';
 import { addressOf, close, errno, libc } from '../ffi/libc.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
 import { inNetns, type Netns, type NetnsPath } from '../netns.ts';
 import type { Bpf, BpfMap, BpfMapOptions, KernelTypes } from './port.ts';
 
@@ -35,6 +43,7 @@ const COMMAND = {
 };
 const ATTR_BYTES = 152;
 const BPF_MAP_TYPE_HASH = 1;
+const BPF_MAP_TYPE_ARRAY = 2;
 const BPF_MAP_TYPE_PERCPU_ARRAY = 6;
 const BPF_F_NO_PREALLOC = 1;
 const BPF_PROG_TYPE_SCHED_CLS = 3;
@@ -57,10 +66,18 @@ const syscall = libc.func('syscall', 'int64', ['int64', 'int64', 'void *', 'int6
 /** @param options.netns whose links programs are attached to; by default this process's own */
 export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): Bpf {
   let fds: Uint8Array | undefined;
+  let opened: NetlinkSocket | undefined;
+  const socket = () => {
+    opened ??= new NetlinkSocket({ protocol: NETLINK_ROUTE, netns: options.netns });
+    return opened;
+  };
   return {
     readKernelTypes,
-    createMap: ({ name, keyBytes, valueBytes, maxEntries }) => {
-      const options = { type: BPF_MAP_TYPE_HASH, flags: BPF_F_NO_PREALLOC };
+    createMap: ({ name, isArray, keyBytes, valueBytes, maxEntries }) => {
+      const options =
+        isArray === true
+          ? { type: BPF_MAP_TYPE_ARRAY, flags: 0 }
+          : { type: BPF_MAP_TYPE_HASH, flags: BPF_F_NO_PREALLOC };
       return mapOf(createMap(name, { keyBytes, valueBytes, maxEntries, ...options }), name, {
         valueBytes,
       });
@@ -98,11 +115,12 @@ export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): B
           .pointer(120, btfs);
       const op = `load eBPF program "${name}"`;
       try {
-        return owned(attributes(0).call(COMMAND.programLoad, op));
+        return { name, ...owned(attributes(0).call(COMMAND.programLoad, op)) };
       } catch (error) {
         if (!(error instanceof KernelError)) throw error;
         // Once more, for what the verifier has to say.
-        return owned(attributes(1).call(COMMAND.programLoad, op, () => endOf(log)));
+        const fd = attributes(1).call(COMMAND.programLoad, op, () => endOf(log));
+        return { name, ...owned(fd) };
       }
     },
     attach(program, link) {
@@ -111,6 +129,20 @@ export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): B
         owned(attributes.call(COMMAND.linkCreate, `attach an eBPF program to link ${link}`)),
       );
     },
+    setFilter(program, link) {
+      const op = `set an eBPF filter on link ${link}`;
+      const create = NLM_F_CREATE | NLM_F_EXCL;
+      try {
+        socket().request(op, { type: RTM_NEWQDISC, flags: create }, (w) => encodeClsact(w, link));
+      } catch (error) {
+        if (!isErrno(error, EEXIST)) throw error;
+      }
+      const replace = NLM_F_CREATE | NLM_F_REPLACE;
+      socket().request(op, { type: RTM_NEWTFILTER, flags: replace }, (w) =>
+        encodeBpfFilter(w, link, program),
+      );
+    },
+    [Symbol.dispose]: () => opened?.[Symbol.dispose](),
   };
 }
 

@@ -1,12 +1,12 @@
 /**
  * Programs that the kernel runs on packets (eBPF), as far as Tulle uses them: classifiers where packets come in by a link,
- * and hash maps that they read. Calls are synchronous and throw `KernelError`. All of it is gone when it is disposed of or
- * this process ends.
+ * and maps that they read. Calls are synchronous and throw `KernelError`. All of it but filters is gone when it is disposed of
+ * or this process ends.
  */
 import type { Line } from '#wire/bpf/instructions.ts';
 import type { IfIndex } from '../network/port.ts';
 
-export interface Bpf {
+export interface Bpf extends Disposable {
   /** The kernel's functions and types, some megabytes; keep what was found. @throws Error if this kernel does not tell of them */
   readKernelTypes(): KernelTypes;
   createMap(options: BpfMapOptions): BpfMap;
@@ -14,8 +14,13 @@ export interface Bpf {
   createCounters(name: string, count: number): BpfCounters;
   /** Has the kernel check and compile a program. @param license as in `linux/module.h`; functions of the kernel want the GPL's */
   loadClassifier(name: string, license: string, program: readonly Line[]): BpfProgram;
-  /** Runs the program on what comes in by a link, before others' filters. */
+  /**
+   * Runs the program on what comes in by a link, before others' filters. The kernel waits some milliseconds with it, and
+   * whoever changes links waits along: for a few links only.
+   */
   attach(program: BpfProgram, link: IfIndex): Disposable;
+  /** Runs the program on what comes in by a link, in the place of one before. It stays with the link, whoever ends. */
+  setFilter(program: BpfProgram, link: IfIndex): void;
 }
 
 export interface KernelTypes {
@@ -34,6 +39,8 @@ export interface KernelFunction {
 export interface BpfMapOptions {
   /** At most 15 characters. */
   readonly name: string;
+  /** Missing: a hash table. An array has all its entries from the beginning, zero; its keys are u32. */
+  readonly isArray?: true;
   readonly keyBytes: number;
   readonly valueBytes: number;
   readonly maxEntries: number;
@@ -57,5 +64,6 @@ export interface BpfCounters extends Disposable {
 }
 
 export interface BpfProgram extends Disposable {
+  readonly name: string;
   readonly fd: number;
 }

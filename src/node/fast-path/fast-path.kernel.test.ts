@@ -7,12 +7,13 @@ import { after, before, describe, test } from 'node:test';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
+import { sleep, systemClock } from '#lib/clock.ts';
 import { CT_MARK_CUT } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { until } from '#lib/testing/until.ts';
 import { openBpf } from '#linux/bpf/kernel.ts';
 import { Machine } from '../pod-machine.ts';
-import { FastPath } from './fast-path.ts';
+import { FastPath, type FastPathComponents, LEASE_MS } from './fast-path.ts';
 
 const log = silentLogger;
 const PORT = 7007;
@@ -44,8 +45,9 @@ describe('the fast path', () => {
   let other: string;
   let localPort = 20_000;
 
-  const start = async () => {
+  const start = async (more: Partial<FastPathComponents> = {}) => {
     fastPath = new FastPath({
+      ...more,
       ...{ stack: machine.stack, attachments: machine.attacher, pools, log },
       bpf: openBpf({ netns: machine.path(machine.host) }),
       exits: { list: () => [], onChange: () => () => undefined },
@@ -287,6 +289,22 @@ describe('the fast path', () => {
       assert.match(await to.heard(), /^reset /);
       await start();
     });
+  });
+
+  test('an agent that is no more takes nothing: what it has left on links has no leave', async () => {
+    const to = addressesOf(server)[0] ?? '';
+    const port = ++localPort;
+    await fastPath[Symbol.asyncDispose]();
+    // It dies right after its first word.
+    await start({ clock: { ...systemClock, schedule: () => () => undefined } });
+    const dead = fastPath;
+    assert.ok(ask(other, to, QUESTIONS, port) > 0);
+    await sleep(LEASE_MS);
+    assert.equal(ask(other, to, QUESTIONS, port), 0);
+    await start();
+    assert.ok(ask(other, to, QUESTIONS, port) > 0);
+    await dead[Symbol.asyncDispose]();
+    assert.ok(ask(other, to, QUESTIONS, port) > 0);
   });
 
   test('without it everything goes on, and a later one takes over', async () => {

@@ -74,13 +74,8 @@ test('programs are where pods are attached and where the fabric leads, and their
   n.list.push(attachment('tla', '10.244.0.5'));
   n.exits.push(90);
   await n.fastPath.start();
-  assert.deepEqual(
-    [...n.bpf.attached],
-    [
-      [90, ['tulle_fabric']],
-      [a, ['tulle_pod']],
-    ],
-  );
+  assert.deepEqual([...n.bpf.attached], [[90, ['tulle_fabric']]]);
+  assert.deepEqual([...n.bpf.filters], [[a, 'tulle_pod']]);
   const index = a.toString(16).padStart(2, '0');
   assert.deepEqual(n.entries('tulle_pods_v4'), [
     ['0af40005', `${index}000000020000000001eeeeeeeeeeee`],
@@ -92,14 +87,14 @@ test('programs are where pods are attached and where the fabric leads, and their
   n.exits.push(91);
   n.changed();
   await until(() => n.fastPath.links === 4);
-  assert.deepEqual([n.bpf.attached.has(b), n.bpf.attached.has(91)], [true, true]);
+  assert.deepEqual([n.bpf.filters.has(b), n.bpf.attached.has(91)], [true, true]);
   assert.equal(n.entries('tulle_pods_v6').length, 1);
 
   n.list.shift();
   n.exits.shift();
   n.changed();
   await until(() => n.fastPath.links === 2);
-  assert.deepEqual([...n.bpf.attached.keys()].sort(), [b, 91].sort());
+  assert.deepEqual([...n.bpf.attached.keys()], [91]);
   assert.deepEqual(n.entries('tulle_pods_v4'), []);
   assert.deepEqual(n.entries('tulle_exits'), [['5b000000', '01']]);
 });
@@ -115,7 +110,7 @@ test('other pods have none: bridges, others’ interfaces, limits', async () => 
     attachment('gone', '10.244.0.9'),
   );
   await n.fastPath.start();
-  assert.deepEqual([...n.bpf.attached], []);
+  assert.deepEqual([...n.bpf.filters], []);
   assert.deepEqual(n.entries('tulle_pods_v4'), []);
 });
 
@@ -129,18 +124,19 @@ test('a link that is made anew is followed', async () => {
   const second = n.link('tla');
   n.changed();
   await until(() => n.fastPath.links === 1);
-  assert.ok(n.bpf.attached.has(second) && second !== first);
+  assert.ok(n.bpf.filters.has(second) && second !== first);
 });
 
 test('other pools are other programs, which are there before the old ones go', async () => {
   await using n = await node();
-  const a = n.link('tla');
+  n.link('tla');
   n.list.push(attachment('tla', '10.244.0.5'));
+  n.exits.push(90);
   await n.fastPath.start();
   assert.equal(n.bpf.loaded.length, 2);
   n.pool('b', 'fd00::/48');
   await until(() => n.bpf.loaded.length === 4);
-  await until(() => n.bpf.attached.get(a)?.length === 1);
+  await until(() => n.bpf.attached.get(90)?.length === 1);
   const [old, , now] = n.bpf.loaded;
   assert.ok(now !== undefined && old !== undefined && now.lines.length > old.lines.length);
   assert.deepEqual([n.bpf.open.has(old.fd), n.bpf.open.has(now.fd)], [false, true]);
@@ -161,7 +157,7 @@ test('a kernel that refuses is not asked again, and the node says what it goes w
   n.bpf.failure = undefined;
   n.changed();
   await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.equal(n.bpf.attached.has(a), false);
+  assert.equal(n.bpf.filters.has(a), false);
 });
 
 test('a link that goes at this very moment is no failure', async () => {
@@ -172,11 +168,16 @@ test('a link that goes at this very moment is no failure', async () => {
   assert.deepEqual([n.fastPath.links, n.fastPath.gaps], [0, []]);
 });
 
-test('its end leaves nothing open', async () => {
+test('its end leaves nothing open, and what stays on links has no leave any more', async () => {
   const n = await node();
   n.link('tla');
   n.list.push(attachment('tla', '10.244.0.5'));
   await n.fastPath.start();
+  const [[, leave] = ['', '']] = n.entries('tulle_lease');
+  const untilMs = Buffer.from(leave, 'hex').readBigUInt64LE() / 1_000_000n;
+  const leftMs = untilMs - process.hrtime.bigint() / 1_000_000n;
+  assert.ok(leftMs > 0n && leftMs <= 10_000n, `${leftMs} ms`);
   await n[Symbol.asyncDispose]();
   assert.deepEqual([[...n.bpf.open], [...n.bpf.attached]], [[], []]);
+  assert.deepEqual(n.entries('tulle_lease'), [['00000000', '0000000000000000']]);
 });

@@ -1,10 +1,11 @@
 /**
  * The fast path between pods: keeps `program.ts` at the links of the node's pods and of the fabric, and its maps in step
- * with who is attached. It ends with the agent; then, as without it, packets go the long way.
+ * with who is attached. It ends with the agent, whose lease on it runs out; then, as without it, packets go the long way.
  */
 import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { Cache } from '#client/port.ts';
 import { isSpecChange } from '#client/spec-change.ts';
+import { type Clock, systemClock } from '#lib/clock.ts';
 import { ENODEV, explainError, isErrno } from '#lib/errors.ts';
 import { type Family, familyOf, type Ip, ipToBytes, outermostCidrs, parseCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
@@ -26,12 +27,16 @@ import {
   POD_BYTES,
 } from './program.ts';
 
+const NS_PER_MS = 1_000_000n;
 /** Nobody waits for it, and the first packets of a new pod have the processors first. */
 const MIN_SYNC_INTERVAL_MS = 50;
 /** Backstop for lost events. */
 const RESYNC_MS = 60_000;
 /** Far more than a node has pods; beyond, the others' packets go the long way. */
 const MAX_ADDRESSES = 16_384;
+/** How long programs work after the agent's last word, and how often it says one. */
+export const LEASE_MS = 10_000;
+const RENEW_MS = 2_000;
 /** The uplink, and the tunnel device. */
 const MAX_EXITS = 16;
 
@@ -52,12 +57,15 @@ export interface FastPathComponents {
     onChange(listener: () => void): () => void;
   };
   readonly log: Logger;
+  /** For the lease. */
+  readonly clock?: Clock;
 }
 
 interface Maps {
   readonly pods: Readonly<Record<Family, BpfMap>>;
   readonly exits: BpfMap;
   readonly counters: BpfCounters;
+  readonly lease: BpfMap;
 }
 type Place = FastPathFacts['from'];
 interface Programs extends Readonly<Record<Place, BpfProgram>> {
@@ -75,17 +83,21 @@ export class FastPath implements AsyncDisposable {
   #maps: Maps | undefined;
   #symbols: KernelSymbols | undefined;
   #programs: Programs | undefined;
-  /** Where a program is. */
+  /** Where a program is: of the fabric as long as this process lives, of pods as a filter of their link. */
   readonly #attached = new Map<IfIndex, Attached>();
+  readonly #filtered = new Map<IfIndex, BpfProgram>();
   /** What the maps of pods hold, in words to compare by. */
   readonly #pods = new Map<Ip, string>();
   readonly #exits = new Set<IfIndex>();
   /** Links of pods by name, until the kernel tells of a change. */
   readonly #links = new Map<string, Pick<FastPod, 'link' | 'hostMac'>>();
+  readonly #clock: Clock;
+  #cancelRenewal: (() => void) | undefined;
   #problem: string | undefined;
 
   constructor(components: FastPathComponents) {
     this.#c = components;
+    this.#clock = components.clock ?? systemClock;
     this.#loop = new SyncLoop(() => this.#sync(), {
       name: 'fast path',
       log: components.log,
@@ -124,7 +136,7 @@ export class FastPath implements AsyncDisposable {
 
   /** How many links have it. */
   get links(): number {
-    return this.#attached.size;
+    return this.#attached.size + this.#filtered.size;
   }
 
   /** @returns how many packets were taken to a pod of this node, and to another node */
@@ -158,7 +170,10 @@ export class FastPath implements AsyncDisposable {
   #program(): void {
     const pods = this.#podsByAddress();
     const exits = this.#c.exits.list().slice(0, MAX_EXITS);
-    this.#maps ??= createMaps(this.#c.bpf);
+    if (this.#maps === undefined) {
+      this.#maps = createMaps(this.#c.bpf);
+      this.#renew();
+    }
     const maps = this.#maps;
     const programs = this.#programsOfNow(maps);
     if (programs === undefined) return;
@@ -175,11 +190,13 @@ export class FastPath implements AsyncDisposable {
         maps.exits.set(indexBytes(link), Uint8Array.of(1));
         this.#exits.add(link);
       }
-    const places = new Map<IfIndex, Place>(exits.map((link) => [link, 'fabric']));
-    for (const { link } of pods.values()) places.set(link, 'pod');
-    for (const [link, place] of places) this.#attach(link, programs[place]);
+    const podLinks = new Set([...pods.values()].map(({ link }) => link));
+    for (const link of podLinks) this.#setFilter(link, programs.pod);
+    for (const link of exits) this.#attach(link, programs.fabric);
+    // A filter goes with its link, and takes nothing for a pod that no map has.
+    for (const link of this.#filtered.keys()) if (!podLinks.has(link)) this.#filtered.delete(link);
     for (const [link, attached] of this.#attached)
-      if (!places.has(link)) {
+      if (!exits.includes(link)) {
         attached[Symbol.dispose]();
         this.#attached.delete(link);
       }
@@ -238,6 +255,7 @@ export class FastPath implements AsyncDisposable {
             pods: { 4: maps.pods[4].fd, 6: maps.pods[6].fd },
             exits: maps.exits.fd,
             counters: maps.counters.fd,
+            lease: maps.lease.fd,
           },
         }),
       );
@@ -247,6 +265,23 @@ export class FastPath implements AsyncDisposable {
     old?.pod[Symbol.dispose]();
     old?.fabric[Symbol.dispose]();
     return this.#programs;
+  }
+
+  #setFilter(link: IfIndex, program: BpfProgram): void {
+    if (this.#filtered.get(link) === program) return;
+    try {
+      this.#c.bpf.setFilter(program, link);
+      this.#filtered.set(link, program);
+    } catch (error) {
+      // It went meanwhile; the kernel tells of it.
+      if (!isErrno(error, ENODEV)) throw error;
+    }
+  }
+
+  #renew(): void {
+    const until = process.hrtime.bigint() + BigInt(LEASE_MS) * NS_PER_MS;
+    this.#maps?.lease.set(indexBytes(0), u64Bytes(until));
+    this.#cancelRenewal = this.#clock.schedule(RENEW_MS, () => this.#renew());
   }
 
   #attach(link: IfIndex, program: BpfProgram): void {
@@ -264,6 +299,10 @@ export class FastPath implements AsyncDisposable {
   }
 
   #end(): void {
+    this.#cancelRenewal?.();
+    // Filters stay, and do nothing from now on.
+    this.#maps?.lease.set(indexBytes(0), u64Bytes(0n));
+    this.#filtered.clear();
     for (const attached of this.#attached.values()) attached[Symbol.dispose]();
     this.#attached.clear();
     this.#pods.clear();
@@ -272,8 +311,8 @@ export class FastPath implements AsyncDisposable {
     this.#programs?.fabric[Symbol.dispose]();
     this.#programs = undefined;
     if (this.#maps === undefined) return;
-    const { pods, exits, counters } = this.#maps;
-    for (const map of [pods[4], pods[6], exits, counters]) map[Symbol.dispose]();
+    const { pods, exits, counters, lease } = this.#maps;
+    for (const map of [pods[4], pods[6], exits, counters, lease]) map[Symbol.dispose]();
     this.#maps = undefined;
   }
 }
@@ -298,6 +337,9 @@ function createMaps(bpf: Bpf): Maps {
       maxEntries: MAX_EXITS,
     }),
     counters: bpf.createCounters('tulle_taken', COUNTERS.length),
+    lease: bpf.createMap({
+      ...{ name: 'tulle_lease', isArray: true, keyBytes: 4, valueBytes: 8, maxEntries: 1 },
+    }),
   };
 }
 
@@ -331,6 +373,12 @@ function letTcpGoOn({ sysctl }: NetworkStack): void {
 /** What the program gives the kernel is an i32. */
 function toMs(seconds: number): number {
   return Math.min(seconds * 1000, 0x7fff_ffff);
+}
+
+function u64Bytes(value: bigint): Uint8Array {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(value);
+  return bytes;
 }
 
 function indexBytes(link: IfIndex): Uint8Array {

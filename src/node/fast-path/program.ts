@@ -72,6 +72,8 @@ export interface FastPathFacts {
     readonly exits: number;
     /** Packets taken, by {@link COUNTERS}. */
     readonly counters: number;
+    /** At 0, u64: until when the program may work, nanoseconds of CLOCK_MONOTONIC. */
+    readonly lease: number;
   };
   readonly kernel: KernelSymbols;
   /** How long connection tracking keeps an entry after a packet. */
@@ -192,7 +194,14 @@ const FIB = {
 };
 const AF = { 4: 2, 6: 10 } as const;
 /** `enum bpf_func_id`. */
-const HELPER = { mapLookup: 1, random: 7, redirect: 23, fibLookup: 69, redirectPeer: 155 };
+const HELPER = {
+  mapLookup: 1,
+  random: 7,
+  redirect: 23,
+  fibLookup: 69,
+  redirectPeer: 155,
+  coarseTime: 160,
+};
 /** `enum ip_conntrack_status`, bits. */
 const STATUS = {
   seenReply: 1 << 1,
@@ -226,7 +235,7 @@ const LONG_WAY_ONE_OF = 64;
 /** Others' filters, and the long way. */
 const TCX_NEXT = -1;
 /** Places on the stack. */
-const STACK = { tuple: -40, options: -56, fib: -120, counter: -124 };
+const STACK = { tuple: -40, options: -56, fib: -120, index: -124 };
 
 export function fastPathProgram(facts: FastPathFacts): Line[] {
   // The kernel refuses a program that has lines which nothing leads to.
@@ -258,6 +267,7 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
     label(`IPv${family}`),
     ...parse(family, at),
     ...isInPools(facts.pools, family, at),
+    ...isLeased(maps.lease),
     ...addressInMap(maps.pods[family], TUPLE[family].dst),
     move(R9, R0),
     ...(facts.from === 'pod'
@@ -374,6 +384,22 @@ function isInPools(pools: readonly Cidr[], family: Family, at: (name: string) =>
   return [...lines, jump('long way'), label(at('in a pool'))];
 }
 
+/** Goes on as long as the agent lives: filters outlive it, and what their maps say grows old. */
+function isLeased(lease: number): Line[] {
+  return [
+    callHelper(HELPER.coarseTime),
+    move(R9, R0),
+    storeNumber(32, FP, STACK.index, 0),
+    loadMap(R1, lease),
+    move(R2, FP),
+    alu('add', R2, STACK.index),
+    callHelper(HELPER.mapLookup),
+    jumpIf('eq', R0, 0, 'long way'),
+    load(64, R1, R0, 0),
+    jumpIf('gt', R9, { register: R1 }, 'long way'),
+  ];
+}
+
 /** R0 becomes what the map has for the address in the tuple. */
 function addressInMap(map: number, offset: number): Line[] {
   return [
@@ -438,10 +464,10 @@ function counted(
 ): Line[] {
   const done = at(`counted to a ${counter}`);
   return [
-    storeNumber(32, FP, STACK.counter, COUNTERS.indexOf(counter)),
+    storeNumber(32, FP, STACK.index, COUNTERS.indexOf(counter)),
     loadMap(R1, counters),
     move(R2, FP),
-    alu('add', R2, STACK.counter),
+    alu('add', R2, STACK.index),
     callHelper(HELPER.mapLookup),
     jumpIf('eq', R0, 0, done),
     load(64, R1, R0, 0),

@@ -1,11 +1,13 @@
 /**
- * Queueing disciplines and the one filter that we need: `RTM_NEWQDISC`, `RTM_DELQDISC`, `RTM_GETQDISC`,
+ * Queueing disciplines and the two filters that we need: `RTM_NEWQDISC`, `RTM_DELQDISC`, `RTM_GETQDISC`,
  * `RTM_NEWTFILTER`.
  *
  * ```text
  *  tcmsg  | family u8 | pad u8 u16 | ifindex i32 | handle u32 | parent u32 | info u32 |
  *  TCA_KIND "tbf"      TCA_OPTIONS { TCA_TBF_PARMS tc_tbf_qopt, TCA_TBF_RTAB 256 × u32, TCA_TBF_BURST u32, TCA_TBF_RATE64 }
  *  TCA_KIND "ingress"  handle ffff:, parent ffff:fff1
+ *  TCA_KIND "clsact"   handle ffff:, parent ffff:fff1
+ *  TCA_KIND "bpf"      parent ffff:fff2, TCA_OPTIONS { TCA_BPF_FD u32, TCA_BPF_NAME, TCA_BPF_FLAGS u32 }
  *  TCA_KIND "u32"      TCA_OPTIONS { TCA_U32_SEL: matches everything, TCA_U32_ACT { 1 { "mirred", redirect } } }
  *  tc_tbf_qopt  | rate tc_ratespec | peak tc_ratespec | limit u32 | buffer u32 | mtu u32 |
  *  tc_ratespec  | cell_log u8 | linklayer u8 | overhead u16 | cell_align i16 | mpu u16 | rate u32 |
@@ -38,6 +40,13 @@ const TCA_TBF_RTAB = 2;
 const TCA_TBF_RATE64 = 4;
 const TCA_TBF_BURST = 6;
 const TBF_QOPT_BYTES = 36;
+
+const TCA_BPF_FD = 6;
+const TCA_BPF_NAME = 7;
+const TCA_BPF_FLAGS = 8;
+const TCA_BPF_FLAG_ACT_DIRECT = 1;
+/** Of `clsact`, where packets come in. */
+const TC_H_CLSACT_INGRESS = 0xfffffff2;
 
 const TCA_U32_SEL = 5;
 const TCA_U32_ACT = 7;
@@ -103,6 +112,28 @@ export function encodeTokenBucket(writer: NetlinkWriter, link: number, bucket: T
 export function encodeIngress(writer: NetlinkWriter, link: number): void {
   encodeHeader(writer, { link, handle: INGRESS_HANDLE, parent: TC_H_INGRESS });
   writer.attributeString(TCA_KIND, 'ingress');
+}
+
+/** Payload of `RTM_NEWQDISC`: where what comes in by a link and leaves by it can be filtered. */
+export function encodeClsact(writer: NetlinkWriter, link: number): void {
+  encodeHeader(writer, { link, handle: INGRESS_HANDLE, parent: TC_H_INGRESS });
+  writer.attributeString(TCA_KIND, 'clsact');
+}
+
+/** Payload of `RTM_NEWTFILTER`: an eBPF program on what comes in by the link. */
+export function encodeBpfFilter(
+  writer: NetlinkWriter,
+  link: number,
+  program: { readonly fd: number; readonly name: string },
+): void {
+  const info = ((FILTER_PRIORITY << 16) | ETH_P_ALL_BE) >>> 0;
+  encodeHeader(writer, { link, handle: 1, parent: TC_H_CLSACT_INGRESS, info });
+  writer.attributeString(TCA_KIND, 'bpf');
+  writer.nested(TCA_OPTIONS, () => {
+    writer.attributeU32(TCA_BPF_FD, program.fd);
+    writer.attributeString(TCA_BPF_NAME, program.name);
+    writer.attributeU32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+  });
 }
 
 /** Payload of `RTM_NEWTFILTER`: everything that comes in by one link leaves by the other. */
