@@ -11,7 +11,7 @@ import { loadKubeconfig } from '#client/kubeconfig.ts';
 import type { ApiClient } from '#client/port.ts';
 import { sleep } from '#lib/clock.ts';
 import { explainError } from '#lib/errors.ts';
-import { isAlive, type ProcessIdentity } from '#proc/identity.ts';
+import { identify, isAlive, type ProcessIdentity } from '#proc/identity.ts';
 import { DAEMON_NODE_FLAGS } from '#proc/node-flags.ts';
 import type { Lab } from './lab.ts';
 import type { Machine } from './machine.ts';
@@ -137,14 +137,19 @@ export class LabCluster {
   }
 
   async killAgent(machine: Machine): Promise<void> {
-    await stop(this.#agents.get(machine.name), 'SIGKILL');
+    const agent = this.#agents.get(machine.name);
+    const letParentGoOn = parentOf(agent);
+    await stop(agent, 'SIGKILL');
+    letParentGoOn();
     this.#agents.delete(machine.name);
   }
 
   /** Stops an agent where it stands, and lets it go on, as a machine without time for it does. */
   pauseAgent(machine: Machine, isPaused: boolean): void {
     const agent = this.#agents.get(machine.name);
-    if (agent !== undefined) process.kill(agent.pid, isPaused ? 'SIGSTOP' : 'SIGCONT');
+    if (agent === undefined) return;
+    process.kill(agent.pid, isPaused ? 'SIGSTOP' : 'SIGCONT');
+    if (!isPaused) parentOf(agent)();
   }
 
   /** Resolves when the Node of each of these machines is Ready. */
@@ -213,6 +218,19 @@ async function stop(identity: ProcessIdentity | undefined, signal: NodeJS.Signal
   if (identity === undefined || !isAlive(identity)) return;
   process.kill(identity.pid, signal);
   await until(`process ${identity.pid} has ended`, STOP_TIMEOUT_MS, async () => !isAlive(identity));
+}
+
+/**
+ * The parent, nsenter, stops itself when a process is stopped, and would stay so for ever.
+ * @returns lets it go on; nothing if it is gone
+ */
+function parentOf(identity: ProcessIdentity | undefined): () => void {
+  if (identity === undefined || !isAlive(identity)) return () => {};
+  const status = readFileSync(`/proc/${identity.pid}/status`, 'utf8');
+  const parent = identify(Number(/^PPid:\s*(\d+)$/m.exec(status)?.[1]));
+  return () => {
+    if (parent !== undefined && isAlive(parent)) process.kill(parent.pid, 'SIGCONT');
+  };
 }
 
 /** A listening socket on the loopback of this computer, as a file descriptor to hand over. */
