@@ -47,10 +47,10 @@ describe('the fast path', () => {
 
   const start = async (more: Partial<FastPathComponents> = {}) => {
     fastPath = new FastPath({
-      ...more,
       ...{ stack: machine.stack, attachments: machine.attacher, pools, log },
       bpf: openBpf({ netns: machine.path(machine.host) }),
       exits: { list: () => [], onChange: () => () => undefined },
+      ...more,
     });
     await fastPath.start();
     assert.deepEqual(fastPath.gaps, []);
@@ -201,13 +201,39 @@ describe('the fast path', () => {
     await until(() => fastPath.links === links);
   });
 
-  describe('a TCP connection', () => {
+  test('TCP between pods of one machine goes the long way', () => {
+    const before = fastPath.counts().pod;
+    const to = addressesOf(server)[0] ?? '';
+    machine.run(other, `${process.execPath} ${fixture('ask')} tcp ${to} ${PORT}`);
+    assert.equal(fastPath.counts().pod, before);
+  });
+
+  describe('a TCP connection from another node', () => {
+    /** A pod there, whose packets come by a link of the fabric. */
+    const FAR = '192.0.2.200';
+    let far: string;
+    let uplink: number;
     /** Beyond all windows. */
     const MUCH = 64 * 1024 * 1024;
     /** So much that numbers of before look like numbers of later: they are counted modulo 4 GiB. */
     const VERY_MUCH = 2.5 * 1024 ** 3;
 
-    before(() => {
+    before(async () => {
+      far = machine.addNamespace('far');
+      for (const [where, command] of [
+        [machine.host, `ip link add ul0 type veth peer name ul0 netns ${far}`],
+        [machine.host, 'ip address add 203.0.113.1/24 dev ul0'],
+        [machine.host, 'ip link set ul0 up'],
+        [far, 'ip address add 203.0.113.2/24 dev ul0'],
+        [far, `ip address add ${FAR}/32 dev ul0`],
+        [far, 'ip link set ul0 up'],
+        [far, `ip route add 192.0.2.0/24 via 203.0.113.1 src ${FAR}`],
+        [machine.host, `ip route add ${FAR}/32 via 203.0.113.2`],
+      ] as const)
+        machine.run(where, command);
+      uplink = machine.stack.links.get('ul0')?.index ?? 0;
+      await fastPath[Symbol.asyncDispose]();
+      await startWithUplink();
       // As policy does: packets outside of a connection do not pass.
       machine.run(machine.host, 'nft add table inet strict');
       machine.run(
@@ -216,6 +242,9 @@ describe('the fast path', () => {
       );
       machine.run(machine.host, 'nft add rule inet strict forward ct state invalid counter drop');
     });
+
+    const startWithUplink = () =>
+      start({ exits: { list: () => [uplink], onChange: () => () => undefined } });
 
     interface Talk {
       /** Resolves with the next line that the program says. */
@@ -238,15 +267,17 @@ describe('the fast path', () => {
       const port = String(++localPort);
       const to = await talk(server, 'server', addressesOf(server)[0] ?? '', port);
       assert.equal(await to.heard(), 'ready');
-      const from = await talk(other, 'client', addressesOf(server)[0] ?? '', port);
+      const from = await talk(far, 'client', addressesOf(server)[0] ?? '', port);
       assert.equal(await from.heard(), 'connected');
       return { from, to };
     }
+    /** @returns how many packets were taken, of those that went there and of the answers */
     async function send(from: Talk, bytes: number): Promise<number> {
-      const before = fastPath.counts().pod;
+      const taken = () => Math.min(fastPath.counts().pod, fastPath.counts().node);
+      const before = taken();
       from.say(String(bytes));
       assert.equal(await from.heard(), 'sent');
-      return fastPath.counts().pod - before;
+      return taken() - before;
     }
     const states = () =>
       machine.run(machine.host, 'conntrack -L -p tcp').replaceAll(/^.*?(?=[A-Z_]{4})/gm, '');
@@ -278,7 +309,7 @@ describe('the fast path', () => {
       await send(from, MUCH);
       from.say('end');
       assert.equal(await to.heard(), `end ${2 * MUCH}`);
-      await start();
+      await startWithUplink();
     });
 
     test('that has carried gigabytes can be broken off after the agent has ended', async () => {
@@ -287,7 +318,7 @@ describe('the fast path', () => {
       await fastPath[Symbol.asyncDispose]();
       from.say('reset');
       assert.match(await to.heard(), /^reset /);
-      await start();
+      await startWithUplink();
     });
   });
 
