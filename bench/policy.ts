@@ -7,6 +7,7 @@
  */
 import { type ChildProcessByStdio, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout } from 'node:timers/promises';
@@ -34,7 +35,9 @@ const REST_MS = 100;
 /** Short rounds and many: what else the machine does meets all paths alike. */
 const CONNECTION_ROUNDS = 60;
 const CONNECTIONS = 400;
-const STREAM_ROUNDS = 5;
+const STREAM_ROUNDS = 16;
+/** Each on a processor of its own, in every round and on every path. */
+const [CLIENT_CPU, SERVER_CPU] = ['0', availableParallelism() > 1 ? '1' : '0'];
 const STREAM_SECONDS = 1;
 const SETTLE_MS = 1_000;
 const CLIENT = '10.0.0.250';
@@ -294,12 +297,19 @@ class Path implements AsyncDisposable {
 
   /** @returns gigabits in a second */
   async stream(): Promise<number> {
-    const inPod = (pod: string) => ['netns', 'exec', `${this.node}-${pod}`, 'iperf3'];
-    const server = spawn('ip', [...inPod('b'), '-s', '-1', '-B', SERVER, '--forceflush'], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
+    const inPod = (pod: string, cpu: string) => [
+      ...['netns', 'exec', `${this.node}-${pod}`],
+      ...['taskset', '--cpu-list', cpu, 'iperf3'],
+    ];
+    const server = spawn(
+      'ip',
+      [...inPod('b', SERVER_CPU), '-s', '-1', '-B', SERVER, '--forceflush'],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
     await once(server.stdout, 'data');
-    const argv = [...inPod('a'), '-J', '-c', SERVER, '-t', String(STREAM_SECONDS)];
+    const argv = [...inPod('a', CLIENT_CPU), '-J', '-c', SERVER, '-t', String(STREAM_SECONDS)];
     const result = JSON.parse(execFileSync('ip', argv, { encoding: 'utf8' })) as {
       end: { sum_received: { bits_per_second: number } };
     };
