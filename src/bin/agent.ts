@@ -92,7 +92,7 @@ export async function runAgent(
         conntrack: stack.use(openConntrack()),
         openNflog: createNflog({ poller }),
         tc: stack.use(openTrafficControl()),
-        bpf: options.fastPath ? stack.use(openBpf()) : undefined,
+        bpf: options.fastPath ? openBpf() : undefined,
         runtimes: [
           createPodmanRuntime(['podman'], { storage: createPodmanStorage() }),
           ...createCriRuntimes(),

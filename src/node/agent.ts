@@ -272,17 +272,6 @@ export async function startAgent(
     }),
   );
   started.defer(fabric.onPodMtu(() => cni.followMtu()));
-  if (components.bpf !== undefined) {
-    const exits = {
-      list: () => fabric.exits,
-      onChange: (listener: () => void) => fabric.onExits(listener),
-    };
-    fastPath = started.use(
-      new FastPath({ stack, bpf: components.bpf, attachments: cni, pools, exits, log }),
-    );
-    createFastPathMetrics(registry, fastPath);
-    await fastPath.start();
-  }
   // Only now is it known what is attached: with less the rules would close pods that are running.
   await policy.start(cni);
   names.answers.attach(policy.answers);
@@ -304,6 +293,18 @@ export async function startAgent(
   podSync.start();
   health.add('CNIReady', () => cniHealth(cni, allocator, podSync));
   started.use(startAddressGc({ node: init.nodeName, allocator, cni, tunnelAddresses, log }));
+  // Last: nothing but speed hangs on it.
+  if (components.bpf !== undefined) {
+    const exits = {
+      list: () => fabric.exits,
+      onChange: (listener: () => void) => fabric.onExits(listener),
+    };
+    fastPath = started.use(
+      new FastPath({ ...components, bpf: components.bpf, attachments: cni, pools, exits }),
+    );
+    createFastPathMetrics(registry, fastPath);
+    await fastPath.start();
+  }
   registration.healthChanged();
   log.info({ node: init.nodeName, address: init.nodeIp }, 'the node is ready for pods');
   return started.move();

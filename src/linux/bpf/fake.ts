@@ -11,8 +11,6 @@ export interface FakeProgram extends BpfProgram {
 export class FakeBpf implements Bpf {
   /** Entries by map and key, in hexadecimal digits. */
   readonly maps = new Map<string, Map<string, string>>();
-  /** Name of the program that is the filter of each link. */
-  readonly filters = new Map<IfIndex, string>();
   /** Names of the programs attached to each link, in the order in which they run. */
   readonly attached = new Map<IfIndex, string[]>();
   /** Open file descriptors. */
@@ -76,13 +74,6 @@ export class FakeBpf implements Bpf {
       },
     };
   }
-
-  setFilter(program: BpfProgram, link: IfIndex): void {
-    if (this.gone.has(link)) throw new KernelError(`set an eBPF filter on link ${link}`, ENODEV);
-    this.filters.set(link, program.name);
-  }
-
-  [Symbol.dispose](): void {}
 
   #owned(): Omit<BpfProgram, 'name'> {
     const fd = this.#nextFd++;

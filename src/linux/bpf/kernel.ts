@@ -14,18 +14,10 @@
  * Source: include/uapi/linux/bpf.h.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { EEXIST, ENOENT, isErrno, KernelError } from '#lib/errors.ts';
+import { ENOENT, isErrno, KernelError } from '#lib/errors.ts';
 import { Btf } from '#wire/bpf/btf.ts';
 import { assemble, INSTRUCTION_BYTES } from '#wire/bpf/instructions.ts';
-import { NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from '#wire/netlink/constants.ts';
-import {
-  encodeBpfFilter,
-  encodeClsact,
-  RTM_NEWQDISC,
-  RTM_NEWTFILTER,
-} from '#wire/rtnetlink/qdisc.ts';
 import { addressOf, close, errno, libc } from '../ffi/libc.ts';
-import { NetlinkSocket } from '../netlink/socket.ts';
 import { inNetns, type Netns, type NetnsPath } from '../netns.ts';
 import type { Bpf, BpfMap, BpfMapOptions, KernelTypes } from './port.ts';
 
@@ -66,11 +58,6 @@ const syscall = libc.func('syscall', 'int64', ['int64', 'int64', 'void *', 'int6
 /** @param options.netns whose links programs are attached to; by default this process's own */
 export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): Bpf {
   let fds: Uint8Array | undefined;
-  let opened: NetlinkSocket | undefined;
-  const socket = () => {
-    opened ??= new NetlinkSocket({ protocol: NETLINK_ROUTE, netns: options.netns });
-    return opened;
-  };
   return {
     readKernelTypes,
     createMap: ({ name, isArray, keyBytes, valueBytes, maxEntries }) => {
@@ -129,20 +116,6 @@ export function openBpf(options: { readonly netns?: Netns | NetnsPath } = {}): B
         owned(attributes.call(COMMAND.linkCreate, `attach an eBPF program to link ${link}`)),
       );
     },
-    setFilter(program, link) {
-      const op = `set an eBPF filter on link ${link}`;
-      const create = NLM_F_CREATE | NLM_F_EXCL;
-      try {
-        socket().request(op, { type: RTM_NEWQDISC, flags: create }, (w) => encodeClsact(w, link));
-      } catch (error) {
-        if (!isErrno(error, EEXIST)) throw error;
-      }
-      const replace = NLM_F_CREATE | NLM_F_REPLACE;
-      socket().request(op, { type: RTM_NEWTFILTER, flags: replace }, (w) =>
-        encodeBpfFilter(w, link, program),
-      );
-    },
-    [Symbol.dispose]: () => opened?.[Symbol.dispose](),
   };
 }
 

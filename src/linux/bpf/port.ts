@@ -1,12 +1,12 @@
 /**
  * Programs that the kernel runs on packets (eBPF), as far as Tulle uses them: classifiers where packets come in by a link,
- * and maps that they read. Calls are synchronous and throw `KernelError`. All of it but filters is gone when it is disposed of
- * or this process ends.
+ * and maps that they read. Calls are synchronous and throw `KernelError`. All of it is gone when it is disposed of or this
+ * process ends, but a program that is a filter of a link (`TrafficControl`) stays with that.
  */
 import type { Line } from '#wire/bpf/instructions.ts';
 import type { IfIndex } from '../network/port.ts';
 
-export interface Bpf extends Disposable {
+export interface Bpf {
   /** The kernel's functions and types, some megabytes; keep what was found. @throws Error if this kernel does not tell of them */
   readKernelTypes(): KernelTypes;
   createMap(options: BpfMapOptions): BpfMap;
@@ -19,8 +19,6 @@ export interface Bpf extends Disposable {
    * whoever changes links waits along: for a few links only.
    */
   attach(program: BpfProgram, link: IfIndex): Disposable;
-  /** Runs the program on what comes in by a link, in the place of one before. It stays with the link, whoever ends. */
-  setFilter(program: BpfProgram, link: IfIndex): void;
 }
 
 export interface KernelTypes {

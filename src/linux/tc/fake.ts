@@ -1,4 +1,5 @@
-/** Traffic control in memory. Links are numbers; it does not ask whether they exist. */
+/** Traffic control in memory. Links are numbers; it does not ask whether they exist, but of those that are said to be gone. */
+import { ENODEV, KernelError } from '#lib/errors.ts';
 import type { IfIndex } from '../network/port.ts';
 import type { TokenBucket, TrafficControl } from './port.ts';
 
@@ -7,6 +8,10 @@ const FIRST_IFB: IfIndex = 1000;
 export class FakeTrafficControl implements TrafficControl {
   readonly limits = new Map<IfIndex, TokenBucket>();
   readonly redirects = new Map<IfIndex, IfIndex>();
+  /** Names of programs. */
+  readonly programs = new Map<IfIndex, string>();
+  /** Links that are gone. */
+  readonly gone = new Set<IfIndex>();
   readonly #ifbs = new Map<string, IfIndex>();
 
   limit(link: IfIndex, bucket: TokenBucket): void {
@@ -27,6 +32,10 @@ export class FakeTrafficControl implements TrafficControl {
   isRedirected(link: IfIndex): boolean {
     return this.redirects.has(link);
   }
+  classify(link: IfIndex, { name }: { readonly name: string }): void {
+    if (this.gone.has(link)) throw new KernelError(`set eBPF program "${name}"`, ENODEV);
+    this.programs.set(link, name);
+  }
   createIfb(name: string): IfIndex {
     const index = this.#ifbs.get(name) ?? FIRST_IFB + this.#ifbs.size;
     this.#ifbs.set(name, index);
@@ -35,5 +44,6 @@ export class FakeTrafficControl implements TrafficControl {
   [Symbol.dispose](): void {
     this.limits.clear();
     this.redirects.clear();
+    this.programs.clear();
   }
 }

@@ -5,6 +5,8 @@ import { RTM_GETLINK, RTM_NEWLINK } from '#wire/rtnetlink/constants.ts';
 import { decodeLink, encodeGetLink, encodeNewLink } from '#wire/rtnetlink/link.ts';
 import {
   decodeQdisc,
+  encodeBpfFilter,
+  encodeClsact,
   encodeDeleteQdisc,
   encodeGetQdiscs,
   encodeIngress,
@@ -67,6 +69,19 @@ export function openTrafficControl(
     },
     unredirect: (link) => remove(link, TC_H_INGRESS),
     isRedirected,
+    classify(link, program) {
+      const op = `set eBPF program "${program.name}" on link ${link}`;
+      try {
+        socket.request(op, { type: RTM_NEWQDISC, flags: NLM_F_CREATE | NLM_F_EXCL }, (writer) =>
+          encodeClsact(writer, link),
+        );
+      } catch (error) {
+        if (!isErrno(error, EEXIST)) throw error;
+      }
+      socket.request(op, { type: RTM_NEWTFILTER, flags: NLM_F_CREATE | NLM_F_REPLACE }, (writer) =>
+        encodeBpfFilter(writer, link, program),
+      );
+    },
     createIfb(name, mtuBytes) {
       try {
         socket.request(

@@ -1,5 +1,5 @@
 /**
- * Traffic control of one network namespace: only what limits the bandwidth of a link.
+ * Traffic control of one network namespace: what limits the bandwidth of a link, and programs on what comes in by it.
  * Calls are synchronous and throw `KernelError`.
  */
 import type { TokenBucket } from '#wire/rtnetlink/qdisc.ts';
@@ -20,6 +20,11 @@ export interface TrafficControl extends Disposable {
   unredirect(link: IfIndex): void;
   /** Whether what comes in by the link is filtered. */
   isRedirected(link: IfIndex): boolean;
+  /**
+   * Runs an eBPF program on what comes in by the link, in the place of one before. It stays with the link, whoever ends.
+   * Not for a link that is redirected.
+   */
+  classify(link: IfIndex, program: { readonly fd: number; readonly name: string }): void;
   /** Makes an intermediate functional block, up: a link through which others' input can be shaped. Or finds it. */
   createIfb(name: string, mtuBytes: number): IfIndex;
 }

@@ -12,6 +12,7 @@ import { CT_MARK_CUT } from '#lib/kernel-objects.ts';
 import { silentLogger } from '#lib/log.ts';
 import { until } from '#lib/testing/until.ts';
 import { openBpf } from '#linux/bpf/kernel.ts';
+import { openTrafficControl } from '#linux/tc/kernel.ts';
 import { Machine } from '../pod-machine.ts';
 import { FastPath, type FastPathComponents, LEASE_MS } from './fast-path.ts';
 
@@ -27,6 +28,7 @@ const fixture = (name: string) =>
 describe('the fast path', () => {
   const machine = new Machine();
   const resources = new AsyncDisposableStack();
+  const tc = resources.use(openTrafficControl({ netns: machine.path(machine.host) }));
   const api = new FakeApi();
   for (const [name, cidr] of [
     ['v4', '192.0.2.0/24'],
@@ -49,6 +51,7 @@ describe('the fast path', () => {
     fastPath = new FastPath({
       ...{ stack: machine.stack, attachments: machine.attacher, pools, log },
       bpf: openBpf({ netns: machine.path(machine.host) }),
+      tc,
       exits: { list: () => [], onChange: () => () => undefined },
       ...more,
     });

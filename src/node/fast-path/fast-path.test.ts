@@ -9,6 +9,7 @@ import { silentLogger } from '#lib/log.ts';
 import { until } from '#lib/testing/until.ts';
 import { FakeBpf } from '#linux/bpf/fake.ts';
 import { FakeNetwork } from '#linux/network/fake.ts';
+import { FakeTrafficControl } from '#linux/tc/fake.ts';
 import type { Attachment } from '../attachment.ts';
 import { FastPath } from './fast-path.ts';
 
@@ -42,6 +43,7 @@ async function node() {
   });
   const stack = network.open();
   const bpf = new FakeBpf();
+  const tc = new FakeTrafficControl();
   const list: Attachment[] = [];
   const listeners = new Set<() => void>();
   const told = (listener: () => void) => {
@@ -51,13 +53,13 @@ async function node() {
   const exits: number[] = [];
   const fastPath = resources.use(
     new FastPath({
-      ...{ stack, bpf, log, pools: resources.use(startCache(api, IP_POOL, { log })) },
+      ...{ stack, bpf, tc, log, pools: resources.use(startCache(api, IP_POOL, { log })) },
       attachments: { list: () => list, onChange: told },
       exits: { list: () => exits, onChange: told },
     }),
   );
   return {
-    ...{ network, stack, bpf, list, exits, pool, fastPath },
+    ...{ network, stack, bpf, tc, list, exits, pool, fastPath },
     changed: () => {
       for (const listener of listeners) listener();
     },
@@ -75,7 +77,7 @@ test('programs are where pods are attached and where the fabric leads, and their
   n.exits.push(90);
   await n.fastPath.start();
   assert.deepEqual([...n.bpf.attached], [[90, ['tulle_fabric']]]);
-  assert.deepEqual([...n.bpf.filters], [[a, 'tulle_pod']]);
+  assert.deepEqual([...n.tc.programs], [[a, 'tulle_pod']]);
   const index = a.toString(16).padStart(2, '0');
   assert.deepEqual(n.entries('tulle_pods_v4'), [
     ['0af40005', `${index}000000020000000001eeeeeeeeeeee`],
@@ -87,7 +89,7 @@ test('programs are where pods are attached and where the fabric leads, and their
   n.exits.push(91);
   n.changed();
   await until(() => n.fastPath.links === 4);
-  assert.deepEqual([n.bpf.filters.has(b), n.bpf.attached.has(91)], [true, true]);
+  assert.deepEqual([n.tc.programs.has(b), n.bpf.attached.has(91)], [true, true]);
   assert.equal(n.entries('tulle_pods_v6').length, 1);
 
   n.list.shift();
@@ -110,7 +112,7 @@ test('other pods have none: bridges, others’ interfaces, limits', async () => 
     attachment('gone', '10.244.0.9'),
   );
   await n.fastPath.start();
-  assert.deepEqual([...n.bpf.filters], []);
+  assert.deepEqual([...n.tc.programs], []);
   assert.deepEqual(n.entries('tulle_pods_v4'), []);
 });
 
@@ -124,7 +126,7 @@ test('a link that is made anew is followed', async () => {
   const second = n.link('tla');
   n.changed();
   await until(() => n.fastPath.links === 1);
-  assert.ok(n.bpf.filters.has(second) && second !== first);
+  assert.ok(n.tc.programs.has(second) && second !== first);
 });
 
 test('other pools are other programs, which are there before the old ones go', async () => {
@@ -157,12 +159,12 @@ test('a kernel that refuses is not asked again, and the node says what it goes w
   n.bpf.failure = undefined;
   n.changed();
   await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.equal(n.bpf.filters.has(a), false);
+  assert.equal(n.tc.programs.has(a), false);
 });
 
 test('a link that goes at this very moment is no failure', async () => {
   await using n = await node();
-  n.bpf.gone.add(n.link('tla'));
+  n.tc.gone.add(n.link('tla'));
   n.list.push(attachment('tla', '10.244.0.5'));
   await n.fastPath.start();
   assert.deepEqual([n.fastPath.links, n.fastPath.gaps], [0, []]);

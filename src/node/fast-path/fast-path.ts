@@ -12,6 +12,7 @@ import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Bpf, BpfCounters, BpfMap, BpfProgram } from '#linux/bpf/port.ts';
 import type { IfIndex, NetworkStack } from '#linux/network/port.ts';
+import type { TrafficControl } from '#linux/tc/port.ts';
 import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
 import type { KernelGap } from '../probe.ts';
 import {
@@ -49,6 +50,7 @@ const GAP: KernelGap = {
 export interface FastPathComponents {
   readonly stack: NetworkStack;
   readonly bpf: Bpf;
+  readonly tc: TrafficControl;
   readonly attachments: Attachments;
   readonly pools: Cache<IPPool>;
   /** Links by which packets come from pods of other nodes and go to them. */
@@ -270,7 +272,7 @@ export class FastPath implements AsyncDisposable {
   #setFilter(link: IfIndex, program: BpfProgram): void {
     if (this.#filtered.get(link) === program) return;
     try {
-      this.#c.bpf.setFilter(program, link);
+      this.#c.tc.classify(link, program);
       this.#filtered.set(link, program);
     } catch (error) {
       // It went meanwhile; the kernel tells of it.
