@@ -11,6 +11,7 @@ import type { Machine } from '#lab/machine.ts';
 import { type Ip, ip } from '#lib/ip.ts';
 import { VXLAN_LINK } from '#lib/kernel-objects.ts';
 import { openNetworkStack } from '#linux/network/kernel.ts';
+import { podLinksCarry } from './pod-traffic.ts';
 import { DUAL_STACK, startCluster } from './start-cluster.ts';
 
 const WAIT_MS = 20_000;
@@ -69,6 +70,7 @@ describe('two machines on an IPv6 underlay', () => {
   ] as const)
     test(`pods of both families reach each other with encapsulation ${encapsulation}, at full size`, async () => {
       await setEncapsulation(encapsulation);
+      await podLinksCarry(lab.hosts, mtuBytes);
       for (const address of far) {
         const isV4 = !address.includes(':');
         await until(`${address} by ${link}`, WAIT_MS, async () => pathTo(address).link === link);

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { until } from '#lab/cluster.ts';
 import { containerPid } from '#lab/containers.ts';
 import type { Machine } from '#lab/machine.ts';
+import { POD_LINK_PREFIX } from '#lib/kernel-objects.ts';
+import { openNetworkStack } from '#linux/network/kernel.ts';
 import { isAlive } from '#proc/identity.ts';
 import type { TrafficReport } from './traffic.ts';
 
@@ -19,6 +21,21 @@ const TRAFFIC = [
 export async function enterPod(machine: Machine, container: string): Promise<string[]> {
   const pid = await containerPid(machine, container);
   return ['nsenter', '--target', String(pid), '--net', '--'];
+}
+
+/**
+ * Resolves when the pods' links of all these machines carry that much. A packet at full size before that teaches the
+ * sender a smaller path MTU, which the kernel remembers for ten minutes (`net.ipv4.route.mtu_expires`).
+ */
+export async function podLinksCarry(machines: readonly Machine[], mtuBytes: number): Promise<void> {
+  for (const { netns, name } of machines) {
+    using stack = openNetworkStack({ netns });
+    await until(`the pods' links of ${name} carry ${mtuBytes} bytes`, WAIT_MS, async () =>
+      stack.links
+        .list()
+        .every((link) => !link.name.startsWith(POD_LINK_PREFIX) || link.mtuBytes === mtuBytes),
+    );
+  }
 }
 
 /** Lets a container echo until it ends. */
