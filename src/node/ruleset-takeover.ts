@@ -125,7 +125,7 @@ function changeOf(
   there: SetState,
   elementsOf: TakeOverInit['elementsOf'],
 ): Difference | undefined {
-  if (set.dynamic === true) return { add: [], remove: [] };
+  if (fillsItself(set)) return { add: [], remove: [] };
   if (there.size !== undefined && count > there.size) return undefined;
   const present = elementsOf(there);
   const change =
@@ -134,6 +134,11 @@ function changeOf(
       : difference(present, batches());
   const all = present.length + change.add.length;
   return there.size !== undefined && all > there.size ? undefined : change;
+}
+
+/** Packets write into it, or its elements go by themselves: what is in it is no part of what is wanted. */
+export function fillsItself({ dynamic, timeoutMs }: SetContent): boolean {
+  return dynamic === true || timeoutMs !== undefined;
 }
 
 function difference(

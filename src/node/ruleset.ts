@@ -26,7 +26,7 @@ import {
 } from '#wire/nftables/objects.ts';
 import { addChain, baseChains, chainChange, isNoBase, rulesOf } from './ruleset-chains.ts';
 import { inBatches, keyOf, sameElement } from './ruleset-elements.ts';
-import { planTakeOver, type WantedSet } from './ruleset-takeover.ts';
+import { fillsItself, planTakeOver, type WantedSet } from './ruleset-takeover.ts';
 
 export interface ChainContent {
   readonly name: string;
@@ -175,6 +175,16 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
     this.#sourced.set(set, sourced);
     for (const element of change.remove ?? []) sourced.remove.push(element);
     for (const element of change.add ?? []) sourced.add.push(element);
+  }
+
+  /**
+   * Adds elements to a set whose elements expire, at once. They are not kept: not against others, nor when the table is
+   * made anew.
+   * @throws KernelError if the kernel refuses: ENOENT if the set is not there
+   */
+  addExpiring(set: string, elements: Iterable<SetElement>): void {
+    for (const some of inBatches(elements, MAX_ELEMENTS_PER_TRANSACTION))
+      this.#nftables.commit([this.#table.elements.add(set, some)]);
   }
 
   /** Makes the set hold exactly these elements. Costs as much as the set is large. */
@@ -449,7 +459,7 @@ export class Ruleset<F extends RulesetFamily = 'ip' | 'ip6'> implements AsyncDis
       return undefined;
     }
     try {
-      const small = sets.filter(({ source, dynamic }) => source === undefined && dynamic !== true);
+      const small = sets.filter((it) => it.source === undefined && !fillsItself(it));
       const names = small.map(({ set }) => set);
       const state = this.#nftables.dumpTable(family, table, { elements: names });
       if (state === undefined || state.dormant === true) return undefined;

@@ -35,6 +35,7 @@ const udp: FlowService = { ...common, number: 2, affinity: false, protocol: 'UDP
 const tcp: FlowService = { ...common, number: 3, affinity: false, protocol: 'TCP' };
 const late: FlowService = { ...common, number: 4, affinity: false, protocol: 'UDP' };
 const lasting: FlowService = { ...common, number: 5, affinity: false, protocol: 'TCP' };
+const second: FlowService = { ...common, number: 6, affinity: false, protocol: 'TCP' };
 const ECHO_PORT = 8090;
 const addressOf = (service: FlowService) => `10.96.0.${service.number}`;
 
@@ -115,10 +116,7 @@ test('UDP that was sent before there was the service reaches it, from the same p
 });
 
 test('TCP to an endpoint that is removed is reset, and other connections live on', async () => {
-  const slice = (layout: FlowService['layout']) => ({
-    ...sliceObject({ ...lasting, layout }),
-    ports: [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }],
-  });
+  const slice = (layout: FlowService['layout']) => echoSlice(lasting, layout);
   api.put(SERVICE, serviceObject(lasting));
   api.put(ENDPOINT_SLICE, slice('elsewhere'));
   await until(() => slotsOf(lasting) === 1);
@@ -144,11 +142,38 @@ test('TCP to an endpoint that is removed is reset, and other connections live on
   }
 });
 
+test('TCP is reset also if the other endpoint has a connection of the same ports', async () => {
+  const localPort = 45_000;
+  const connect = (service: FlowService) =>
+    startSteady(world, {
+      ...{ place: 'podB', protocol: 'TCP', host: addressOf(service), port: 80, localPort },
+    });
+  for (const [service, layout] of [
+    [lasting, 'elsewhere'],
+    [second, 'here'],
+  ] as const) {
+    api.put(SERVICE, serviceObject(service));
+    api.put(ENDPOINT_SLICE, echoSlice(service, layout));
+    await until(() => slotsOf(service) === 1);
+  }
+  {
+    await using dead = connect(lasting);
+    await dead.hears(ADDRESS[4].remote);
+    api.put(ENDPOINT_SLICE, echoSlice(lasting, 'none'));
+    await dead.hears('ECONNRESET');
+  }
+  // Nobody has told the server of it: it would answer for that connection.
+  const sockets = world.netns('remote').run('ss', '-Htn', 'state', 'established');
+  assert.ok(sockets.includes(`${ADDRESS[4].podB}:${localPort}`), sockets);
+  await using client = connect(second);
+  await client.hears(ADDRESS[4].podA);
+  api.put(ENDPOINT_SLICE, echoSlice(second, 'elsewhere'));
+  await client.hears('ECONNRESET');
+});
+
 test('a packet of an endpoint that its connection has no place for ends no connection', async () => {
-  const slice = sliceObject({ ...lasting, layout: 'here' });
-  const ports = [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }];
   api.put(SERVICE, serviceObject(lasting));
-  api.put(ENDPOINT_SLICE, { ...slice, ports });
+  api.put(ENDPOINT_SLICE, echoSlice(lasting, 'here'));
   await until(() => slotsOf(lasting) === 1);
   await using client = steady('TCP', addressOf(lasting), 80);
   await client.hears(`${ADDRESS[4].podA}|${ECHO_PORT}`);
@@ -193,6 +218,12 @@ while (1) {
   send($raw, $answer, 0, sockaddr_in(0, $source)) or die $!;
   exit;
 }`;
+
+/** Its endpoints echo. */
+function echoSlice(service: FlowService, layout: FlowService['layout']) {
+  const ports = [{ name: '', protocol: 'TCP' as const, port: ECHO_PORT }];
+  return { ...sliceObject({ ...service, layout }), ports };
+}
 
 /** A client at podB that goes on. */
 const steady = (protocol: 'TCP' | 'UDP', host: string, port: number) =>

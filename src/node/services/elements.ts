@@ -1,8 +1,15 @@
 /** The elements of frontends in the balancer's sets. Pure. */
 import { bitsOf, type Cidr, familyOf, type Ip, ipToBytes, writeIp } from '#lib/ip.ts';
+import type { ConntrackTuple } from '#wire/conntrack/codec.ts';
 import type { SetElement } from '#wire/nftables/objects.ts';
 import { ElementPacker } from '#wire/nftables/packed-elements.ts';
-import { addressProtocolPort, concat, hostU32, prefixBounds } from '#wire/nftables/values.ts';
+import {
+  addressProtocolPort,
+  concat,
+  hostU32,
+  portBytes,
+  prefixBounds,
+} from '#wire/nftables/values.ts';
 import type { Choice, Frontend } from './plan.ts';
 import {
   AFFINITY_ENDPOINTS,
@@ -84,6 +91,13 @@ export function elementsOf(set: FrontendSet, frontend: Frontend, numberOf: Numbe
       }));
     }
   }
+}
+
+/** In the set of connections that ended. */
+export function endedElement(connection: ConntrackTuple): SetElement {
+  const { source, sourcePort = 0, destination, destinationPort = 0 } = connection;
+  const [from, to] = [ipToBytes(source), ipToBytes(destination)];
+  return { key: concat([from, portBytes(sourcePort), to, portBytes(destinationPort)]) };
 }
 
 /** How many elements frontends have in each of the sets. */

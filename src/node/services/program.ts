@@ -2,7 +2,8 @@
  * The balancer in nftables: what chains and maps there are. Pure. The elements are in `elements.ts`.
  *
  * ```text
- *  new connection ─► nat-prerouting     sources that a load balancer's ranges leave out      drop
+ *  new connection ─► nat-prerouting     goes on after its endpoint has gone                  reject
+ *                                       sources that a load balancer's ranges leave out      drop
  *                                       not from a pod: daddr . proto . dport map @outside-frontends vmap @choices
  *                                       daddr . proto . dport map @frontends vmap @choices
  *                        ├► nK          dnat to daddr . proto . dport . (numgen random mod K) map @endpoints
@@ -75,6 +76,8 @@ export const OUTSIDE_AFFINITY_ENDPOINTS = 'outside-affinity-endpoints';
 export const CLUSTER_IPS = 'cluster-ips';
 export const SERVICE_NETWORKS = 'service-networks';
 export const HAIRPIN = 'hairpin';
+/** Connections whose endpoint has gone and which conntrack has forgotten, see `connections.ts`. */
+export const ENDED = 'ended-connections';
 
 /** `IPPROTO_…` */
 export const PROTOCOL_NUMBERS: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
@@ -91,6 +94,8 @@ export const OUTSIDE_SLOT = 1 << 16;
  * The kernel makes the hash table for so many at once: 4 MiB of buckets.
  */
 const MAX_AFFINITY_CLIENTS = 262_144;
+/** A client that says nothing for longer is led to another endpoint, which knows nothing of it and resets it. */
+const ENDED_MS = 600_000;
 /** All nodes must agree on it for ever: a change moves every client once. */
 const HASH_SEED = 0x74756c6c;
 
@@ -110,6 +115,10 @@ export function serviceSets(family: 'ip' | 'ip6', options: { affinity: boolean }
     { set: CLUSTER_IPS, key: [address] },
     { set: SERVICE_NETWORKS, key: [address], interval: true },
     { set: HAIRPIN, key: [address, address] },
+    {
+      ...{ set: ENDED, key: [address, 'inet_service', address, 'inet_service'] as const },
+      timeoutMs: ENDED_MS,
+    },
     ...(options.affinity
       ? [
           {
@@ -136,6 +145,10 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
     ct('proto-dst', 'original'),
   ];
   const reject: Expression = { kind: 'verdict', verdict: goTo(REJECT_CHAIN) };
+  const ended = {
+    expressions: [...isTcpWithoutSyn, ...inSet([saddr, th.sport, daddr, th.dport], ENDED), reject],
+    comment: 'its endpoint is gone: another might take it for one of its own',
+  };
   const restrict = {
     expressions: [
       ...inSet(frontend, RESTRICTED_FRONTENDS),
@@ -222,6 +235,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       rules: [checkNew],
     },
     natChain('nat-prerouting', 'prerouting', PRIORITY.dstnat, [
+      ended,
       restrict,
       {
         expressions: [
@@ -232,7 +246,7 @@ export function dispatchChains(family: 'ip' | 'ip6'): ChainContent[] {
       },
       balance,
     ]),
-    natChain('nat-output', 'output', PRIORITY.dstnat, [restrict, balance]),
+    natChain('nat-output', 'output', PRIORITY.dstnat, [ended, restrict, balance]),
     natChain('nat-postrouting', 'postrouting', PRIORITY.srcnat, [
       {
         expressions: [...masked(ct('status'), CT_STATUS.dnat, '==', 0), returnToCaller],

@@ -6,6 +6,7 @@
  *  CTA_TUPLE_ORIG, CTA_TUPLE_REPLY { CTA_TUPLE_IP { V4_SRC, V4_DST | V6_SRC, V6_DST },
  *                                    CTA_TUPLE_PROTO { NUM u8, SRC_PORT u16, DST_PORT u16 | ICMP_ID, _TYPE, _CODE } }
  *  CTA_STATUS u32   CTA_TIMEOUT u32   CTA_MARK u32   CTA_ID u32   CTA_ZONE u16
+ *  CTA_PROTOINFO { CTA_PROTOINFO_TCP { CTA_PROTOINFO_TCP_STATE u8 } }
  * ```
  * Integers are big endian. Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
  */
@@ -23,11 +24,14 @@ export const IPCTNL_MSG_CT_DELETE = (NFNL_SUBSYS_CTNETLINK << 8) | 2;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
 const CTA_STATUS = 3;
+const CTA_PROTOINFO = 4;
 const CTA_TIMEOUT = 7;
 const CTA_MARK = 8;
 const CTA_MARK_MASK = 21;
 const CTA_ID = 12;
 const CTA_ZONE = 18;
+const CTA_PROTOINFO_TCP = 1;
+const CTA_PROTOINFO_TCP_STATE = 1;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_IP_V4_SRC = 1;
@@ -47,6 +51,7 @@ const CTA_PROTO_ICMPV6_CODE = 9;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const NFGENMSG_BYTES = 4;
+const NO_ATTRIBUTES: Attributes = new Map();
 
 /** `include/uapi/linux/netfilter/nf_conntrack_common.h`, `enum ip_conntrack_status` */
 export const CONNTRACK_STATUS = {
@@ -56,6 +61,9 @@ export const CONNTRACK_STATUS = {
   sourceNat: 1 << 4,
   destinationNat: 1 << 5,
 } as const;
+
+/** `include/uapi/linux/netfilter/nf_conntrack_tcp.h`, `enum tcp_conntrack`: those of which there is use */
+export const TCP_CONNTRACK = { established: 3, finWait: 4, closeWait: 5 } as const;
 
 /** One direction of a connection, as its packets carry it. */
 export interface ConntrackTuple {
@@ -77,6 +85,8 @@ export interface ConntrackEntry {
   readonly reply: ConntrackTuple;
   /** Bits of {@link CONNTRACK_STATUS}. */
   readonly status: number;
+  /** Of TCP: as {@link TCP_CONNTRACK}. */
+  readonly tcpState?: number;
   /** Until it is forgotten without further packets. */
   readonly timeoutSeconds: number;
   readonly mark: number;
@@ -116,11 +126,16 @@ export function decodeConntrackEntry(payload: Buffer): ConntrackEntry {
   if (payload.length < NFGENMSG_BYTES) throw malformed('nfgenmsg', 'too short');
   const attributes = readAttributes(payload, NFGENMSG_BYTES);
   const original = decodeTuple(attributes, CTA_TUPLE_ORIG, 'original tuple');
+  const tcpState = u8(
+    nested(attributes, CTA_PROTOINFO, CTA_PROTOINFO_TCP),
+    CTA_PROTOINFO_TCP_STATE,
+  );
   return {
     family: payload.readUInt8(0) === AF_INET6 ? 6 : 4,
     original,
     reply: decodeTuple(attributes, CTA_TUPLE_REPLY, 'reply tuple'),
     status: u32(attributes, CTA_STATUS) ?? 0,
+    ...(tcpState === undefined ? {} : { tcpState }),
     timeoutSeconds: u32(attributes, CTA_TIMEOUT) ?? 0,
     mark: u32(attributes, CTA_MARK) ?? 0,
     id: u32(attributes, CTA_ID) ?? 0,
@@ -187,6 +202,17 @@ function address(attributes: Attributes, v4: number, v6: number, field: string):
   const long = attributes.get(v6);
   if (long?.length === 16) return ipFromBytes(long);
   throw malformed(field, 'an address is missing or has a wrong length');
+}
+
+/** What stands under a path of attributes; nothing if there is none. */
+function nested(attributes: Attributes, ...path: readonly number[]): Attributes {
+  let inner = attributes;
+  for (const type of path) {
+    const bytes = inner.get(type);
+    if (bytes === undefined) return NO_ATTRIBUTES;
+    inner = readAttributes(bytes);
+  }
+  return inner;
 }
 
 function sized(attributes: Attributes, type: number, bytes: number): Buffer | undefined {

@@ -75,11 +75,11 @@ const ask = ({ protocol, host, port, from }) => new Promise((done) => {
 
 /** Sends again and again over one connection, or from one port, and prints a line for each thing that it hears. */
 export const STEADY_CLIENT = `
-const [protocol, host, port] = process.argv.slice(1);
+const [protocol, host, port, localPort] = process.argv.slice(1);
 const say = (text) => process.stdout.write(String(text).trim() + '\\n');
 const again = (send) => setInterval(send, ${STEADY_INTERVAL_MS});
 if (protocol === 'TCP') {
-  const s = require('node:net').connect(Number(port), host);
+  const s = require('node:net').connect({ port, host, localPort: Number(localPort) });
   s.on('data', say);
   s.on('error', (e) => say(e.code));
   s.on('close', () => process.exit());

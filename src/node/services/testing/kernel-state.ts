@@ -5,16 +5,18 @@ import {
   AFFINITY,
   AFFINITY_SLOTS,
   CHOICES,
+  ENDED,
   ENDPOINTS,
   FRONTENDS,
   OUTSIDE_FRONTENDS,
 } from '../program.ts';
 
 const SLOT_BYTES = 4;
+const LEFT_OUT: readonly string[] = [AFFINITY, CHOICES, ENDED];
 
 /**
  * The sets of the table with their elements, sorted. Endpoints may stand in any order of slots, but the slots must be
- * those that are drawn. What packets wrote, and chains that nothing leads to, are left out; chains are numbered in the
+ * those that are drawn. What packets wrote, what expires, and chains that nothing leads to, are left out; chains are numbered in the
  * order of their coming, so frontends are shown with the chain itself.
  */
 export function serviceState(nftables: Nftables, family: 'ip' | 'ip6' = 'ip'): unknown {
@@ -22,7 +24,7 @@ export function serviceState(nftables: Nftables, family: 'ip' | 'ip6' = 'ip'): u
   const choices = sets.find(({ set }) => set === CHOICES)?.elements ?? [];
   const chains = new Map(choices.map(({ key, verdict }) => [hex(key), JSON.stringify(verdict)]));
   return sets
-    .filter(({ set, elements }) => set !== AFFINITY && set !== CHOICES && elements.length > 0)
+    .filter(({ set, elements }) => !LEFT_OUT.includes(set) && elements.length > 0)
     .map(({ set, elements }) => [
       set,
       ...(isSlots(set) ? [elements.map(({ key }) => hex(key)).sort()] : []),

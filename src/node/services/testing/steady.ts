@@ -20,10 +20,13 @@ export function startSteady(
     readonly protocol: 'TCP' | 'UDP';
     readonly host: string;
     readonly port: number;
+    /** The client's own, of TCP; by default the kernel chooses. */
+    readonly localPort?: number;
   },
 ): Steady {
-  const { place, protocol, host, port } = options;
-  const client = world.start(place, STEADY_CLIENT, [protocol, host, String(port)]);
+  const { place, protocol, host, port, localPort = 0 } = options;
+  const argv = [protocol, host, String(port), String(localPort)];
+  const client = world.start(place, STEADY_CLIENT, argv);
   const heard: string[] = [];
   createInterface({ input: client.stdout }).on('line', (line) => heard.push(line));
   return {
