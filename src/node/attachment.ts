@@ -68,6 +68,13 @@ export interface Attachment {
   readonly createdAt: string;
 }
 
+/** Others have something of their own on the way: a bridge, another plugin, a limit. */
+export function mayTakeFastPath({ bridge, chained, onBridge, bandwidth }: Attachment): boolean {
+  return (
+    bridge === undefined && chained === undefined && onBridge !== true && bandwidth === undefined
+  );
+}
+
 /** The attachments of this node, complete ones only. */
 export interface Attachments {
   list(): readonly Attachment[];

@@ -1,5 +1,5 @@
 /** All that a new link needs, in one `send`: each system call of its own costs as much as the kernel's work for it. */
-import { EEXIST } from '#lib/errors.ts';
+import { EEXIST, ENOENT } from '#lib/errors.ts';
 import {
   NLM_F_ACK,
   NLM_F_CREATE,
@@ -12,6 +12,7 @@ import { encodeAddress } from '#wire/rtnetlink/address.ts';
 import { RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK } from '#wire/rtnetlink/constants.ts';
 import { encodeSetLink } from '#wire/rtnetlink/link.ts';
 import { encodeNeighbour } from '#wire/rtnetlink/neighbour.ts';
+import { encodeClsact, RTM_NEWQDISC } from '#wire/rtnetlink/qdisc.ts';
 import { encodeRoute } from '#wire/rtnetlink/route.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { type BatchFailure, throwFailures } from './batch.ts';
@@ -50,8 +51,16 @@ export function kernelConfigure(socket: NetlinkSocket): NetworkStack['configure'
 
 /** In an order in which nothing waits for what comes later: a route needs its link up and its gateway reachable. */
 function stepsOf(setup: LinkSetup): Step[] {
-  const { link, ipv4, up, addresses = [], neighbours = [], routes = [] } = setup;
+  const { link, classified, ipv4, up, addresses = [], neighbours = [], routes = [] } = setup;
   const steps: Step[] = [];
+  if (classified === true)
+    steps.push({
+      type: RTM_NEWQDISC,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      op: `add a clsact to link ${link}`,
+      ignore: ENOENT,
+      encode: (writer) => encodeClsact(writer, link),
+    });
   // By itself: of one message the kernel would set the link up first.
   if (ipv4 !== undefined)
     steps.push({

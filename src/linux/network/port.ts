@@ -201,6 +201,12 @@ export type NetworkEvent =
 /** What a link is to get, in this order. */
 export interface LinkSetup {
   readonly link: IfIndex;
+  /**
+   * Room for a program on what comes in by it (`clsact`), for `TrafficControl.classify`; left out where the kernel has none.
+   * To a link that is up it cannot be given without loss: the kernel drops what leaves by it meanwhile (`qdisc_graft()`,
+   * `net/sched/sch_api.c`).
+   */
+  readonly classified?: boolean;
   /** As the settings (sysctl) of the same names; the kernel tells nobody of them. */
   readonly ipv4?: Ipv4LinkSettings;
   readonly up?: boolean;

@@ -1,5 +1,5 @@
-/** Traffic control in memory. Links are numbers; it does not ask whether they exist, but of those that are said to be gone. */
-import { ENODEV, KernelError } from '#lib/errors.ts';
+/** Traffic control in memory. Links are numbers; it does not ask whether they exist, but of those that are said to. */
+import { EINVAL, ENODEV, KernelError } from '#lib/errors.ts';
 import type { IfIndex } from '../network/port.ts';
 import type { TokenBucket, TrafficControl } from './port.ts';
 
@@ -10,6 +10,8 @@ export class FakeTrafficControl implements TrafficControl {
   readonly redirects = new Map<IfIndex, IfIndex>();
   /** Names of programs. */
   readonly programs = new Map<IfIndex, string>();
+  /** Links that were given no room for programs. */
+  readonly withoutRoom = new Set<IfIndex>();
   /** Links that are gone. */
   readonly gone = new Set<IfIndex>();
   readonly #ifbs = new Map<string, IfIndex>();
@@ -34,6 +36,7 @@ export class FakeTrafficControl implements TrafficControl {
   }
   classify(link: IfIndex, { name }: { readonly name: string }): void {
     if (this.gone.has(link)) throw new KernelError(`set eBPF program "${name}"`, ENODEV);
+    if (this.withoutRoom.has(link)) throw new KernelError(`set eBPF program "${name}"`, EINVAL);
     this.programs.set(link, name);
   }
   createIfb(name: string): IfIndex {

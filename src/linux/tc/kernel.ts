@@ -6,7 +6,6 @@ import { decodeLink, encodeGetLink, encodeNewLink } from '#wire/rtnetlink/link.t
 import {
   decodeQdisc,
   encodeBpfFilter,
-  encodeClsact,
   encodeDeleteQdisc,
   encodeGetQdiscs,
   encodeIngress,
@@ -71,13 +70,6 @@ export function openTrafficControl(
     isRedirected,
     classify(link, program) {
       const op = `set eBPF program "${program.name}" on link ${link}`;
-      try {
-        socket.request(op, { type: RTM_NEWQDISC, flags: NLM_F_CREATE | NLM_F_EXCL }, (writer) =>
-          encodeClsact(writer, link),
-        );
-      } catch (error) {
-        if (!isErrno(error, EEXIST)) throw error;
-      }
       socket.request(op, { type: RTM_NEWTFILTER, flags: NLM_F_CREATE | NLM_F_REPLACE }, (writer) =>
         encodeBpfFilter(writer, link, program),
       );

@@ -23,6 +23,7 @@ export interface TrafficControl extends Disposable {
   /**
    * Runs an eBPF program on what comes in by the link, in the place of one before. It stays with the link, whoever ends.
    * Not for a link that is redirected.
+   * @throws KernelError: EINVAL if the link was not given room for it (`LinkSetup.classified`)
    */
   classify(link: IfIndex, program: { readonly fd: number; readonly name: string }): void;
   /** Makes an intermediate functional block, up: a link through which others' input can be shaped. Or finds it. */

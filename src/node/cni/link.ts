@@ -11,7 +11,7 @@ import {
   type NetworkStack,
   type OpenNetworkStack,
 } from '#linux/network/port.ts';
-import type { Attachment } from '../attachment.ts';
+import { type Attachment, mayTakeFastPath } from '../attachment.ts';
 import type { AttachPlan, EndPlan } from './plan.ts';
 
 /** `include/uapi/linux/magic.h` */
@@ -40,8 +40,9 @@ export function createLink(
   // The host's end is complete before the pod can send its first packet.
   writeSysctls(host, plan.host);
   const { ipv4 } = plan.host;
+  const classified = mayTakeFastPath(attachment);
   host.configure([
-    { link: hostEnd.index, ...(ipv4 && { ipv4 }), up: true, ...contentOf(plan.host) },
+    { link: hostEnd.index, classified, ...(ipv4 && { ipv4 }), up: true, ...contentOf(plan.host) },
   ]);
   writeSysctls(pod, plan.pod);
   pod.configure([

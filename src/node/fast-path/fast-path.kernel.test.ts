@@ -1,9 +1,10 @@
 /** The fast path with real packets: what it takes arrives as by the long way, and nothing else is taken. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { IP_POOL } from '#api/tulle/v1alpha1/ip-pool.ts';
 import { startCache } from '#client/cache.ts';
 import { FakeApi } from '#client/fake.ts';
@@ -202,6 +203,33 @@ describe('the fast path', () => {
     assert.ok(ask(other, addressesOf(leaving)[0] ?? '') > 0);
     await machine.attacher.delete(machine.request('DEL', leaving));
     await until(() => fastPath.links === links);
+  });
+
+  test('comes to pods under traffic without a packet lost, and leaves alone those that have no room', async () => {
+    const before = fastPath.links;
+    const pods = [await attach('fresh'), await attach('older')] as const;
+    const [, older] = pods;
+    // As a version without the fast path has left it.
+    await fastPath[Symbol.asyncDispose]();
+    const { hostLink } =
+      machine.attacher.list().find((it) => it.handle === `tulle.${older}.eth0`) ?? {};
+    machine.run(machine.host, `tc qdisc del dev ${hostLink} clsact`);
+    const pings = pods.map(async (pod) => {
+      const argv = `netns exec ${other} ping -q -i 0.001 -c 2000 ${addressesOf(pod)[0]}`.split(
+        ' ',
+      );
+      return (await promisify(execFile)('ip', argv)).stdout;
+    });
+    for (let i = 0; i < 5; i++) {
+      await start();
+      assert.equal(fastPath.links, before + 1);
+      await sleep(200);
+      if (i < 4) await fastPath[Symbol.asyncDispose]();
+    }
+    for (const text of await Promise.all(pings)) assert.match(text, / 0% packet loss/);
+    assert.equal(ask(older, addressesOf(server)[0] ?? '', 1), 0);
+    for (const pod of pods) await machine.attacher.delete(machine.request('DEL', pod));
+    await until(() => fastPath.links === before);
   });
 
   test('TCP between pods of one machine goes the long way', () => {

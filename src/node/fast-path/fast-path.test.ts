@@ -170,6 +170,17 @@ test('a link that goes at this very moment is no failure', async () => {
   assert.deepEqual([n.fastPath.links, n.fastPath.gaps], [0, []]);
 });
 
+test('a pod of a version without it has no room for its program, and is a destination all the same', async () => {
+  await using n = await node();
+  const [a, b] = [n.link('tla'), n.link('tlb')];
+  n.tc.withoutRoom.add(a);
+  n.list.push(attachment('tla', '10.244.0.5'), attachment('tlb', '10.244.0.6'));
+  await n.fastPath.start();
+  assert.deepEqual([...n.tc.programs.keys()], [b]);
+  assert.equal(n.entries('tulle_pods_v4').length, 2);
+  assert.deepEqual([n.fastPath.links, n.fastPath.gaps], [1, []]);
+});
+
 test('its end leaves nothing open, and what stays on links has no leave any more', async () => {
   const n = await node();
   n.link('tla');

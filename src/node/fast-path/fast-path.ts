@@ -6,14 +6,14 @@ import type { IPPool } from '#api/tulle/v1alpha1/ip-pool.ts';
 import type { Cache } from '#client/port.ts';
 import { isSpecChange } from '#client/spec-change.ts';
 import { type Clock, systemClock } from '#lib/clock.ts';
-import { ENODEV, explainError, isErrno } from '#lib/errors.ts';
+import { EINVAL, ENODEV, explainError, isErrno } from '#lib/errors.ts';
 import { type Family, familyOf, type Ip, ipToBytes, outermostCidrs, parseCidr } from '#lib/ip.ts';
 import type { Logger } from '#lib/log.ts';
 import { SyncLoop } from '#lib/sync-loop.ts';
 import type { Bpf, BpfCounters, BpfMap, BpfProgram } from '#linux/bpf/port.ts';
 import type { IfIndex, NetworkStack } from '#linux/network/port.ts';
 import type { TrafficControl } from '#linux/tc/port.ts';
-import { type Attachment, type Attachments, ipsOf } from '../attachment.ts';
+import { type Attachments, ipsOf, mayTakeFastPath } from '../attachment.ts';
 import type { KernelGap } from '../probe.ts';
 import {
   COUNTERS,
@@ -88,6 +88,9 @@ export class FastPath implements AsyncDisposable {
   /** Where a program is: of the fabric as long as this process lives, of pods as a filter of their link. */
   readonly #attached = new Map<IfIndex, Attached>();
   readonly #filtered = new Map<IfIndex, BpfProgram>();
+  /** Links of pods that were attached by a version without the fast path, and have no room for it. */
+  readonly #withoutRoom = new Set<IfIndex>();
+  #toldWithoutRoom = 0;
   /** What the maps of pods hold, in words to compare by. */
   readonly #pods = new Map<Ip, string>();
   readonly #exits = new Set<IfIndex>();
@@ -194,6 +197,7 @@ export class FastPath implements AsyncDisposable {
       }
     const podLinks = new Set([...pods.values()].map(({ link }) => link));
     for (const link of podLinks) this.#setFilter(link, programs.pod);
+    this.#tellWithoutRoom(podLinks);
     for (const link of exits) this.#attach(link, programs.fabric);
     // A filter goes with its link, and takes nothing for a pod that no map has.
     for (const link of this.#filtered.keys()) if (!podLinks.has(link)) this.#filtered.delete(link);
@@ -216,7 +220,7 @@ export class FastPath implements AsyncDisposable {
 
   #podsByAddress(): Map<Ip, FastPod> {
     const pods = new Map<Ip, FastPod>();
-    for (const attachment of this.#c.attachments.list().filter(isEligible)) {
+    for (const attachment of this.#c.attachments.list().filter(mayTakeFastPath)) {
       const link = this.#linkOf(attachment.hostLink);
       if (link === undefined) continue;
       for (const address of ipsOf(attachment))
@@ -270,14 +274,27 @@ export class FastPath implements AsyncDisposable {
   }
 
   #setFilter(link: IfIndex, program: BpfProgram): void {
-    if (this.#filtered.get(link) === program) return;
+    if (this.#filtered.get(link) === program || this.#withoutRoom.has(link)) return;
     try {
       this.#c.tc.classify(link, program);
       this.#filtered.set(link, program);
     } catch (error) {
+      if (isErrno(error, EINVAL)) this.#withoutRoom.add(link);
       // It went meanwhile; the kernel tells of it.
-      if (!isErrno(error, ENODEV)) throw error;
+      else if (!isErrno(error, ENODEV)) throw error;
     }
+  }
+
+  /** To make room on a link that is up would lose packets. */
+  #tellWithoutRoom(podLinks: ReadonlySet<IfIndex>): void {
+    for (const link of this.#withoutRoom) if (!podLinks.has(link)) this.#withoutRoom.delete(link);
+    const pods = this.#withoutRoom.size;
+    if (pods === this.#toldWithoutRoom) return;
+    this.#toldWithoutRoom = pods;
+    this.#c.log.info(
+      { pods },
+      'pods of a version without the fast path go the long way until they are attached again',
+    );
   }
 
   #renew(): void {
@@ -317,13 +334,6 @@ export class FastPath implements AsyncDisposable {
     for (const map of [pods[4], pods[6], exits, counters, lease]) map[Symbol.dispose]();
     this.#maps = undefined;
   }
-}
-
-/** Others have something of their own on the way: a bridge, another plugin, a limit. */
-function isEligible({ bridge, chained, onBridge, bandwidth }: Attachment): boolean {
-  return (
-    bridge === undefined && chained === undefined && onBridge !== true && bandwidth === undefined
-  );
 }
 
 function createMaps(bpf: Bpf): Maps {
