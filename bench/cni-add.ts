@@ -16,7 +16,8 @@ const LAB = process.env.TULLE_BENCH_LAB ?? 'bench-cni-add';
 const REFERENCE = '/usr/lib/cni';
 const ROUNDS = Number(process.env.TULLE_BENCH_ROUNDS ?? 40);
 const PARALLEL = 30;
-const PARALLEL_ROUNDS = 4;
+/** Calls of one round hang together: few rounds tell little. */
+const PARALLEL_ROUNDS = 12;
 const INSIDE = 'TULLE_BENCH_INSIDE';
 
 const OURS: Plugin = {
