@@ -215,9 +215,7 @@ describe('the fast path', () => {
       machine.attacher.list().find((it) => it.handle === `tulle.${older}.eth0`) ?? {};
     machine.run(machine.host, `tc qdisc del dev ${hostLink} clsact`);
     const pings = pods.map(async (pod) => {
-      const argv = `netns exec ${other} ping -q -i 0.001 -c 2000 ${addressesOf(pod)[0]}`.split(
-        ' ',
-      );
+      const argv = `netns exec ${other} ping -q -i 0.001 -c 2000 ${addressesOf(pod)[0]}`.split(' ');
       return (await promisify(execFile)('ip', argv)).stdout;
     });
     for (let i = 0; i < 5; i++) {

@@ -15,7 +15,6 @@
  * packets of a connection go the long way, where policy and services see them. What makes an entry go away or be marked
  * (policy, an end, a timeout) takes the connection's next packet back to the long way.
  */
-
 import { UserError } from '#lib/errors.ts';
 import {
   type Cidr,
@@ -58,6 +57,26 @@ import {
   store,
   storeNumber,
 } from '#wire/bpf/instructions.ts';
+import { TCP_CONNTRACK } from '#wire/conntrack/codec.ts';
+import {
+  AF,
+  CURRENT_NETNS,
+  ETHER_TYPE,
+  ETHERNET,
+  FIB,
+  HEADER,
+  HELPER,
+  IPPROTO,
+  IPV4,
+  IS_FRAGMENT,
+  OPTIONS,
+  PACKET_HOST,
+  SKB,
+  STATUS,
+  TCP,
+  TUPLE,
+  UDP_BYTES,
+} from './layouts.ts';
 
 export interface FastPathFacts {
   /** Where the packets that the program sees come from. */
@@ -144,77 +163,6 @@ export function encodePod({ link, podMac, hostMac }: FastPod): Uint8Array {
   return bytes;
 }
 
-/** Offsets in `struct __sk_buff`, the packet as programs see it. */
-const SKB = {
-  packetType: 4,
-  protocol: 16,
-  vlanPresent: 20,
-  ifindex: 40,
-  data: 76,
-  dataEnd: 80,
-};
-/** The packet is for this machine by its MAC. */
-const PACKET_HOST = 0;
-/** EtherTypes as they stand in the packet. */
-const ETHER_TYPE = { 4: 0x0008, 6: 0xdd86 } as const;
-const ETHERNET = { dst: 0, src: 6, bytes: 14 };
-/** Offsets from the beginning of the frame. */
-const HEADER = {
-  4: { hops: 22, protocol: 23, src: 26, dst: 30, ports: 34 },
-  6: { hops: 21, protocol: 20, src: 22, dst: 38, ports: 54 },
-} as const;
-const IPV4 = { versionAndLength: 14, fragment: 20, checksum: 24, noOptions: 0x45 };
-/** "More fragments" and the offset, as they stand in the packet. */
-const IS_FRAGMENT = 0xff3f;
-const IPPROTO = { tcp: 6, udp: 17 };
-const UDP_BYTES = 8;
-const TCP = { bytes: 20, flags: 13, finSynRst: 0x07 };
-/** `struct bpf_sock_tuple`. */
-const TUPLE = {
-  4: { dst: 4, ports: 8, bytes: 12 },
-  6: { dst: 16, ports: 32, bytes: 36 },
-} as const;
-/** `struct bpf_ct_opts` as all kernels know it. */
-const OPTIONS = { netns: 0, error: 4, protocol: 8, bytes: 12 };
-const CURRENT_NETNS = -1;
-/** `struct bpf_fib_lookup`. */
-const FIB = {
-  family: 0,
-  protocol: 1,
-  ports: 2,
-  length: 6,
-  ifindex: 8,
-  flow: 12,
-  src: 16,
-  dst: 32,
-  rest: 48,
-  srcMac: 52,
-  dstMac: 58,
-  bytes: 64,
-};
-const AF = { 4: 2, 6: 10 } as const;
-/** `enum bpf_func_id`. */
-const HELPER = {
-  mapLookup: 1,
-  random: 7,
-  redirect: 23,
-  fibLookup: 69,
-  redirectPeer: 155,
-  coarseTime: 160,
-};
-/** `enum ip_conntrack_status`, bits. */
-const STATUS = {
-  seenReply: 1 << 1,
-  assured: 1 << 2,
-  confirmed: 1 << 3,
-  srcNat: 1 << 4,
-  dstNat: 1 << 5,
-  sequenceAdjust: 1 << 6,
-  dying: 1 << 9,
-  fixedTimeout: 1 << 10,
-  helper: 1 << 13,
-  offload: 1 << 14,
-};
 const STATUS_WANTED = STATUS.seenReply | STATUS.confirmed;
 const STATUS_LOOKED_AT =
   STATUS_WANTED |
@@ -225,8 +173,6 @@ const STATUS_LOOKED_AT =
   STATUS.fixedTimeout |
   STATUS.helper |
   STATUS.offload;
-/** `enum tcp_conntrack`. */
-const TCP_CONNTRACK_ESTABLISHED = 3;
 /**
  * Of a UDP connection that the kernel does not count as a stream yet, about one packet of so many goes the long way, where
  * it may become one.
@@ -292,7 +238,7 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
     jump(at('stays')),
     label(at('of TCP')),
     load(8, R1, R8, kernel.tcpStateOffset),
-    jumpIf('ne', R1, TCP_CONNTRACK_ESTABLISHED, at('not this one')),
+    jumpIf('ne', R1, TCP_CONNTRACK.established, at('not this one')),
     set(R3, timeoutsMs.tcpEstablished),
     label(at('stays')),
     move(R1, R8),
