@@ -86,6 +86,8 @@ export interface AttacherOptions {
   readonly isBesideKubelet?: () => boolean;
   /** Whether the runtime still knows the container; undefined if that cannot be told. */
   readonly containerExists?: (attachment: Attachment) => Promise<boolean | undefined>;
+  /** Whether no plugin after ours wants the place of the fast path's program, in a network. Missing: that is not known. */
+  readonly isIngressFree?: (network: string) => boolean;
   /** Called with the addresses, before the link is made: what must be in the kernel before a first packet. */
   readonly prepare?: (attachment: Attachment) => Promise<void>;
   /** Called at each {@link AttachPoint}; for tests. */

@@ -17,6 +17,7 @@ import { Attacher, type AttachPoint } from './attacher.ts';
 import { createCniHandler } from './handler.ts';
 import { keepForwarding } from './host-settings.ts';
 import { type InstallOptions, installCniPlugin } from './install.ts';
+import { isIngressFree } from './network-lists.ts';
 import type { DnsSettings } from './plan.ts';
 import { AttachmentRecords, DEFAULT_RECORDS_DIR } from './records.ts';
 import { startRepairs } from './repairs.ts';
@@ -79,7 +80,11 @@ export async function startCni(options: CniOptions): Promise<Cni> {
   cleanup.use(keepForwarding(options, options.families));
   const records = new AttachmentRecords(options.recordsDir ?? DEFAULT_RECORDS_DIR, log);
   const lull = options.lull ?? new Lull(clock);
-  const attacher = new Attacher({ ...options, records, lull });
+  const confDir = options.install === false ? undefined : options.install?.confDir;
+  const attacher = new Attacher({
+    ...{ ...options, records, lull },
+    isIngressFree: (network) => isIngressFree(network, confDir),
+  });
   cleanup.use(attacher);
   attacher.recover();
   attacher.followMtu();

@@ -11,7 +11,7 @@ import {
   type NetworkStack,
   type OpenNetworkStack,
 } from '#linux/network/port.ts';
-import { type Attachment, mayTakeFastPath } from '../attachment.ts';
+import type { Attachment } from '../attachment.ts';
 import type { AttachPlan, EndPlan } from './plan.ts';
 
 /** `include/uapi/linux/magic.h` */
@@ -20,16 +20,17 @@ const NSFS_MAGIC = 0x6e736673;
 /**
  * Makes the whole of it. What was there under the host link's name is removed first: it is ours by its name, and of
  * an earlier life of the container.
- * @param begun what {@link beginLink} has made of it
+ * @param how.begun what {@link beginLink} has made of it
+ * @param how.classified the host's end gets room for programs
  * @throws KernelError; then the caller calls {@link removeLink}
  */
 export function createLink(
   host: NetworkStack,
   openStack: OpenNetworkStack,
   attachment: Attachment,
-  plan: AttachPlan,
-  begun?: Link,
+  how: { plan: AttachPlan; begun: Link | undefined; classified: boolean },
 ): void {
+  const { plan, begun, classified } = how;
   const hostEnd = begun ?? createVeth(host, attachment, plan);
   const { peerIndex } = hostEnd;
   if (peerIndex === undefined)
@@ -40,7 +41,6 @@ export function createLink(
   // The host's end is complete before the pod can send its first packet.
   writeSysctls(host, plan.host);
   const { ipv4 } = plan.host;
-  const classified = mayTakeFastPath(attachment);
   host.configure([
     { link: hostEnd.index, classified, ...(ipv4 && { ipv4 }), up: true, ...contentOf(plan.host) },
   ]);

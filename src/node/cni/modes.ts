@@ -8,7 +8,7 @@ import type { Link, NetworkStack, OpenNetworkStack } from '#linux/network/port.t
 import type { TrafficControl } from '#linux/tc/port.ts';
 import { CNI_ERROR, CniError } from '#wire/cni/error.ts';
 import type { CniResult } from '#wire/cni/result.ts';
-import { type Attachment, ipsOf } from '../attachment.ts';
+import { type Attachment, ipsOf, mayTakeFastPath } from '../attachment.ts';
 import { checkBandwidth, limitBandwidth, unlimitBandwidth } from './bandwidth.ts';
 import {
   bridgeResult,
@@ -38,6 +38,8 @@ export interface ModeParts {
   readonly tc?: TrafficControl;
   readonly hostSource?: (family: Family) => Ip | undefined;
   readonly dns: DnsSettings;
+  /** Whether the host's end may get room for the fast path's program. Missing: it may not. */
+  readonly isIngressFree?: (network: string) => boolean;
 }
 
 /**
@@ -59,8 +61,11 @@ export function make(parts: ModeParts, attachment: Attachment, begun?: Link): vo
   if (isOnBridge(attachment)) {
     removeLink(host, attachment);
     createBridgeLink(host, openStack, attachment, sourceOf(parts));
-  } else if (attachment.chained === undefined)
-    createLink(host, openStack, attachment, planOf(parts, attachment), begun);
+  } else if (attachment.chained === undefined) {
+    const classified =
+      mayTakeFastPath(attachment) && parts.isIngressFree?.(attachment.network) === true;
+    createLink(host, openStack, attachment, { plan: planOf(parts, attachment), begun, classified });
+  }
   if (attachment.chained !== undefined && attachment.portMappings !== undefined)
     allowLoopback(host, attachment);
   if (attachment.bandwidth !== undefined)

@@ -81,6 +81,7 @@ describe('the fast path', () => {
       .filter(({ original }) => 'sourcePort' in original && original.sourcePort === port);
 
   before(async () => {
+    machine.start({ isIngressFree: () => true });
     client = await attach('client');
     server = await attach('server');
     other = await attach('other');
