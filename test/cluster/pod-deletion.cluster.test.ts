@@ -77,7 +77,11 @@ test('a pod that is deleted drains, and goes with its container or when its time
   assert.equal((await podOf('web-2')).metadata.uid, uid, 'it is there until its container goes');
   await m2.runOk(['podman', 'rm', '-f', '-t', '0', 'web-2'], { timeoutMs: WAIT_MS });
   await until('the pod goes', WAIT_MS, () => isGone('web-2', uid));
-  assert.equal(await endpointOf('web-2'), undefined);
+  await until(
+    'its endpoint follows',
+    WAIT_MS,
+    async () => (await endpointOf('web-2')) === undefined,
+  );
 
   // The container runs on: after its time it serves again, as another Pod.
   const first = (await podOf('web-1')).metadata.uid;
