@@ -43,6 +43,11 @@ const MAX_PEER_ENDPOINTS = Number(process.env.TULLE_BENCH_PEER_ENDPOINTS ?? 60_0
 const WARM_UP_CHANGES = 20;
 
 const cases = process.argv.length > 2 ? process.argv.slice(2) : DEFAULT_CASES;
+for (const name of cases)
+  if (!/^\d+x\d+$/.test(name)) {
+    console.error(`A case is SERVICESxENDPOINTS, as in 44000x5, and not "${name}".`);
+    process.exit(2);
+  }
 async function measure(name: string): Promise<void> {
   const [services = 0, endpoints = 0] = name.split('x').map(Number);
   const namespace = `tulle-bench-${process.pid}`;
