@@ -1,4 +1,4 @@
-/** Traffic control in memory. Links are numbers; it does not ask whether they exist, but of those that are said to. */
+/** Traffic control in memory. Links are numbers; it does not ask whether they exist, but refuses those of two lists. */
 import { EINVAL, ENODEV, KernelError } from '#lib/errors.ts';
 import type { IfIndex } from '../network/port.ts';
 import type { TokenBucket, TrafficControl } from './port.ts';

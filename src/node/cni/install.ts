@@ -9,7 +9,7 @@ import { DEFAULT_CNI_SOCKET } from './server.ts';
 export const DEFAULT_CNI_BIN_DIR = '/opt/cni/bin';
 export const DEFAULT_CNI_CONF_DIR = '/etc/cni/net.d';
 /** Also the plugin's `type` and the network's name. */
-const PLUGIN_NAME = 'tulle';
+export const PLUGIN_NAME = 'tulle';
 const CONFLIST_FILE = '10-tulle.conflist';
 /** How long a call waits for an agent that is being restarted. */
 const DEFAULT_SHIM_WAIT_SECONDS = 10;

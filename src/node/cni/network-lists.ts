@@ -1,12 +1,15 @@
 /** What the network configurations of this machine say of the plugins that are called with ours. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { extname, join } from 'node:path';
-import { DEFAULT_CNI_CONF_DIR } from './install.ts';
+import { DEFAULT_CNI_CONF_DIR, PLUGIN_NAME } from './install.ts';
 
 /** As libcni looks for them. */
 const EXTENSIONS = new Set(['.conf', '.conflist', '.json']);
-/** Of the reference plugins: these put nothing on what comes in by the host's end of an interface. */
-const HARMLESS: ReadonlySet<unknown> = new Set(['tulle', 'portmap', 'tuning', 'firewall', 'sbr']);
+/** Ours, and those of the reference plugins that put nothing on what comes in by the host's end of an interface. */
+const HARMLESS: ReadonlySet<unknown> = new Set([
+  PLUGIN_NAME,
+  ...['portmap', 'tuning', 'firewall', 'sbr'],
+]);
 
 /**
  * True if it is known that no other plugin wants the place where programs see what comes in by the host's end: there is one

@@ -42,24 +42,32 @@ export function readMessages(bytes: Buffer): NetlinkMessage[] {
 /** @param from offset of the first attribute, after the family's fixed header */
 export function readAttributes(bytes: Buffer, from = 0): Attributes {
   const attributes = new Map<number, Buffer>();
-  for (const { type, value } of readAttributeList(bytes, from)) attributes.set(type, value);
+  forEachAttribute(bytes, from, (type, value) => attributes.set(type, value));
   return attributes;
 }
 
 /** Like {@link readAttributes}, in order and with repetitions: for lists of nested elements. */
 export function readAttributeList(bytes: Buffer, from = 0): { type: number; value: Buffer }[] {
   const list: { type: number; value: Buffer }[] = [];
+  forEachAttribute(bytes, from, (type, value) => list.push({ type, value }));
+  return list;
+}
+
+function forEachAttribute(
+  bytes: Buffer,
+  from: number,
+  take: (type: number, value: Buffer) => void,
+): void {
   for (let at = from; at + NLA_HEADER_BYTES <= bytes.length; ) {
     const length = bytes.readUInt16LE(at);
     if (length < NLA_HEADER_BYTES || at + length > bytes.length)
       throw truncated('attribute length', at);
-    list.push({
-      type: bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK,
-      value: bytes.subarray(at + NLA_HEADER_BYTES, at + length),
-    });
+    take(
+      bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK,
+      bytes.subarray(at + NLA_HEADER_BYTES, at + length),
+    );
     at += (length + 3) & ~3;
   }
-  return list;
 }
 
 /** A string attribute, with or without its terminating zero byte. */
