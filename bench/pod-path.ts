@@ -2,8 +2,9 @@
  * What Tulle's path costs beside the same path made by hand with bare kernel commands: between pods of one machine, and
  * across two machines by VXLAN and by plain routes. There are two such peers, each on machines of its own: one without
  * any nftables rule, and one with what no pod network can do without, connections tracked and one rule that masquerades.
- * TCP with 1 and 8 streams, UDP in small packets (iperf3), and request and response: of a program that asks another by TCP
- * and by UDP (sockperf), and of a flood of pings, each sent when the last has come back, which the other kernel answers.
+ * TCP with one stream, by each congestion control that is there, and with 8; UDP in small packets (iperf3); and request
+ * and response: of a program that asks another by TCP and by UDP (sockperf), and of a flood of pings, each sent when the
+ * last has come back, which the other kernel answers.
  *
  * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian packages iperf3, sockperf
  *
@@ -12,6 +13,7 @@
  * The three take turns in each round, the first being another each time; clients are bound to one processor and servers
  * to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
  */
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { until } from '#lab/cluster.ts';
 import { Lab } from '#lab/lab.ts';
@@ -43,13 +45,15 @@ const WHERE = {
 } as const satisfies Record<keyof Paths, string>;
 type Where = keyof typeof WHERE;
 
-const MEASURES: readonly (readonly [
-  name: string,
-  unit: string,
-  measure: (path: Path) => Promise<number>,
-])[] = [
-  ['TCP 1 stream', 'Gbit/s', (path) => throughput(path, [])],
-  ['TCP 8 streams', 'Gbit/s', (path) => throughput(path, ['-P', '8'])],
+/** The first is the kernel's default, unless it was built otherwise. */
+const CONGESTION_CONTROLS = ['cubic', 'reno', 'bbr'];
+
+type Measure = readonly [name: string, unit: string, measure: (path: Path) => Promise<number>];
+const MEASURES: readonly Measure[] = [
+  ...congestionControls().map(
+    (name): Measure => [`TCP 1 stream, ${name}`, 'Gbit/s', (path) => throughput(path, name, 1)],
+  ),
+  ['TCP 8 streams, cubic', 'Gbit/s', (path) => throughput(path, 'cubic', 8)],
   ['UDP', 'packets/s', packetRate],
   ['TCP request and response', 'us', (path) => pingPong(path, TCP_PING_PONG)],
   ['UDP request and response', 'us', (path) => pingPong(path, UDP_PING_PONG)],
@@ -145,8 +149,15 @@ function inClient({ machine, enter }: Path['client'], argv: readonly string[]): 
   });
 }
 
-/** @returns Gbit/s that arrived */
-async function throughput(path: Path, args: readonly string[]): Promise<number> {
+function congestionControls(): string[] {
+  const names = readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8');
+  const available = names.trim().split(' ');
+  return CONGESTION_CONTROLS.filter((name) => available.includes(name));
+}
+
+/** @returns Gbit/s that arrived, without the first second, in which the sender finds out how much it may send */
+async function throughput(path: Path, congestion: string, streams: number): Promise<number> {
+  const args = ['--omit', '1', '--congestion', congestion, '--parallel', String(streams)];
   const { sum_received } = await iperf<{ sum_received: { bits_per_second: number } }>(path, args);
   return sum_received.bits_per_second / 1e9;
 }

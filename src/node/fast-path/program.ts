@@ -5,7 +5,7 @@
  * It takes a packet only if the long way, through the host's routing and rules, would let it through unchanged:
  *
  *  1. whole TCP or UDP over IPv4 or IPv6 without options, to an address of the pod network, with hops left; of TCP no
- *     packet that begins or ends a connection, and none between pods of one machine;
+ *     packet that begins or ends a connection;
  *  2. sent by the pod that has the source address, with that pod's MAC; or come in by the fabric to a pod of this node, and
  *     of none of its pods;
  *  3. of a connection that connection tracking has confirmed and seen both ways, without translation or helper, that
@@ -217,7 +217,7 @@ function ofFamily(facts: FastPathFacts, family: Family): Line[] {
     ...addressInMap(maps.pods[family], TUPLE[family].dst),
     move(R9, R0),
     ...(facts.from === 'pod'
-      ? [...isNotTcpNearby(at), ...isFromItsPod(maps.pods[family])]
+      ? isFromItsPod(maps.pods[family])
       : isFromElsewhere(maps.pods[family])),
 
     ...connectionOf(kernel, family),
@@ -353,19 +353,6 @@ function addressInMap(map: number, offset: number): Line[] {
     move(R2, FP),
     alu('add', R2, STACK.tuple + offset),
     callHelper(HELPER.mapLookup),
-  ];
-}
-
-/**
- * TCP between pods of one machine goes the long way: a stream of it, in packets of 64 KiB, was some percent faster there. All
- * of it does, because what is taken would overtake what is not.
- */
-function isNotTcpNearby(at: (name: string) => string): Line[] {
-  return [
-    jumpIf('eq', R9, 0, at('far')),
-    load(8, R1, FP, STACK.options + OPTIONS.protocol),
-    jumpIf('eq', R1, IPPROTO.tcp, 'long way'),
-    label(at('far')),
   ];
 }
 
