@@ -2,16 +2,17 @@
  * What Tulle's path costs beside the same path made by hand with bare kernel commands: between pods of one machine, and
  * across two machines by VXLAN and by plain routes. There are two such peers, each on machines of its own: one without
  * any nftables rule, and one with what no pod network can do without, connections tracked and one rule that masquerades.
- * TCP with one stream, by each congestion control that is there, and with 8; UDP in small packets (iperf3); and request
- * and response: of a program that asks another by TCP and by UDP (sockperf), and of a flood of pings, each sent when the
- * last has come back, which the other kernel answers.
+ * TCP with one stream, by each congestion control that is there, and with 8, each where the scheduler puts the two
+ * programs, with both on one processor, and with a processor for each; UDP in small packets (iperf3); and request and
+ * response: of a program that asks another by TCP and by UDP (sockperf), and of a flood of pings, each sent when the last
+ * has come back, which the other kernel answers.
  *
  * usage: ./dev bench pod-path [ROUNDS] [SECONDS] [near|vxlan|routes…]     needs root and the Debian packages iperf3, sockperf
  *
  * TULLE_BENCH_ONLY=TCP takes only the measures whose names have that in them.
  *
- * The three take turns in each round, the first being another each time; clients are bound to one processor and servers
- * to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
+ * The three take turns in each round, the first being another each time; but for TCP's streams, clients are bound to one
+ * processor and servers to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -21,7 +22,7 @@ import type { Machine } from '#lab/machine.ts';
 import { type End, type Path, type Paths, pathsByHand, pathsOfTulle } from './support/pod-paths.ts';
 import { quantile } from './support/quantile.ts';
 
-const ROUNDS = Number(process.argv[2] ?? 15);
+const ROUNDS = Number(process.argv[2] ?? 10);
 const SECONDS = Number(process.argv[3] ?? 1);
 /** Part of the names of the measures that are wanted. */
 const ONLY = process.env.TULLE_BENCH_ONLY ?? '';
@@ -35,8 +36,21 @@ const PINGS = 30_000;
 /** What client and server of sockperf are told alike. */
 const TCP_PING_PONG = ['--tcp', '--port', '5301'];
 const UDP_PING_PONG = ['--port', '5302'];
-const CLIENT_CPU = 0;
-const SERVER_CPU = availableParallelism() > 1 ? 1 : 0;
+
+/** The processors of both programs, as taskset takes them. */
+interface Placement {
+  readonly client: string;
+  readonly server: string;
+}
+const CPUS = availableParallelism();
+const APART: Placement = { client: '0', server: CPUS > 1 ? '1' : '0' };
+/** For one stream only: what eight have under way stays in a processor's cache or does not, by chance. */
+const ON_ONE = 'on one processor';
+const PLACEMENTS: Readonly<Record<string, Placement>> = {
+  anywhere: { client: `0-${CPUS - 1}`, server: `0-${CPUS - 1}` },
+  [ON_ONE]: { client: '0', server: '0' },
+  'on two processors': APART,
+};
 
 const WHERE = {
   near: 'one machine',
@@ -50,10 +64,8 @@ const CONGESTION_CONTROLS = ['cubic', 'reno', 'bbr'];
 
 type Measure = readonly [name: string, unit: string, measure: (path: Path) => Promise<number>];
 const MEASURES: readonly Measure[] = [
-  ...congestionControls().map(
-    (name): Measure => [`TCP 1 stream, ${name}`, 'Gbit/s', (path) => throughput(path, name, 1)],
-  ),
-  ['TCP 8 streams, cubic', 'Gbit/s', (path) => throughput(path, 'cubic', 8)],
+  ...congestionControls().flatMap((congestion) => throughputs('TCP 1 stream', congestion, 1)),
+  ...throughputs('TCP 8 streams', 'cubic', 8).filter(([name]) => !name.endsWith(ON_ONE)),
   ['UDP', 'packets/s', packetRate],
   ['TCP request and response', 'us', (path) => pingPong(path, TCP_PING_PONG)],
   ['UDP request and response', 'us', (path) => pingPong(path, UDP_PING_PONG)],
@@ -96,9 +108,9 @@ async function serve(paths: readonly Path[]): Promise<void> {
   }
 }
 
-/** Starts a program that lives on the servers' processor. */
-function start({ machine, enter, address }: End, argv: readonly string[]) {
-  const bound = [...enter, 'taskset', '--cpu-list', String(SERVER_CPU)];
+/** Starts a program that lives on `cpus`. */
+function start({ machine, enter, address }: End, argv: readonly string[], cpus = APART.server) {
+  const bound = [...enter, 'taskset', '--cpu-list', cpus];
   return machine.start(`${argv[0]}-${address}`, [...bound, ...argv]);
 }
 
@@ -133,20 +145,26 @@ async function compare(
  * Runs iperf3 against a new one in the pod: where its memory lies makes some percent, for as long as it lives.
  * @returns the report that it ends with
  */
-async function iperf<T>({ client, server }: Path, args: readonly string[]): Promise<T> {
-  await start(server, ['iperf3', '--server', '--one-off']);
+async function iperf<T>(
+  { client, server }: Path,
+  args: readonly string[],
+  placement = APART,
+): Promise<T> {
+  await start(server, ['iperf3', '--server', '--one-off'], placement.server);
   await listening(server, [':5201']);
   const argv = ['iperf3', '--client', server.address, '--time', String(SECONDS), '--json', ...args];
-  const { end, error } = JSON.parse(await inClient(client, argv)) as { end: T; error?: string };
+  const { end, error } = JSON.parse(await inClient(client, argv, placement.client)) as {
+    end: T;
+    error?: string;
+  };
   if (error !== undefined)
     throw new Error(`"${argv.join(' ')}" on ${client.machine.name}: ${error}`);
   return end;
 }
 
-function inClient({ machine, enter }: Path['client'], argv: readonly string[]): Promise<string> {
-  return machine.runOk([...enter, 'taskset', '--cpu-list', String(CLIENT_CPU), ...argv], {
-    timeoutMs: MEASURE_TIMEOUT_MS,
-  });
+function inClient({ machine, enter }: End, argv: readonly string[], cpus = APART.client) {
+  const bound = [...enter, 'taskset', '--cpu-list', cpus];
+  return machine.runOk([...bound, ...argv], { timeoutMs: MEASURE_TIMEOUT_MS });
 }
 
 function congestionControls(): string[] {
@@ -155,11 +173,20 @@ function congestionControls(): string[] {
   return CONGESTION_CONTROLS.filter((name) => available.includes(name));
 }
 
-/** @returns Gbit/s that arrived, without the first second, in which the sender finds out how much it may send */
-async function throughput(path: Path, congestion: string, streams: number): Promise<number> {
+/** The measures of Gbit/s that arrive, without the first second, in which the sender finds out how much it may send. */
+function throughputs(what: string, congestion: string, streams: number): Measure[] {
   const args = ['--omit', '1', '--congestion', congestion, '--parallel', String(streams)];
-  const { sum_received } = await iperf<{ sum_received: { bits_per_second: number } }>(path, args);
-  return sum_received.bits_per_second / 1e9;
+  return Object.entries(PLACEMENTS).map(([where, placement]) => {
+    const measure = async (path: Path) => {
+      const report = await iperf<{ sum_received: { bits_per_second: number } }>(
+        path,
+        args,
+        placement,
+      );
+      return report.sum_received.bits_per_second / 1e9;
+    };
+    return [`${what}, ${congestion}, ${where}`, 'Gbit/s', measure];
+  });
 }
 
 /** @returns packets per second that arrived, of as many as the client could send */
