@@ -277,15 +277,14 @@ describe('containerd without Kubernetes', { skip: whyNoContainerd() }, () => {
 
   test('nothing is left of any of them, nor of what was being started when containerd was killed', async () => {
     // Two sweeps of the agent must agree.
-    await until(
-      'only podman has an attachment',
-      2 * WAIT_MS,
-      async () => (await addresses()).ofPods === 2,
-    );
-    assert.deepEqual((await addresses()).problems, []);
+    // The address goes back first, and the Pod and the record after it.
+    await until('only podman has an attachment', 2 * WAIT_MS, async () => {
+      assert.deepEqual(await addresses(), { problems: [], ofPods: 2 });
+      assert.deepEqual(await recorded(), []);
+      return true;
+    });
     assert.doesNotMatch(await machine.runOk(['ip', '-o', 'link']), /: tl/);
     assert.doesNotMatch(await machine.runOk(['ip', 'route', 'show', 'proto', '84']), /dev tl/);
-    assert.deepEqual(await recorded(), []);
   });
 
   test('after an uninstall containerd has no network, and says so', async () => {
