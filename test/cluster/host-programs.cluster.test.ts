@@ -172,9 +172,12 @@ describe('beside udev, systemd-networkd and NetworkManager', { skip }, () => {
     });
     assertNothingLost(report);
     await cluster.startAgent(host);
-    await until('what networkd took is back', WAIT_MS, async () =>
-      /^unreachable 10\.244\.\S+ proto 84/m.test(await routes()),
-    );
+    await until('what networkd took is back', WAIT_MS, async () => {
+      const now = await routes();
+      return (
+        /^unreachable 10\.244\.\S+ proto 84/m.test(now) && now.includes(` dev ${BRIDGE_LINK} `)
+      );
+    });
   });
 
   test('routes on the uplink that networkd takes come back', async () => {
