@@ -12,7 +12,8 @@
  * TULLE_BENCH_ONLY=TCP takes only the measures whose names have that in them.
  *
  * The three take turns in each round, the first being another each time; but for TCP's streams, clients are bound to one
- * processor and servers to another. A ratio is the median of the rounds' ratios; standard error says between which half of them lie.
+ * processor and servers to another. A ratio is the median of the rounds' ratios; standard error says between which half of
+ * them lie.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -65,7 +66,7 @@ const CONGESTION_CONTROLS = ['cubic', 'reno', 'bbr'];
 type Measure = readonly [name: string, unit: string, measure: (path: Path) => Promise<number>];
 const MEASURES: readonly Measure[] = [
   ...congestionControls().flatMap((congestion) => throughputs('TCP 1 stream', congestion, 1)),
-  ...throughputs('TCP 8 streams', 'cubic', 8).filter(([name]) => !name.endsWith(ON_ONE)),
+  ...throughputs('TCP 8 streams', 'cubic', 8),
   ['UDP', 'packets/s', packetRate],
   ['TCP request and response', 'us', (path) => pingPong(path, TCP_PING_PONG)],
   ['UDP request and response', 'us', (path) => pingPong(path, UDP_PING_PONG)],
@@ -109,9 +110,13 @@ async function serve(paths: readonly Path[]): Promise<void> {
 }
 
 /** Starts a program that lives on `cpus`. */
-function start({ machine, enter, address }: End, argv: readonly string[], cpus = APART.server) {
-  const bound = [...enter, 'taskset', '--cpu-list', cpus];
-  return machine.start(`${argv[0]}-${address}`, [...bound, ...argv]);
+function start(end: End, argv: readonly string[], cpus = APART.server) {
+  return end.machine.start(`${argv[0]}-${end.address}`, [...bound(end, cpus), ...argv]);
+}
+
+/** Command prefix that enters its network, on `cpus`. */
+function bound({ enter }: End, cpus: string): string[] {
+  return [...enter, 'taskset', '--cpu-list', cpus];
 }
 
 async function listening({ machine, enter }: End, ports: readonly string[]): Promise<void> {
@@ -162,9 +167,8 @@ async function iperf<T>(
   return end;
 }
 
-function inClient({ machine, enter }: End, argv: readonly string[], cpus = APART.client) {
-  const bound = [...enter, 'taskset', '--cpu-list', cpus];
-  return machine.runOk([...bound, ...argv], { timeoutMs: MEASURE_TIMEOUT_MS });
+function inClient(end: End, argv: readonly string[], cpus = APART.client) {
+  return end.machine.runOk([...bound(end, cpus), ...argv], { timeoutMs: MEASURE_TIMEOUT_MS });
 }
 
 function congestionControls(): string[] {
@@ -176,7 +180,10 @@ function congestionControls(): string[] {
 /** The measures of Gbit/s that arrive, without the first second, in which the sender finds out how much it may send. */
 function throughputs(what: string, congestion: string, streams: number): Measure[] {
   const args = ['--omit', '1', '--congestion', congestion, '--parallel', String(streams)];
-  return Object.entries(PLACEMENTS).map(([where, placement]) => {
+  const placements = Object.entries(PLACEMENTS).filter(
+    ([where]) => streams === 1 || where !== ON_ONE,
+  );
+  return placements.map(([where, placement]) => {
     const measure = async (path: Path) => {
       const report = await iperf<{ sum_received: { bits_per_second: number } }>(
         path,
